@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from clm_core.backtest import sentinel
 from clm_core.backtest.agreement import agreement_metric, rank_correlation
 from clm_core.backtest.results import Backtest, PoolTrades, Trades
+from clm_core.backtest.return_forecasts import collected, return_forecasts
 from clm_core.backtest.walk_forward import (
     FitOnce,
     FoldResult,
@@ -150,6 +151,7 @@ def _of_member(
     """
     positions = np.zeros(len(bars))
     forecast = np.full(len(bars), np.nan)
+    returns = []
     for model, fold, start in zip(models, times, starts, strict=True):
         oldest, first, stop = np.searchsorted(bars.time, [start, fold.test_start, fold.test_stop]).tolist()
         if first == stop or bars.symbol not in model.symbols:
@@ -160,10 +162,12 @@ def _of_member(
         known = bars[begin:stop]
         positions[first:stop] = model.positions(known)[first - begin :]
         forecast[first:stop] = model.forecast(known)[first - begin :]
+        own = return_forecasts(model.member(bars.symbol), known, first - begin)
+        returns.append((slice(first, stop), own))
     for array in (positions, forecast):
         array.setflags(write=False)
     rows = slice(int(np.searchsorted(bars.time, times[0].test_start)), len(bars))
-    return OutOfSample(positions, forecast, rows, folds)
+    return OutOfSample(positions, forecast, rows, folds, collected(len(bars), returns))
 
 
 def on_axis(panel: Panel, members: Sequence[OutOfSample]) -> OutOfSample:

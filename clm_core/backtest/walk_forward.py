@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from clm_core.backtest.agreement import agreement_metric, rank_correlation
+from clm_core.backtest.return_forecasts import ReturnForecasts, collected, return_forecasts
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.walk_forward import FoldGrid, WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
@@ -80,6 +81,9 @@ class OutOfSample:
     rows: slice
     """Out-of-sample rows: from the first test row to the end."""
     folds: tuple[FoldResult, ...]
+    returns: ReturnForecasts | None = None
+    """Forecasts of the return over the horizon, NaN before the test rows; None for a kind without, and for
+    results of an earlier release."""
 
 
 def walk_forward(
@@ -138,11 +142,13 @@ def walk_forward(
             models = list(pool.map(fit, range(len(folds))))
     positions = np.zeros(len(bars))
     forecast = np.full(len(bars), np.nan)
+    returns = []
     for model, (train, test) in zip(models, folds, strict=True):
         begin = history_start(plan, train)
         known = bars[begin : test.stop]
         positions[test] = model.positions(known)[test.start - begin :]
         forecast[test] = model.forecast(known)[test.start - begin :]
+        returns.append((test, return_forecasts(model, known, test.start - begin)))
     for array in (positions, forecast):
         array.setflags(write=False)
     agreements = [math.nan]
@@ -154,7 +160,8 @@ def walk_forward(
         fold_result(bars, *fold, model.train_metrics | agreement_metric(agreement), model.importances())
         for fold, model, agreement in zip(folds, models, agreements, strict=True)
     )
-    return OutOfSample(positions, forecast, slice(folds[0][1].start, len(bars)), tuple(results))
+    rows = slice(folds[0][1].start, len(bars))
+    return OutOfSample(positions, forecast, rows, tuple(results), collected(len(bars), returns))
 
 
 def _with_days(error: NotEnoughBars, bars: Bars, plan: WalkForwardPlan) -> NotEnoughBars:

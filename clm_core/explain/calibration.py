@@ -20,28 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clm_core.domain import measures
+from clm_core.explain.estimates import NOT_MEASURED, Estimate, Z, skill_of, wilson
 from clm_core.explain.forecasts import Outcomes, independent_outcomes
 from clm_core.market.bars import Floats
 
-Z = 1.959963984540054
-"""Normal quantile of an interval of 95 %."""
 MAX_BINS = 10
 MIN_IN_BIN = 20.0
 """Outcomes without overlap in a bin."""
 ROC_POINTS = 100
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Estimate with an interval of 95 %."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_json(self) -> dict[str, float | None]:
-        return {name: measures.finite_or_none(each) for name, each in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -157,25 +143,10 @@ def calibration_of(outcomes: Outcomes, threshold: float = 0.0) -> Calibration:
     )
 
 
-def wilson(value: float, independent: float) -> Estimate:
-    """Share with the interval of Wilson (1927); the whole of 0..1 for less than a single observation.
-
-    Args:
-        value: share, 0..1.
-        independent: number of independent observations.
-    """
-    if not independent >= 1.0:
-        return Estimate(value, 0.0, 1.0)
-    shrink = 1.0 / (1.0 + Z**2 / independent)
-    centre = shrink * (value + Z**2 / (2 * independent))
-    half = shrink * Z * math.sqrt(value * (1 - value) / independent + Z**2 / (4 * independent**2))
-    return Estimate(value, max(centre - half, 0.0), min(centre + half, 1.0))
-
-
 def share(outcomes: Outcomes) -> Estimate:
     """Share of rises; NaN without outcomes."""
     if not len(outcomes):
-        return Estimate(math.nan, math.nan, math.nan)
+        return NOT_MEASURED
     return wilson(float(outcomes.rise.mean()), outcomes.independent)
 
 
@@ -187,7 +158,7 @@ def area_under_roc(outcomes: Outcomes) -> Estimate:
     rise = outcomes.rise > 0.5
     rises, falls = int(np.count_nonzero(rise)), int(np.count_nonzero(~rise))
     if not (rises and falls):
-        return Estimate(math.nan, math.nan, math.nan)
+        return NOT_MEASURED
     ranks = float(_mean_ranks(outcomes.probability)[rise].sum())
     area = (ranks - rises * (rises + 1) / 2) / (rises * falls)
     positive = max(outcomes.independent * rises / len(outcomes), 1.0)
@@ -244,7 +215,7 @@ def _brier(outcomes: Outcomes, binned: Sequence[Outcomes], bins: Sequence[Bin], 
         resolution=_weighted([(each.rises.value - base) ** 2 for each in bins], bins),
         uncertainty=uncertainty,
         within_bins=_weighted(list(map(_within, binned)), bins),
-        skill=_skill((base - outcomes.rise) ** 2 - losses, uncertainty, independent),
+        skill=skill_of(losses, (base - outcomes.rise) ** 2, independent),
     )
 
 
@@ -252,18 +223,6 @@ def _within(own: Outcomes) -> float:
     """Variance of the forecasts of a bin less twice the covariance with the outcomes."""
     beyond = own.probability - own.probability.mean()
     return float(np.mean(beyond**2) - 2 * np.mean(beyond * (own.rise - own.rise.mean())))
-
-
-def _skill(gains: Floats, uncertainty: float, independent: float) -> Estimate:
-    """
-    Args:
-        gains: loss of the base rate less the loss of the forecast, shape (n,).
-    """
-    if not uncertainty > 0:
-        return Estimate(math.nan, math.nan, math.nan)
-    value = float(gains.mean()) / uncertainty
-    half = Z * float(gains.std()) / math.sqrt(max(independent, 1.0)) / uncertainty
-    return Estimate(value, value - half, value + half)
 
 
 def _roc(outcomes: Outcomes) -> tuple[tuple[float, float], ...]:
@@ -311,7 +270,7 @@ def _calls_of(name: str, outcomes: Outcomes, rows: NDArray[np.bool_], direction:
     own = outcomes.where(rows)
     always = float(np.mean(outcomes.rise == direction))
     if not len(own):
-        return Calls(name, 0, 0.0, Estimate(math.nan, math.nan, math.nan), always)
+        return Calls(name, 0, 0.0, NOT_MEASURED, always)
     independent = independent_outcomes(own.row, own.end)
     right = wilson(float(np.mean(own.rise == direction)), independent)
     return Calls(name, len(own), independent, right, always)

@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from clm_core.domain.explanations import Section, SectionChart, SectionTable
-from clm_core.domain.measures import NOT_MEASURED, count, formatter, percent, with_interval
-from clm_core.explain.calibration import Bin, Calibration, Calls, Estimate, calibration_of
+from clm_core.domain.measures import NOT_MEASURED, count, formatter, percent
+from clm_core.explain.calibration import Bin, Calibration, Calls, calibration_of
 from clm_core.explain.forecasts import ForecastRecord, outcomes_of
 
 NAME = "calibration"
@@ -49,7 +49,7 @@ def _worth(found: Calibration) -> str:
         return "Its confidence cannot be measured: all outcomes were alike."
     against = (
         f"against always saying {percent(found.base_rate.value)}, the share of rises: Brier skill "
-        f"{_of_skill(skill)}"
+        f"{skill.written(_skill)}"
     )
     if skill.low > 0:
         return f"Its confidence is worth something: the forecasts are better {against}."
@@ -58,16 +58,12 @@ def _worth(found: Calibration) -> str:
     return f"Nothing shows that its confidence is worth anything, {against}."
 
 
-def _of_skill(skill: Estimate) -> str:
-    return with_interval(skill.value, skill.low, skill.high, _skill)
-
-
 def _calibrated(found: Calibration) -> str:
     beyond = found.error > 2 * found.error_by_chance
     judged = "more than twice" if beyond else "no more than twice"
     return (
         f"The forecasts average {percent(found.mean_forecast)}, and a rise followed "
-        f"{_of_share(found.base_rate)} of them. Calibration error {percent(found.error)}: {judged} the "
+        f"{found.base_rate.written(percent)} of them. Calibration error {percent(found.error)}: {judged} the "
         f"{percent(found.error_by_chance)} to be expected of a perfect forecast by chance."
     )
 
@@ -79,12 +75,8 @@ def _ranking(found: Calibration) -> str:
     verdict = "tells" if auc.low > 0.5 else "reverses" if auc.high < 0.5 else "does not tell"
     return (
         f"The order of the forecasts {verdict} rises from falls: area under the ROC curve "
-        f"{with_interval(auc.value, auc.low, auc.high, _area)}, 0.5 by chance."
+        f"{auc.written(_area)}, 0.5 by chance."
     )
-
-
-def _of_share(share: Estimate) -> str:
-    return with_interval(share.value, share.low, share.high, percent)
 
 
 def _calls_table(found: Calibration) -> SectionTable:
@@ -107,7 +99,7 @@ def _calls_cells(each: Calls) -> tuple[str, ...]:
         each.name,
         count(each.forecasts),
         count(each.independent),
-        _of_share(each.right),
+        each.right.written(percent),
         percent(each.always),
         "yes" if each.better else "not shown",
     )
@@ -144,7 +136,7 @@ def _bins_table(found: Calibration) -> SectionTable:
         title="Reliability",
         columns=("mean forecast", "bars", "without overlap", "share of rises"),
         rows=tuple(
-            (percent(each.mean), count(each.forecasts), count(each.independent), _of_share(each.rises))
+            (percent(each.mean), count(each.forecasts), count(each.independent), each.rises.written(percent))
             for each in found.bins
         ),
     )

@@ -6,7 +6,7 @@ a set of forecasts is an equivalent number of outcomes without overlap. Members 
 at the same time by the same rule, as if all markets moved alike: a lower bound.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from clm_core.backtest.return_forecasts import ReturnForecasts
 from clm_core.backtest.walk_forward import FoldResult, OutOfSample
 from clm_core.domain.errors import ExplanationUnavailable, NotEnoughBars
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.labels import direction
+from clm_core.market.labels import Labels, direction, forward_return, return_unit
 from clm_core.market.sample_weights import average_uniqueness
 
 MIN_INDEPENDENT = 20.0
@@ -39,6 +40,10 @@ class MarketForecasts:
     """Probability of a rise over the horizon after each bar; NaN where unknown."""
     positions: Floats
     """Target position after each bar, as the model asked."""
+    unit: Floats
+    """Standard deviation of one-bar log returns over the trailing 96 bars."""
+    returns: ReturnForecasts | None
+    """Forecasts of the return over the horizon; None for a kind without."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +114,8 @@ def market_forecasts(bars: Bars, run: OutOfSample, params: Mapping[str, Any]) ->
         horizon=_horizons(unseen, run.folds, params),
         probability=run.forecast[run.rows],
         positions=run.positions[run.rows],
+        unit=return_unit(bars)[run.rows],
+        returns=None if run.returns is None else run.returns.rows(run.rows),
     )
 
 
@@ -121,31 +128,64 @@ def outcomes_of(record: ForecastRecord) -> Outcomes:
     """
     if all(np.isnan(each.probability).all() for each in record.markets):
         raise ExplanationUnavailable(f"{record.kind} makes no forecasts: its positions are all that it says")
+    require_horizon(record)
+    axis = common_axis(record)
+    found = _joined([_outcomes(each, axis) for each in record.markets])
+    require_outcomes(record.kind, len(found), found.independent)
+    return found
+
+
+def common_axis(record: ForecastRecord) -> NDArray[np.int64]:
+    """Open times of the bars of all markets, nanoseconds since 1970-01-01 UTC, ascending."""
+    return np.unique(np.concatenate([each.bars.time for each in record.markets]))
+
+
+def require_horizon(record: ForecastRecord) -> None:
+    """Refuse forecasts without a single horizon.
+
+    Raises:
+        ExplanationUnavailable: a forecast has no known horizon.
+    """
     if any((each.horizon == UNKNOWN_HORIZON).any() for each in record.markets):
         raise ExplanationUnavailable(
             f"{record.kind} states no single horizon of its forecasts: see the members of an ensemble each"
         )
-    axis = np.unique(np.concatenate([each.bars.time for each in record.markets]))
-    found = _joined([_outcomes(each, axis) for each in record.markets])
-    if not found.independent >= MIN_INDEPENDENT:
+
+
+def require_outcomes(kind: str, forecasts: int, independent: float) -> None:
+    """Refuse to measure few outcomes.
+
+    Raises:
+        NotEnoughBars: fewer than `MIN_INDEPENDENT` outcomes without overlap.
+    """
+    if not independent >= MIN_INDEPENDENT:
         raise NotEnoughBars(
-            f"{len(found):,} out-of-sample forecasts of {record.kind} have {found.independent:.1f} outcomes "
-            f"without overlap, and {MIN_INDEPENDENT:g} are needed to measure them: give more days of bars"
+            f"{forecasts:,} out-of-sample forecasts of {kind} have {independent:.1f} outcomes without "
+            f"overlap, and {MIN_INDEPENDENT:g} are needed to measure them: give more days of bars"
         )
-    return found
 
 
 def direction_over(bars: Bars, horizon: Rows) -> tuple[Floats, Rows]:
     """Direction over the horizon of each bar and last row of the outcome, shape (n_bars,); NaN and -1 where
     unknown."""
-    rise = np.full(len(bars), np.nan)
+    return _over(bars, horizon, direction)
+
+
+def return_over(bars: Bars, horizon: Rows) -> tuple[Floats, Rows]:
+    """Simple return over the horizon of each bar and last row of the outcome, shape (n_bars,); NaN and -1
+    where unknown."""
+    return _over(bars, horizon, forward_return)
+
+
+def _over(bars: Bars, horizon: Rows, label: Callable[[Bars, int], Labels]) -> tuple[Floats, Rows]:
+    values = np.full(len(bars), np.nan)
     end = np.full(len(bars), -1, dtype=np.int64)
-    for each in np.unique(horizon).tolist():
-        labels = direction(bars, each)
+    for each in np.unique(horizon[horizon != UNKNOWN_HORIZON]).tolist():
+        labels = label(bars, each)
         own = horizon == each
-        rise[own] = labels.values[own]
+        values[own] = labels.values[own]
         end[own] = labels.end[own]
-    return rise, end
+    return values, end
 
 
 def _outcomes(market: MarketForecasts, axis: NDArray[np.int64]) -> Outcomes:

@@ -350,6 +350,24 @@ class ExpectsReturns(Protocol):
 
 
 @runtime_checkable
+class ForecastsQuantiles(Protocol):
+    """A model that forecasts the distribution of the return."""
+
+    @property
+    def quantile_levels(self) -> tuple[float, ...]:
+        """Levels of the quantiles, 0..1 exclusive, ascending."""
+        ...
+
+    def quantiles(self, bars: Bars) -> Floats:
+        """Quantiles of the simple return over the model's horizon after each bar, shape (n_bars, n_levels);
+        NaN where unknown.
+
+        The values at bar t use bars up to and including t.
+        """
+        ...
+
+
+@runtime_checkable
 class OffersConvictions(Protocol):
     """A model of sized models, as an ensemble: its signal before any sizing."""
 

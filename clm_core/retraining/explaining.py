@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType
-from clm_core.explain import calibration_section as calibration
 from clm_core.explain.attribution import attribution_of
 from clm_core.explain.attribution_section import attribution_section
 from clm_core.explain.features import stored_shares
@@ -25,7 +24,8 @@ from clm_core.models import catalog
 from clm_core.models.bundle import load_bundle
 from clm_core.models.ensemble import EnsembleParams, Member
 from clm_core.models.pooled import view_of
-from clm_core.retraining.model_sections import model_sections, or_reason
+from clm_core.retraining.forecasts import forecast_sections
+from clm_core.retraining.model_sections import model_sections
 from clm_core.retraining.results import BacktestEvaluation
 from clm_core.retraining.training import TrainingResult
 
@@ -68,7 +68,7 @@ def evaluation_sections(
     """Sections about the out-of-sample forecasts and backtests of a version."""
     return (
         *_features_of_folds(trained, evaluation),
-        *_forecast_sections(evaluation),
+        *forecast_sections(evaluation.forecasts),
         attribution_section(attribution_of(profit_of([traded_stretch(evaluation, regime)]))),
     )
 
@@ -97,12 +97,6 @@ def with_history(reports: Path, explanation: VersionExplanation) -> VersionExpla
     title = "Features over the versions"
     section = shares_section("features-versions", title, versions[::-1], "mean |SHAP|")
     return explanation.with_sections([section])
-
-
-def _forecast_sections(evaluation: BacktestEvaluation) -> tuple[Section, ...]:
-    record = evaluation.forecasts
-    assert record is not None
-    return (or_reason(calibration.NAME, calibration.TITLE, lambda: calibration.calibration_section(record)),)
 
 
 def traded_stretch(evaluation: BacktestEvaluation, regime: NDArray[np.int8] | None) -> TradedStretch:

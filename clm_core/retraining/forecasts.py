@@ -1,12 +1,16 @@
-"""Out-of-sample forecasts of a training, by market."""
+"""Out-of-sample forecasts of a training by market, with the sections about the forecasts."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from clm_core.domain.explanations import Section
 from clm_core.domain.jobs import TrainingJob
+from clm_core.explain import calibration_section as calibration
+from clm_core.explain import residuals_section as residuals
 from clm_core.explain.forecasts import ForecastRecord, market_forecasts
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel, members_of
+from clm_core.retraining.model_sections import or_reason
 from clm_core.retraining.training import TrainingResult
 
 
@@ -25,6 +29,16 @@ def forecasts_of(job: TrainingJob, bars: Bars | Panel, trained: TrainingResult, 
             market_forecasts(each, run, trained.params)
             for each, run in zip(members_of(bars), runs, strict=True)
         ),
+    )
+
+
+def forecast_sections(record: ForecastRecord | None) -> tuple[Section, ...]:
+    """Sections about out-of-sample forecasts; none for stored evidence, without forecasts."""
+    if record is None:
+        return ()
+    return (
+        or_reason(calibration.NAME, calibration.TITLE, lambda: calibration.calibration_section(record)),
+        or_reason(residuals.NAME, residuals.TITLE, lambda: residuals.residuals_section(record)),
     )
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.backtest import pools, sentinel
+from clm_core.backtest.return_forecasts import ReturnForecasts
 from clm_core.backtest.walk_forward import (
     FoldResult,
     OutOfSample,
@@ -70,6 +71,9 @@ REGIMES = ("regime", "regime_fits")
 FEATURES = "features.json"
 BUNDLE = "bundle"
 OUT_OF_SAMPLE = "out_of_sample.npz"
+ARRAYS = ("positions", "forecast")
+RETURNS = ("expected", "quantiles", "levels")
+"""Arrays of `ReturnForecasts`, among the out-of-sample arrays of a kind with forecasts of returns."""
 RESULTS = "trained.json"
 LOG = "training.log"
 MEMBERS = "members"
@@ -181,10 +185,10 @@ def train(
         sentinel.examine(recipe, model, bars, spec.seed)
     digest = save_bundle(model, recipe, folder / BUNDLE, newest)
     arrays = {
-        _array(name, number, member, len(run)): getattr(of_member, name)
+        _array(name, number, member, len(run)): values
         for number, run in enumerate(runs)
         for member, of_member in enumerate(run)
-        for name in ("positions", "forecast")
+        for name, values in _arrays_of(of_member).items()
     }
     np.savez(folder / OUT_OF_SAMPLE, allow_pickle=False, **arrays)
     results = {
@@ -280,8 +284,11 @@ def read(folder: Path, bars: Bars | Panel) -> TrainingResult:
                     axis,
                     member_bars,
                     folds,
-                    arrays[_array("positions", number, member, len(members))],
-                    arrays[_array("forecast", number, member, len(members))],
+                    {
+                        name: arrays[_array(name, number, member, len(members))]
+                        for name in (*ARRAYS, *RETURNS)
+                        if _array(name, number, member, len(members)) in arrays
+                    },
                 )
                 for member, member_bars in enumerate(members)
             )
@@ -353,19 +360,26 @@ def _array(name: str, seed: int, member: int, members: int) -> str:
     return f"{name}{seed}" if members == 1 else f"{name}{seed}-{member}"
 
 
+def _arrays_of(run: OutOfSample) -> dict[str, Floats]:
+    """Arrays of a walk-forward by name; those of `RETURNS` for a kind with forecasts of returns only."""
+    returns = {} if run.returns is None else {name: getattr(run.returns, name) for name in RETURNS}
+    return {name: getattr(run, name) for name in ARRAYS} | returns
+
+
 def _fold_json(fold: FoldResult) -> dict[str, Any]:
     rows = {name: [rows.start, rows.stop] for name, rows in (("train", fold.train), ("test", fold.test))}
     return rows | {"train_metrics": fold.train_metrics, "importances": fold.importances}
 
 
 def _read_walk(
-    axis: Bars, bars: Bars, folds: Sequence[Mapping[str, Any]], positions: Floats, forecast: Floats
+    axis: Bars, bars: Bars, folds: Sequence[Mapping[str, Any]], arrays: Mapping[str, Floats]
 ) -> OutOfSample:
     """
     Args:
         axis: bars whose rows the folds count: the bars themselves, or those of a pool.
+        arrays: arrays by name, see `_arrays_of`.
     """
-    for array in (positions, forecast):
+    for array in arrays.values():
         array.setflags(write=False)
     results = tuple(
         fold_result(
@@ -374,7 +388,10 @@ def _read_walk(
         for fold in folds
     )
     first = int(np.searchsorted(bars.time, axis.time[results[0].test.start]))
-    return OutOfSample(positions, forecast, slice(first, len(bars)), results)
+    known = all(name in arrays for name in RETURNS)
+    returns = ReturnForecasts(**{name: arrays[name] for name in RETURNS}) if known else None
+    rows = slice(first, len(bars))
+    return OutOfSample(arrays["positions"], arrays["forecast"], rows, results, returns)
 
 
 def _write_input(spec: TrainingSpec, bars: Bars | Panel, folder: Path) -> None:

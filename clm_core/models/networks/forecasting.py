@@ -112,6 +112,18 @@ class ForecastModel:
         expected[windows.rows] = np.expm1(quantiles.mean(axis=1) * unit)
         return expected
 
+    @property
+    def quantile_levels(self) -> tuple[float, ...]:
+        return tuple(LEVELS.tolist())
+
+    def quantiles(self, bars: Bars) -> Floats:
+        """Quantiles of the simple return over the horizon, NaN in rows without a full window."""
+        windows, scaled = self._quantiles(self.trained_on.accept(bars))
+        unit = windows.volatility[windows.rows] * math.sqrt(self.params.horizon)
+        quantiles = np.full((len(bars), len(LEVELS)), np.nan)
+        quantiles[windows.rows] = np.expm1(scaled * unit[:, None])
+        return quantiles
+
     def importances(self) -> dict[str, float]:
         return {}
 

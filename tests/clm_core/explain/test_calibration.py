@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from clm_core.explain.calibration import Estimate, area_under_roc, calibration_of, wilson
+from clm_core.explain.calibration import area_under_roc, calibration_of
 from clm_core.explain.calibration_section import section_of
 from clm_core.explain.forecasts import Outcomes
 from clm_core.market.bars import Floats
@@ -108,25 +108,6 @@ def test_a_threshold_leaves_forecasts_close_to_even_odds_uncalled() -> None:
     probability = np.array([0.7, 0.51, 0.49, 0.3])
     found = calibration_of(apart(probability, np.array([1.0, 1.0, 0.0, 1.0])), threshold=0.1)
     assert found.confusion == ((1, 0), (1, 1), (1, 0))
-
-
-@pytest.mark.parametrize(
-    ("value", "n", "expected"),
-    [
-        # Newcombe (1998), Statistics in Medicine 17, table I, method 3
-        (81 / 263, 263, (0.2553, 0.3662)),
-        (15 / 148, 148, (0.0624, 0.1605)),
-        (0.0, 20, (0.0, 0.1611)),
-        (1 / 29, 29, (0.0061, 0.1718)),
-    ],
-)
-def test_wilson_intervals_are_those_published(value: float, n: int, expected: tuple[float, float]) -> None:
-    found = wilson(value, n)
-    assert (found.low, found.high) == pytest.approx(expected, abs=5e-5)
-
-
-def test_less_than_one_observation_tells_nothing() -> None:
-    assert wilson(1.0, 0.4) == Estimate(1.0, 0.0, 1.0)
 
 
 def test_the_standard_error_of_the_area_is_that_published() -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from patience import PATIENT_SECONDS
 
@@ -58,10 +59,22 @@ def test_a_subprocess_gives_the_same_results_as_inline_training(bars: Bars, tmp_
         assert one.folds == another.folds
         assert [sum(fold.importances.values()) for fold in one.folds] == pytest.approx([1.0, 1.0])
         assert one.rows == another.rows
+        assert one.returns is not None
+        assert another.returns is not None
+        assert one.returns.expected.tobytes() == another.returns.expected.tobytes()
+        assert np.isfinite(one.returns.expected[one.rows]).all()
+        assert np.isnan(one.returns.expected[: one.rows.start]).all()
     assert (other.params, other.importances) == (own.params, own.importances)
     assert {name for name, _ in steps} == {"Walk-forward", "Final fit", "Looking for leaks"}
     shares = [share for _, share in steps]
     assert shares == sorted(shares)
+    # results of the release before, without forecasts of returns
+    with np.load(inline / training.OUT_OF_SAMPLE) as stored:
+        older = {name: stored[name] for name in stored if name.startswith(training.ARRAYS)}
+    np.savez(inline / training.OUT_OF_SAMPLE, allow_pickle=False, **older)
+    [run, _] = training.read(inline, bars).out_of_sample
+    assert run.returns is None
+    assert run.positions.tobytes() == own.out_of_sample[0].positions.tobytes()
 
 
 def test_an_error_of_the_training_reaches_the_caller(bars: Bars, tmp_path: Path) -> None:

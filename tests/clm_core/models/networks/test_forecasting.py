@@ -155,6 +155,16 @@ def test_the_position_is_full_from_an_edge_beyond_cost_of_full_edge_on(
     assert signals(long_only=True) == pytest.approx([0, 0, 0, 0.5, 0, 1, 1, 0])
 
 
+def test_quantiles_ascend_and_their_mean_is_the_expected_return(model: ForecastModel, bars: Bars):
+    quantiles = model.quantiles(bars)
+    expected = model.expected_return(bars)
+    assert quantiles.shape == (len(bars), len(model.quantile_levels))
+    known = ~np.isnan(expected)
+    assert np.array_equal(known, ~np.isnan(quantiles).any(axis=1))
+    assert (np.diff(quantiles[known], axis=1) >= 0).all()
+    np.testing.assert_allclose(np.expm1(np.log1p(quantiles[known]).mean(axis=1)), expected[known], atol=1e-12)
+
+
 def test_the_bars_of_the_look_back_alone_give_the_same_position_as_the_whole_history(bars: Bars):
     recipe = quick(PatchTSTParams, input_size=24)
     model = recipe.fit(bars, seed=0)
