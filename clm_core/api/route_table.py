@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel
 
@@ -62,6 +62,7 @@ ENDLESS = frozenset({"/clm/events"})
 
 ROUTES = (
     Route("GET", "/health", system.health, Open.EVERYBODY),
+    Route("GET", "/metrics", system.metrics, Role.SCRAPER, kind=PlainTextResponse),
     Route("GET", "/clm/status", system.status, Role.VIEWER),
     Route("GET", "/clm/jobs", jobs.list_jobs, Role.VIEWER),
     Route("GET", "/clm/jobs/{job_id}", jobs.one_job, Role.VIEWER),

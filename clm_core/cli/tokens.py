@@ -20,7 +20,8 @@ def create(
     role: Annotated[
         Role,
         typer.Option(
-            help="reporter sends fills alone, viewer reads, operator retrains and promotes, admin forces."
+            help="reporter sends fills alone, scraper reads metrics alone, viewer reads, operator retrains "
+            "and promotes, admin forces."
         ),
     ],
     days: Annotated[int, typer.Option(min=1, max=3650, help="Validity, days.")] = 90,

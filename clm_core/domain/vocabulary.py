@@ -81,6 +81,8 @@ class JobStatus(StrEnum):
 class Role(StrEnum):
     REPORTER = "reporter"
     """May report fills and traded bars, and read nothing: the role of a trader's machine."""
+    SCRAPER = "scraper"
+    """May read the metrics, and nothing else: the role of a monitoring server."""
     VIEWER = "viewer"
     """May read."""
     OPERATOR = "operator"
@@ -90,6 +92,7 @@ class Role(StrEnum):
 
     def includes(self, other: "Role") -> bool:
         """True if the role has every permission of the other role; a viewer reports nothing."""
-        ranks = list(Role)
-        higher = ranks.index(self) > ranks.index(other) and self is not Role.VIEWER
-        return self is other or higher
+        if self in (Role.OPERATOR, Role.ADMIN):
+            ranks = list(Role)
+            return ranks.index(self) >= ranks.index(other)
+        return self is other or (self, other) == (Role.VIEWER, Role.SCRAPER)

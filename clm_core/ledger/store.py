@@ -22,6 +22,7 @@ from clm_core.ledger.jobs import JobStore
 from clm_core.ledger.labels import LabelStore
 from clm_core.ledger.learning_values import LearningValueStore
 from clm_core.ledger.market_costs import MarketCostStore
+from clm_core.ledger.metrics import MetricStore
 from clm_core.ledger.overviews import OverviewStore
 from clm_core.ledger.passes import PassStore
 from clm_core.ledger.promotions import PromotionStore
@@ -68,6 +69,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         self.replies = ReplyStore(engine)
         self.passes = PassStore(engine)
         self.overviews = OverviewStore(engine)
+        self.metrics = MetricStore(engine)
         self.standings = StandingStore(engine)
         self.learning_values = LearningValueStore(engine)
 

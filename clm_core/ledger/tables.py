@@ -911,6 +911,8 @@ class TriggerRow(Base):
     waits_for: Mapped[UUID | None] = mapped_column(ForeignKey("training_jobs.id"))
     inbox_number: Mapped[int | None] = mapped_column(ForeignKey("inbox.number", ondelete="SET NULL"))
     """Message with the request; None for other channels."""
+    received_at: Mapped[datetime | None]
+    """Time of the receipt of the message; None for other channels."""
 
 
 class StartRow(Base):

@@ -275,6 +275,7 @@ def record(
         "job_id": job_id,
         "waits_for": waits_for,
         "inbox_number": inbox_number,
+        "received_at": select(_INBOX.c.received_at).where(_INBOX.c.number == inbox_number).scalar_subquery(),
     }
     written = insert(_REQUESTS).values(row).returning(*_REQUESTS.c)
     return _answer(connection.execute(written).mappings().one())

@@ -13,6 +13,7 @@ from clm_core.decisions.overdue import judge_passes, overdue
 from clm_core.domain.errors import CLMError, ServerUnavailable, SettingsError
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.operations.metrics import CONTENT_TYPE, exposition
 from clm_core.platform.prefect_runs import is_answering
 from clm_core.services import Services, loading_problem
 
@@ -45,6 +46,11 @@ class SystemStatus(BaseModel):
     """Share of the judged versions promoted to production, 0..1; null while nothing is judged."""
     production: list[Promotion]
     """Production versions: the last change of each model."""
+
+
+def metrics(clm: Connected) -> Response:
+    """Metrics of the installation in Prometheus' text format."""
+    return Response(exposition(clm), media_type=CONTENT_TYPE)
 
 
 def health(clm: Connected, response: Response) -> Health:

@@ -1,4 +1,4 @@
-"""Revision 0036 in ledgers that hold data: tokens that may report fills alone."""
+"""Revisions 0036 and 0044 in ledgers that hold data: roles with a single right."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,15 +14,19 @@ from clm_core.ledger.engine import open_engine
 from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.store import Ledger
 
-FORMER = "0035"
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 EVE = Actor(name="eve", role=Role.ADMIN)
 
 
-def test_revision_0036_keeps_the_tokens_and_accepts_reporters(empty_database: Callable[[], str]) -> None:
+@pytest.mark.parametrize(
+    ("before", "after", "new"), [("0035", "0036", Role.REPORTER), ("0043", "0044", Role.SCRAPER)]
+)
+def test_a_revision_keeps_the_tokens_and_accepts_the_new_role(
+    before: str, after: str, new: Role, empty_database: Callable[[], str]
+) -> None:
     url = empty_database()
     upgrade(url)
-    move(url, FORMER, down=True)
+    move(url, before, down=True)
     engine = open_engine(url)
     ledger = Ledger(engine)
 
@@ -35,14 +39,14 @@ def test_revision_0036_keeps_the_tokens_and_accepts_reporters(empty_database: Ca
 
     issue(Role.VIEWER, 1)
     with pytest.raises(IntegrityError, match="ck_api_tokens_role"):
-        issue(Role.REPORTER, 2)
-    move(url, "0036")
-    issue(Role.REPORTER, 3)
-    assert roles() == {Role.VIEWER, Role.REPORTER}
+        issue(new, 2)
+    move(url, after)
+    issue(new, 3)
+    assert roles() == {Role.VIEWER, new}
     # the audit keeps the creation of a token that the downgrade removes
     entries = len(ledger.audit_after(0, 10))
     engine.dispose()
-    move(url, FORMER, down=True)
+    move(url, before, down=True)
     assert roles() == {Role.VIEWER}
     assert len(ledger.audit_after(0, 10)) == entries
     engine.dispose()

@@ -1,0 +1,82 @@
+"""Metrics of an installation with versions, jobs, trials and alerts."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import timedelta
+
+import promoting
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from clm_core.domain.actors import Actor
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import Role
+from clm_core.operations.metrics import exposition
+from clm_core.services import Services
+
+EVE = Actor(name="eve", role=Role.ADMIN)
+Values = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def values_of(text: str) -> Values:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(found: Values, name: str, **labels: str) -> float:
+    return found[name, frozenset(labels.items())]
+
+
+def test_counters_follow_the_ledger(
+    services: Services, make_version: Callable[..., ModelVersion], model_id: str
+) -> None:
+    before = values_of(exposition(services).decode())
+    version = make_version(model_id)
+    after = values_of(exposition(services).decode())
+    ended = {"status": "completed", "reason": "manual", "kind": "lightgbm"}
+    for name, labels in (
+        ("training_jobs_total", ended),
+        ("clm_training_seconds_count", {"kind": "lightgbm"}),
+        ("promotion_score_histogram_count", {}),
+        ("clm_verdicts_total", {"decision": "pass"}),
+        ("clm_trials_total", {"source": "retrain"}),
+    ):
+        key = name, frozenset(labels.items())
+        assert after[key] == before.get(key, 0.0) + 1, name
+    score = value(after, "clm_awaiting_score", model_id=model_id, version=version.version, status="candidate")
+    assert value(after, "promotion_score_histogram_bucket", le="+Inf") == value(
+        after, "promotion_score_histogram_count"
+    )
+    assert 0 <= score <= 100
+
+
+def test_a_production_version_has_an_age_and_a_halt_is_seen(
+    services: Services, make_version: Callable[..., ModelVersion], model_id: str
+) -> None:
+    version = make_version(model_id)
+    about = {"model_id": model_id}
+    assert ("clm_production_up", frozenset(about.items())) not in values_of(exposition(services).decode())
+    promoting.promote(services, model_id, version.version, EVE, "it serves", services.clock())
+    serving = values_of(exposition(services).decode())
+    assert value(serving, "clm_production_up", **about) == 1.0
+    age = (services.clock() - version.created_at) / timedelta(seconds=1)
+    assert value(serving, "clm_production_age_seconds", **about) == pytest.approx(age, abs=60)
+    assert value(serving, "models_promoted_total", kind="promotion", forced="false") >= 1.0
+    services.promotions.halt(model_id, EVE, "to be seen", services.clock())
+    halted = values_of(exposition(services).decode())
+    assert value(halted, "clm_production_up", **about) == 0.0
+    assert ("clm_production_age_seconds", frozenset(about.items())) not in halted
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
+def test_promtool_finds_fault_with_a_single_name(services: Services) -> None:
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=exposition(services), capture_output=True, check=False
+    )
+    # the name was asked for as it is
+    named = b"promotion_score_histogram metric name should not include type 'histogram'\n"
+    assert checked.stdout + checked.stderr == named
