@@ -10,11 +10,11 @@ from rich.markup import escape
 from clm_core.cli.output import AsJson, console, listing, print_json, print_table
 from clm_core.cli.renamed import keep_old_name
 from clm_core.cli.settings_in_force import settings_for_look, settings_for_repair
-from clm_core.domain.measures import count
+from clm_core.domain.measures import count, significant
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from clm_core.domain.jobs import TrainingJob
     from clm_core.domain.listings import ListedVersion, Page
@@ -51,6 +51,13 @@ def models(
     min_sharpe: Annotated[
         float | None, typer.Option(help="Only versions whose newest evaluation reaches this Sharpe ratio.")
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help='Only versions with this validation metric: "brier_skill_low>0"; may be repeated.',
+        ),
+    ] = None,
     since: Since = None,
     until: Until = None,
     order: Annotated[VersionOrder, typer.Option(help="Sort key.")] = VersionOrder.CREATED_AT,
@@ -75,6 +82,7 @@ def models(
         timeframe=timeframe,
         status=status,
         min_sharpe=min_sharpe,
+        metric=_conditions(metric or []),
         since=_utc(since),
         until=_utc(until),
         order=order,
@@ -87,7 +95,7 @@ def models(
     if as_json:
         print_json([_version_json(each) for each in page.items])
     else:
-        _show_versions(page, filtered=query != VersionQuery(limit=limit))
+        _show_versions(page, filtered=query != VersionQuery(limit=limit), metrics=_named(query.metric))
     _print_next_page(page.next)
 
 
@@ -175,6 +183,22 @@ def stats(as_json: AsJson = False) -> None:
         _show_counts(counts)
 
 
+def _conditions(texts: "Sequence[str]") -> tuple[str, ...]:
+    from clm_core.domain.listings import MetricCondition
+
+    try:
+        return tuple(text for text in texts if MetricCondition.of(text))
+    except ValueError as error:
+        raise typer.BadParameter(f"--metric: {error}") from error
+
+
+def _named(conditions: "Sequence[str]") -> list[str]:
+    """Names of the metrics of conditions, each once."""
+    from clm_core.domain.listings import MetricCondition
+
+    return list(dict.fromkeys(MetricCondition.of(each).name for each in conditions))
+
+
 def _utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.replace(tzinfo=UTC)
 
@@ -259,8 +283,12 @@ def _formatted_default(value: Any) -> str:
     return str(value)
 
 
-def _show_versions(page: "Page[ListedVersion]", filtered: bool) -> None:
-    columns = ["model", "version", "status", "Sharpe", "trades", "score", "registered (UTC)"]
+def _show_versions(page: "Page[ListedVersion]", filtered: bool, metrics: "Sequence[str]") -> None:
+    """
+    Args:
+        metrics: names of validation metrics with a column.
+    """
+    columns = ["model", "version", "status", "Sharpe", "trades", "score", *metrics, "registered (UTC)"]
     by_regime = any(each.version.regime for each in page.items)
     table = listing(*columns, *(["towards"] if by_regime else []))
     for each in page.items:
@@ -270,6 +298,7 @@ def _show_versions(page: "Page[ListedVersion]", filtered: bool) -> None:
             version.version,
             version.status.value,
             *_figures(each),
+            *(significant(version.validation_metrics.get(name, math.nan)) for name in metrics),
             f"{version.created_at:%Y-%m-%d %H:%M}",
             *([version.regime or ""] if by_regime else []),
         )

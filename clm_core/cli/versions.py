@@ -210,6 +210,7 @@ def _facts_table(
         ("parameters", _pairs(readable(version.model_type, version.params))),
         *(("member", member) for member in _members(version)),
         ("skill against a constant", _skill(version)),
+        ("validation metrics", _validation(version)),
         ("code", version.code_version),
         ("libraries", _pairs(version.environment)),
         ("bundle digest", version.bundle_digest),
@@ -251,6 +252,11 @@ def _skill(version: "ModelVersion") -> str:
         return measures.NOT_MEASURED
     error = f"standard error {measures.fine_percent(skill.error)}" if skill.measured else "error not measured"
     return f"{measures.fine_percent(skill.value)}, {error}"
+
+
+def _validation(version: "ModelVersion") -> str:
+    metrics = version.validation_metrics
+    return _pairs({name: measures.significant(each) for name, each in sorted(metrics.items())})
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

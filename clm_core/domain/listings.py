@@ -1,10 +1,13 @@
 """Queries for lists that are read page by page."""
 
+import contextlib
 import hashlib
+import math
 import re
+from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from clm_core.domain.evaluations import EvaluationResult, IntervalEstimate
 from clm_core.domain.spellings import TimeframeName
@@ -66,6 +69,51 @@ class Listing(BaseModel):
         return hashlib.sha256(definition.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class MetricCondition:
+    """Condition on a validation metric of a version."""
+
+    name: str
+    comparison: str
+    """One of >, >=, < and <=."""
+    limit: float
+
+    @classmethod
+    def of(cls, text: str) -> "MetricCondition":
+        """Condition from text such as `brier_skill_low>0`.
+
+        Raises:
+            ValueError: the text is no condition.
+        """
+        parts = re.fullmatch(r"\s*([a-z][a-z0-9_]{0,60})\s*(>=|<=|>|<)\s*(\S+)\s*", text)
+        limit = _number(parts[3]) if parts else None
+        if parts is None or limit is None:
+            raise ValueError(f"{text!r} is no condition: write brier_skill_low>0 or trades>=50")
+        return cls(parts[1], parts[2], limit)
+
+    @property
+    def json_path(self) -> str:
+        """The condition in the path language of SQL/JSON."""
+        return f'$."{self.name}" {self.comparison} {self.limit!r}'
+
+
+def _number(text: str) -> float | None:
+    """Finite number from text; None for other text."""
+    with contextlib.suppress(ValueError):
+        number = float(text)
+        return number if math.isfinite(number) else None
+    return None
+
+
+def _condition(text: str) -> str:
+    MetricCondition.of(text)
+    return text
+
+
+MetricText = Annotated[str, AfterValidator(_condition)]
+"""Condition on a validation metric as text: name, one of >, >=, < and <=, and a number."""
+
+
 class JobQuery(Listing):
     """Training jobs by creation time."""
 
@@ -85,6 +133,9 @@ class VersionQuery(Listing):
     status: ModelStatus | None = None
     min_sharpe: float | None = None
     """Minimum Sharpe ratio; excludes versions without an evaluation or with NaN."""
+    metric: tuple[MetricText, ...] = Field(default=(), max_length=20)
+    """Conditions on validation metrics, all of which hold: `brier_skill_low>0`, `trades>=50`; excludes
+    versions without the metric."""
     order: VersionOrder = VersionOrder.CREATED_AT
 
 

@@ -53,6 +53,8 @@ class ModelVersion(OfKind):
     """Versions of Python and of the libraries at the training, by name; empty: an earlier release."""
     train_metrics: dict[str, float] = Field(default_factory=dict)
     validation_metrics: dict[str, float] = Field(default_factory=dict)
+    """Metrics on out-of-sample bars, by the names of `explain.validation`; empty until the version is
+    judged, and for a version of an earlier release."""
     created_at: datetime
 
     @property

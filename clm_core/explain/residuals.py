@@ -196,7 +196,8 @@ def _measured(
         spread: residuals of each market by row of the common axis, NaN where unknown, shape (n_rows,).
     """
     residual = errors.residual
-    standard = (residual - residual.mean()) / residual.std()
+    # residuals all alike have no shape
+    standard = (residual - residual.mean()) / (residual.std() or 1.0)
     covered = ~np.isnan(errors.inside)
     lags = horizon * np.arange(1, LAGS + 1)
     return Residuals(

@@ -1,5 +1,6 @@
 """Evaluations of versions: the measured results, the verdict, the policy and the judged bundle."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -57,11 +58,13 @@ class EvaluationStore:
         bundle_digest: str,
         lease: Lease | None = None,
         evidence: StoredEvidence | None = None,
+        validation: Mapping[str, float] | None = None,
     ) -> EvaluationResult:
         """Record measured results and the verdict, with the policy and the digest of the judged bundle.
 
         Args:
             evidence: positions behind the results, for a judgement at a promotion; None: not stored.
+            validation: validation metrics of the version; None leaves the recorded metrics.
 
         Raises:
             AlreadyExists: an evaluation with the same id is recorded.
@@ -85,6 +88,8 @@ class EvaluationStore:
                 stored = asdict(evidence) | {"evaluation_id": result.id, "digest": evidence.digest}
                 connection.execute(insert(_EVIDENCE).values(stored))
             connection.execute(_RANK, {"model_id": result.model_id, "version": result.version})
+            if validation is not None:
+                versions.set_validation(connection, result.model_id, result.version, validation)
             event = _evaluated_event(result, verdict, bundle_digest)
             events.record(connection, EventType.MODEL_EVALUATED, event, result.created_at)
             audit_records.version_judged(connection, result, verdict, policy, bundle_digest, evidence)

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Connection,
     Engine,
@@ -13,17 +14,19 @@ from sqlalchemy import (
     and_,
     func,
     insert,
+    literal,
     select,
     true,
     update,
 )
+from sqlalchemy.dialects.postgresql import JSONPATH
 
 from clm_core.domain.actors import SYSTEM, Actor
 from clm_core.domain.errors import IllegalTransition, NotFound
 from clm_core.domain.evaluations import EvaluationResult, IntervalEstimate, Verdict
 from clm_core.domain.events import EventType, ModelTrained
 from clm_core.domain.jobs import Lease
-from clm_core.domain.listings import ListedVersion, Page, VersionQuery
+from clm_core.domain.listings import ListedVersion, MetricCondition, Page, VersionQuery
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType, VersionOrder
 from clm_core.ledger import audit_records, events, leases, paging, rows
@@ -194,6 +197,12 @@ def lock_version(connection: Connection, model_id: str, label: str) -> ModelVers
     return _version(row)
 
 
+def set_validation(connection: Connection, model_id: str, label: str, metrics: Mapping[str, float]) -> None:
+    """Record the validation metrics of a version."""
+    measured = update(_VERSIONS).where(is_version(model_id, label))
+    connection.execute(measured.values(validation_metrics=dict(metrics)))
+
+
 def fail_versions(connection: Connection, job_id: UUID, now: datetime) -> None:
     """Give every version of a job the status FAILED."""
     remaining = (_VERSIONS.c.training_job_id == job_id, _VERSIONS.c.status != ModelStatus.FAILED)
@@ -231,6 +240,9 @@ def _conditions(query: VersionQuery) -> list[ColumnElement[bool]]:
     conditions = [_VERSIONS.c[name] == value for name, value in equal]
     if query.min_sharpe is not None:
         conditions.append(_VERSIONS.c.sharpe_rank >= query.min_sharpe)
+    # a version without the metric satisfies no condition
+    paths = [literal(MetricCondition.of(each).json_path, JSONPATH) for each in query.metric]
+    conditions += [_VERSIONS.c.validation_metrics.op("@@", return_type=Boolean)(path) for path in paths]
     return conditions + paging.created(query, _VERSIONS.c.created_at)
 
 

@@ -25,6 +25,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence.soundness import skill_of
+from clm_core.explain.validation import validation_metrics
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
 from clm_core.market.regimes import regimes
@@ -209,11 +210,12 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
     evidence = StoredEvidence(pack(evaluation.runs), version.data_hash, code_digest())
     markets = 1 if verdict.luck is None else verdict.luck.markets or 1
     policy = policy.within_fleet(markets)
-    ledger.add_evaluation(record, verdict, policy, version.bundle_digest, lease, evidence)
+    validation = validation_metrics(evaluation.metrics, evaluation.forecasts)
+    ledger.add_evaluation(record, verdict, policy, version.bundle_digest, lease, evidence, validation)
     crash_at(Fault.EVALUATION_RECORDED, settings.fault)
     registry.log_results(
         version.mlflow_run_id,
-        {**_numbers(evaluation.metrics), "promotion_score": verdict.score},
+        {**_numbers(evaluation.metrics), **validation, "promotion_score": verdict.score},
         {"equity": evaluation.result.equity},
     )
     registry.log_terms(version.mlflow_run_id, _terms_of_run(record))

@@ -204,10 +204,12 @@ def test_versions_are_filtered_ordered_and_read_page_by_page(
     since = {"model_id": model_id, "since": "2026-01-02T00:00:00Z", "until": "2026-01-03T00:00:00Z"}
     recent = client(Role.VIEWER).get("/clm/models", params=since).json()["items"]
     assert [each["version"]["version"] for each in recent] == ["v20260102_000000"]
+    measured = {"model_id": model_id, "metric": ["auc>0.5", "trades>=10"]}
+    assert client(Role.VIEWER).get("/clm/models", params=measured).json()["items"] == []
 
 
 @pytest.mark.parametrize(
-    "question", ["min_sharpe=nan", "sharpe=1", "since=2026-01-01T00:00:00", "limit=1001"]
+    "question", ["min_sharpe=nan", "sharpe=1", "since=2026-01-01T00:00:00", "limit=1001", "metric=auc"]
 )
 def test_an_invalid_query_is_refused(question: str, client: Client) -> None:
     assert client(Role.VIEWER).get(f"/clm/models?{question}").status_code == 422

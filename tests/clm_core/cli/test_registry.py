@@ -33,6 +33,7 @@ def a_version(job: TrainingJob, hour: int) -> ModelVersion:
         mlflow_version=hour,
         params={"max_depth": 5},
         environment={"xgboost": "3.1.0"},
+        validation_metrics={"brier_skill_low": 0.01 * hour - 0.02, "trades": 100.0},
         created_at=NOW + timedelta(hours=hour),
     )
 
@@ -119,7 +120,9 @@ def test_invalid_input_raises_an_error_of_clm(
         clm(*words)
 
 
-@pytest.mark.parametrize("options", [("--min-sharpe", "nan"), ("--limit", "0"), ("--order", "luck")])
+@pytest.mark.parametrize(
+    "options", [("--min-sharpe", "nan"), ("--limit", "0"), ("--order", "luck"), ("--metric", "auc=1")]
+)
 def test_an_invalid_option_is_a_usage_error(options: tuple[str, ...], clm: Clm) -> None:
     assert clm("models", *options).exit_code == 2
 
@@ -139,6 +142,17 @@ def test_stats_counts_models_versions_and_jobs(clm: Clm) -> None:
     table = clm("stats").stdout
     for row in (r"versions\s+4", r"training\s+4", r"versions promoted\s+-"):
         assert re.search(row, table)
+
+
+def test_models_are_listed_by_validation_metrics_with_a_column_each(clm: Clm) -> None:
+    options = ("--metric", "brier_skill_low>-0.015", "--metric", "trades>=100")
+    assert labels(clm("models", "--json", *options)) == ["v3", "v2", "v1"]
+    table = clm("models", *options).stdout
+    assert "brier_skill_low" in table
+    assert "-0.01" in table
+    shown = clm("show", "lightgbm_btcusd_1h@v1").stdout
+    assert "trades 100" in shown
+    assert "validation metrics" in shown
 
 
 def test_show_prints_the_lineage(clm: Clm) -> None:

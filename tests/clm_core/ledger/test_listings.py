@@ -42,18 +42,31 @@ def a_job(**changes: Any) -> TrainingJob:
 
 def a_version(job: TrainingJob, number: int, status: ModelStatus = ModelStatus.CANDIDATE) -> ModelVersion:
     return records.a_version(
-        job, f"v{number}", status=status, mlflow_version=number, created_at=NOW + number * HOUR
+        job,
+        f"v{number}",
+        status=status,
+        mlflow_version=number,
+        created_at=NOW + number * HOUR,
+        validation_metrics={"auc": 0.5 + number / 100, "skill": number / 1e6} if number > 3 else {},
     )
 
 
-def judge(ledger: Ledger, version: ModelVersion, sharpe: float, at: datetime = NOW) -> EvaluationResult:
+def judge(
+    ledger: Ledger,
+    version: ModelVersion,
+    sharpe: float,
+    at: datetime = NOW,
+    validation: dict[str, float] | None = None,
+) -> EvaluationResult:
     score = 40.0 if math.isnan(sharpe) else min(max(sharpe * 50, 0.0), 100.0)
     result = records.an_evaluation(
         version.model_id, version.version, sharpe_ratio=sharpe, promotion_score=score, created_at=at
     )
     verdict = Verdict(decision=Decision.FAIL, score=score, checks=(), reasons=("too little",))
     count_trial_of(ledger, version)
-    return ledger.add_evaluation(result, verdict, GatePolicy(name="strict"), version.bundle_digest)
+    policy = GatePolicy(name="strict")
+    digest = version.bundle_digest
+    return ledger.add_evaluation(result, verdict, policy, digest, validation=validation)
 
 
 @pytest.fixture
@@ -124,6 +137,10 @@ def test_a_version_is_listed_with_and_ranked_by_its_newest_evaluation(
         pytest.param({"status": ModelStatus.FAILED}, [], id="status"),
         pytest.param({"min_sharpe": 0.3}, ["v6", "v5", "v4", "v1"], id="Sharpe"),
         pytest.param({"min_sharpe": -1e308}, ["v6", "v5", "v4", "v2", "v1"], id="no NaN has a Sharpe"),
+        pytest.param({"metric": ["auc>0.545"]}, ["v6", "v5"], id="metric above"),
+        pytest.param({"metric": ["auc <= 0.54"]}, ["v4"], id="metric at most, for those with the metric"),
+        pytest.param({"metric": ["auc>-1", "skill<6e-06"]}, ["v5", "v4"], id="two metrics"),
+        pytest.param({"metric": ["no_such_metric<1"]}, [], id="a metric that no version has"),
         pytest.param({"since": NOW + 5 * HOUR}, ["v6", "v5"], id="since includes"),
         pytest.param({"until": NOW + HOUR}, ["v0"], id="until excludes"),
         pytest.param({"since": NOW + HOUR, "until": NOW + 3 * HOUR, "min_sharpe": 0}, ["v1"], id="several"),
@@ -133,6 +150,15 @@ def test_filters_select_the_requested_versions(
     filters: dict[str, Any], expected: list[str], ledger: Ledger, versions: list[ModelVersion]
 ) -> None:
     assert labels(ledger.find_versions(VersionQuery(**filters)).items) == expected
+
+
+def test_the_validation_metrics_of_a_judgement_are_those_of_the_version(ledger: Ledger) -> None:
+    version = ledger.add_version(a_version(ledger.create_job(a_job()), 1))
+    judge(ledger, version, 1.0, validation={"auc": 0.55, "brier_skill": -0.001})
+    stored = ledger.version(version.model_id, version.version)
+    assert stored.validation_metrics == {"auc": 0.55, "brier_skill": -0.001}
+    judge(ledger, version, 1.0)
+    assert ledger.version(version.model_id, version.version) == stored
 
 
 def test_versions_added_between_two_pages_shift_nothing(ledger: Ledger, versions: list[ModelVersion]) -> None:
@@ -186,8 +212,16 @@ def test_the_cursor_of_another_list_is_refused(ledger: Ledger, versions: list[Mo
 
 @pytest.mark.parametrize(
     "filters",
-    [{"limit": 0}, {"limit": 1001}, {"min_sharpe": math.nan}, {"since": datetime(2025, 12, 4)}],
-    ids=["no rows", "too many rows", "NaN", "no time zone"],
+    [
+        {"limit": 0},
+        {"limit": 1001},
+        {"min_sharpe": math.nan},
+        {"since": datetime(2025, 12, 4)},
+        {"metric": ["auc"]},
+        {"metric": ["auc>nan"]},
+        {"metric": ['auc" > 0 || "x>0']},
+    ],
+    ids=["no rows", "too many rows", "NaN", "no time zone", "no condition", "no limit", "no name"],
 )
 def test_a_query_that_no_list_can_answer_is_refused(filters: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

@@ -18,6 +18,7 @@ from clm_core.domain.regime_pools import RegimePools
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import MarketRegime, ModelStatus, ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.lifecycle.explanations import stored_explanation
 from clm_core.market.bars import Bars
 from clm_core.market.regimes import regimes
 from clm_core.retraining import jobs, pages, pools, steps, training
@@ -96,6 +97,25 @@ def test_a_version_says_towards_which_regime_it_was_trained(
     assert "towards" in listed
     assert "turbulent" in listed
     assert sentence in run(["show", f"{version.model_id}@{version.version}"]).output
+
+
+def test_a_judged_version_has_the_validation_metrics_of_its_out_of_sample_bars(
+    services: Services, retrained: tuple[TrainingJob, ModelVersion, str]
+) -> None:
+    _, version, _ = retrained
+    stored = services.ledger.version(version.model_id, version.version)
+    metrics = stored.validation_metrics
+    result, _ = services.ledger.evaluation(version.model_id, version.version)
+    assert metrics["sharpe_ratio"] == result.sharpe_ratio
+    assert {"brier_skill", "auc", "calibration_error", "return_skill", "coverage_90"} <= metrics.keys()
+    assert "pinball_loss" not in metrics
+    assert metrics["coverage_90"] == pytest.approx(0.9, abs=0.03)
+    logged = services.registry.client.get_run(version.mlflow_run_id).data.metrics
+    assert logged["brier_skill"] == metrics["brier_skill"]
+    [calibration] = [
+        each for each in stored_explanation(services, stored).sections if each.name == "calibration"
+    ]
+    assert calibration.values["brier"]["skill"]["value"] == metrics["brier_skill"]
 
 
 def test_the_page_of_the_run_has_the_results_by_regime_of_the_tear_sheet(
