@@ -19,10 +19,10 @@ EDITABLE = --quiet --no-deps --require-build-hashes --build-constraint constrain
 CHECKED := tests/clm_core/domain tests/clm_core/market tests/clm_core/evidence tests/clm_core/decisions \
   tests/clm_core/evolution tests/clm_core/models/trees tests/test_architecture.py
 
-.PHONY: demo test check chaos lint bench lock audit sbom licences clean help
+.PHONY: demo test check chaos deploy-check lint bench lock audit sbom licences clean help
 
 help:            ## what there is to type
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.base   ## retrain, backtest and judge two models on real bars
 	@$(BIN)/clm demo
@@ -43,6 +43,10 @@ chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again, 
 	  tests/clm_core/lifecycle/test_lifecycle_machine.py tests/clm_core/registry \
 	  tests/clm_core/retraining/test_reap_dead_jobs.py tests/clm_core/retraining/test_retraining_crashes.py \
 	  tests/clm_core/triggers tests/clm_core/search tests/deployments tests/benchmarks
+
+deploy-check:    ## check the rules of Prometheus; needs promtool
+	promtool check rules deployments/prometheus/rules.yml
+	promtool test rules deployments/prometheus/rules_test.yml
 
 lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/ruff check .

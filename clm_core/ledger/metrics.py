@@ -62,6 +62,8 @@ class LedgerMetrics:
     """Jobs pending or in progress, by status and kind."""
     longest_running: Mapping[Labels, float]
     """Seconds since the start of the oldest job in progress, by kind."""
+    last_failure: Mapping[Labels, float]
+    """Time of the newest failed job, seconds since 1970, by kind."""
     training_seconds: Sequence[Histogram]
     """By kind."""
     changes: Mapping[Labels, int]
@@ -122,6 +124,10 @@ WHERE status IN ('pending', 'in_progress') GROUP BY 1, 2
 _LONGEST_RUNNING = f"""
 SELECT {_JOB_KIND}, max(extract(epoch FROM :now - started_at))::float8 FROM training_jobs
 WHERE status = 'in_progress' GROUP BY 1
+"""
+_LAST_FAILURE = f"""
+SELECT {_JOB_KIND}, extract(epoch FROM max(finished_at))::float8 FROM training_jobs
+WHERE status = 'failed' GROUP BY 1
 """
 _CHANGES = """
 SELECT kind, forced::text, count(*) FROM promotions WHERE state = 'committed' GROUP BY 1, 2
@@ -187,6 +193,7 @@ def _read(connection: Connection, now: datetime) -> LedgerMetrics:
         ended_jobs=_numbers(connection, _ENDED_JOBS),
         unfinished_jobs=_numbers(connection, _UNFINISHED_JOBS),
         longest_running=_numbers(connection, _LONGEST_RUNNING, now=now),
+        last_failure=_numbers(connection, _LAST_FAILURE),
         training_seconds=_histograms(
             connection,
             "extract(epoch FROM finished_at - started_at)",

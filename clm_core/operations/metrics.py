@@ -75,6 +75,12 @@ def _of_jobs(figures: LedgerMetrics, now: datetime, services: Services) -> Itera
         ("kind",),
         figures.longest_running,
     )
+    yield _gauge(
+        "clm_last_failed_job_timestamp_seconds",
+        "End of the newest failed training job.",
+        ("kind",),
+        figures.last_failure,
+    )
     yield _histogram(
         "clm_training_seconds",
         "Time from the start to the end of a training job.",
