@@ -10,6 +10,7 @@ from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.versions import ModelVersion
 from clm_core.explain.drift import drift_section
 from clm_core.lifecycle.drift_watch import drift_history
+from clm_core.lifecycle.live import live_section
 from clm_core.market.bars import Bars
 from clm_core.models.contract import Model
 from clm_core.models.params import series_names
@@ -46,7 +47,9 @@ def explain_version(
         explanation = VersionExplanation(model_id=version.model_id, version=version.version, sections=())
     model, bars = _model_and_bars(services, version, symbol)
     explanation = explanation.with_sections(sections_on_demand(model, bars, rows, section))
-    explanation = with_history(services.reports, explanation).with_sections(_drift(services, version))
+    explanation = with_history(services.reports, explanation).with_sections(
+        [*_drift(services, version), live_section(services, version)]
+    )
     _keep(services, explanation)
     return explanation
 

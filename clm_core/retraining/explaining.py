@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from clm_core.domain.evaluations import Decision, Verdict
 from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType
+from clm_core.explain import cone
 from clm_core.explain.attribution import attribution_of
 from clm_core.explain.attribution_section import attribution_section
 from clm_core.explain.features import stored_shares
@@ -106,6 +108,27 @@ def traded_stretch(evaluation: BacktestEvaluation, regime: NDArray[np.int8] | No
     if not members:
         markets = [TradedMarket(evaluation.bars, evaluation.result, evaluation.market, regime)]
     return TradedStretch(evaluation.bars, evaluation.result.returns, markets, len(markets))
+
+
+def cone_of_evaluation(evaluation: BacktestEvaluation, verdict: Verdict) -> Section:
+    """Cone of a version just judged, with the fate at the gate."""
+    backtest = cone.backtested(evaluation.bars, evaluation.result.returns)
+    return cone.cone_section(backtest, (), gate_fate(verdict), luck_at_gate(verdict, backtest))
+
+
+def gate_fate(verdict: Verdict) -> str:
+    """Clause on the missed checks of a verdict; empty for a version that passed."""
+    if verdict.passed:
+        return ""
+    missed = ", ".join(check.label for check in verdict.missed)
+    decided = "failed the gate" if verdict.decision is Decision.FAIL else "undecided at the gate"
+    return f"{decided} (missed: {missed})"
+
+
+def luck_at_gate(verdict: Verdict, backtest: cone.Backtested) -> cone.LuckTest | None:
+    """Test of the backtest against the Sharpe ratio that the gate requires; None if it requires none."""
+    required = next((check.limit for check in verdict.checks if check.name == "sharpe_ratio"), 0.0)
+    return cone.luck_of_backtest(backtest, required) if required > 0.0 else None
 
 
 def explanation_file(reports: Path, model_id: str, version: str) -> Path:

@@ -43,7 +43,7 @@ from clm_core.retraining.evaluation import (
     baseline_sizer,
     evaluation_of,
 )
-from clm_core.retraining.explaining import explanation_file, explanation_of, with_history
+from clm_core.retraining.explaining import cone_of_evaluation, explanation_file, explanation_of, with_history
 from clm_core.retraining.fold_cache import FoldCache
 from clm_core.retraining.forecasts import forecasts_of
 from clm_core.retraining.judging import market_terms, recorded_terms, settle_costs, verdict_on
@@ -242,7 +242,9 @@ def report(
     settings = services.settings
     regime = _regime_at_open(services, job, evaluation.bars)
     explained = explanation_of(version, bars, trained, evaluation, regime)
-    explanation = with_history(services.reports, explained)
+    explanation = with_history(services.reports, explained).with_sections(
+        [cone_of_evaluation(evaluation, verdict)]
+    )
     sheet = TearSheet(
         model_id=version.model_id,
         version=version.version,

@@ -22,6 +22,7 @@ from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.promotions import PromotionStore
 from clm_core.lifecycle import watch
+from clm_core.lifecycle.live import live_section
 from clm_core.lifecycle.watch import WatchedVersion
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
@@ -158,6 +159,12 @@ def test_a_hard_stop_rolls_back_to_the_version_before_and_halts_without_one(
     assert asked.job_id is not None
     origin = f"{first.version}: in production again, after {second.version} was taken back"
     assert life.services.ledger.job(asked.job_id).recipe_from == origin
+
+    section = live_section(life.services, second)
+    assert section.sentences[0].startswith("Rolled back ")
+    assert "hard stop" in section.sentences[0]
+    # the out-of-sample bars of a training of 60 days
+    assert "fewer than 60 days" in section.sentences[-1]
 
     life.live(300)
     again = life.watch()
