@@ -37,8 +37,8 @@ GROUPS = {
     # one process imports torch, Lightning and neuralforecast: seconds of processor time each
     "torch": (
         "clm_core/explain/test_reliance.py",
-        "clm_core/explain/networks",
-        "clm_core/explain/test_policy_maps.py",
+        "clm_core/explain/test_attention.py",
+        "clm_core/explain/test_blocks.py",
         "clm_core/models/networks",
         "clm_core/models/policies",
         "clm_core/models/test_contract.py",

@@ -261,6 +261,17 @@ def _rectify(values: Floats) -> None:
 
 
 @_inlined
+def _answer(
+    outputs: Floats, hidden_1: Floats, hidden_2: Floats, inputs: Floats, network: PolicyNetwork
+) -> None:
+    _layer(hidden_1, inputs, network.weight_1, network.bias_1)
+    _rectify(hidden_1)
+    _layer(hidden_2, hidden_1, network.weight_2, network.bias_2)
+    _rectify(hidden_2)
+    _layer(outputs, hidden_2, network.weight_3, network.bias_3)
+
+
+@_inlined
 def _target(outputs: Floats, current: float, margin: float) -> float:
     """Target position of a network's outputs, not yet rounded.
 
@@ -316,10 +327,26 @@ def roll_out(
             continue
         _observe(observation, features, bar, account, market, rules)
         inputs[:] = observation
-        _layer(hidden_1, inputs, network.weight_1, network.bias_1)
-        _rectify(hidden_1)
-        _layer(hidden_2, hidden_1, network.weight_2, network.bias_2)
-        _rectify(hidden_2)
-        _layer(outputs, hidden_2, network.weight_3, network.bias_3)
+        _answer(outputs, hidden_1, hidden_2, inputs, network)
         positions[bar] = _rounded(_target(outputs, account[TARGET], rules.margin), rules)
     return positions, log_returns
+
+
+@_compiled
+def answers(observations: Floats, rules: TradingRules, network: PolicyNetwork) -> tuple[Floats, Floats]:
+    """Target position and outputs of the network for each observation, shapes (n,) and (n, n_outputs).
+
+    Args:
+        observations: shape (n, n_features + ACCOUNT_INPUTS); the first value about the account is the current
+            position.
+    """
+    n, size = observations.shape
+    targets = np.empty(n)
+    outputs = np.empty((n, len(network.bias_3)))
+    hidden_1 = np.empty(len(network.bias_1))
+    hidden_2 = np.empty(len(network.bias_2))
+    for row in range(n):
+        _answer(outputs[row], hidden_1, hidden_2, observations[row], network)
+        current = observations[row, size - ACCOUNT_INPUTS]
+        targets[row] = _rounded(_target(outputs[row], current, rules.margin), rules)
+    return targets, outputs
