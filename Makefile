@@ -65,6 +65,7 @@ bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md 
 	.venv-bench/bin/python -m benchmarks.paper_record
 	.venv-bench/bin/python -m benchmarks.feature_drift
 	.venv-bench/bin/python -m benchmarks.forecast_errors
+	.venv-bench/bin/python -m benchmarks.calibration
 	.venv-bench/bin/python -m benchmarks.nsga2
 	.venv-bench/bin/python -m benchmarks.strategy_evolution --home .clm-bench
 	.venv-bench/bin/python -m benchmarks.regimes

@@ -29,7 +29,15 @@ from clm_core.market.timeframes import Calendar, Timeframe, in_weekend
 from clm_core.models import golden
 from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.catalog import recipe, tolerance
-from clm_core.models.contract import Composite, Model, ReadsFeatures, Recipe, require_bars_needed
+from clm_core.models.contract import (
+    Composite,
+    ExpectsReturns,
+    ForecastsQuantiles,
+    Model,
+    ReadsFeatures,
+    Recipe,
+    require_bars_needed,
+)
 from clm_core.models.plugins import measure
 from clm_core.models.sizing import unsized_model, unsized_recipe
 from clm_core.testing.tick_walks import mirror_image, tick_walk
@@ -174,6 +182,13 @@ class ModelContract:
     ) -> None:
         assert first_leak(fitted.model.positions, bars, rows) is None
         assert first_leak(fitted.model.forecast, bars, rows) is None
+
+    def test_no_expected_return_and_no_quantile_uses_a_later_bar(self, fitted: Fitted, bars: Bars) -> None:
+        model = unsized_model(fitted.model)
+        if isinstance(model, ExpectsReturns):
+            assert first_leak(model.expected_return, bars, [1498]) is None
+        if isinstance(model, ForecastsQuantiles):
+            assert first_leak(lambda given: model.quantiles(given)[:, 0], bars, [1498]) is None
 
     def test_closures_and_short_outages_cost_no_look_back_and_a_long_outage_does(
         self, fitted: Fitted, fitted_on_closing: Model, closing: Bars

@@ -16,6 +16,7 @@ SMALL = {
     "protection": ["--paths", "2", "--streams", "2"],
     "paper_record": ["--training", "1500"],
     "feature_drift": ["--markets", "1"],
+    "calibration": ["--series", "2", "--long", "9000"],
     "forecast_errors": ["--paths", "10", "--pools", "2"],
     "nsga2": ["--seeds", "1", "--generations", "5"],
 }
