@@ -8,6 +8,7 @@ from clm_core.backtest.tearsheet import render_sections
 from clm_core.domain.errors import NotFound
 from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.versions import ModelVersion
+from clm_core.explain.cone import NAME as LIVE
 from clm_core.explain.drift import drift_section
 from clm_core.lifecycle.drift_watch import drift_history
 from clm_core.lifecycle.live import live_section
@@ -72,6 +73,18 @@ def stored_explanation(services: Services, version: ModelVersion) -> VersionExpl
         return VersionExplanation.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise _missing(version) from error
+
+
+def current_page(services: Services, version: ModelVersion) -> str:
+    """HTML page of the stored explanation, with the live returns up to now; of a version without one, the
+    live returns alone."""
+    try:
+        explanation = stored_explanation(services, version)
+    except NotFound:
+        explanation = VersionExplanation(model_id=version.model_id, version=version.version, sections=())
+    sections = explanation.with_sections([live_section(services, version)]).sections
+    newest_first = sorted(sections, key=lambda each: each.name != LIVE)
+    return render_sections(version.model_id, version.version, SUBTITLE, newest_first)
 
 
 def write_page(services: Services, explanation: VersionExplanation) -> Path:

@@ -142,6 +142,15 @@ def report(model_id: ModelIdInPath, version: LabelInPath, _: SignedIn, clm: Conn
     return models.report(model_id, version, clm)
 
 
+def explanation(model_id: ModelIdInPath, version: LabelInPath, _: SignedIn, clm: Connected) -> HTMLResponse:
+    """Explanation of the version as an HTML page, with its live returns up to now."""
+    # imported here: the libraries of backtests
+    from clm_core.lifecycle.explanations import current_page
+
+    content = current_page(clm, clm.ledger.version(model_id, version))
+    return HTMLResponse(content, headers={"Content-Security-Policy": models.REPORT_POLICY})
+
+
 def sign_in_form(request: Request, sessions: SessionsOfServer, next: str = "/") -> HTMLResponse:
     """Form to sign in."""
     return _sign_in_page(request, sessions, next)

@@ -21,6 +21,7 @@ from sqlalchemy import text
 from clm_core.api.app import create_app
 from clm_core.api.auth import Open
 from clm_core.api.route_table import ROUTES, Route
+from clm_core.api.routes.models import REPORT_POLICY
 from clm_core.domain.actors import Actor
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.evaluations import IntervalEstimate
@@ -336,7 +337,17 @@ def test_a_model_s_page_has_the_checks_and_the_versions_and_none_for_an_unknown_
     assert f"{version.version}" in page
     for words in ("Sharpe ratio", "max drawdown", "\u2713 met", "Judged", "Trained", "Tear sheet"):
         assert words in page
-    for unknown in ("/models/xgboost_unknown_1h", "/models/..%20x"):
+    explained = browsing.get(f"/models/{model_id}/versions/{version.version}/explanation")
+    assert explained.status_code == 200
+    assert explained.headers["content-security-policy"] == REPORT_POLICY
+    # the bars of the made-up model are not stored
+    assert "Live in the cone" in explained.text
+    assert "No cone: there is no series" in explained.text
+    for unknown in (
+        "/models/xgboost_unknown_1h",
+        "/models/..%20x",
+        f"/models/{model_id}/versions/v20200101_000000/explanation",
+    ):
         missing = browsing.get(unknown)
         assert (missing.status_code, "<h1>Not Found</h1>" in missing.text) == (404, True)
 

@@ -42,6 +42,8 @@ from clm_core.domain.vocabulary import ModelType, Role, RuleFamily
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.ledger.alerts import AlertStore
 from clm_core.lifecycle import pool_members, shadow, watch
+from clm_core.lifecycle.attribution import attribute_version
+from clm_core.lifecycle.live import live_section
 from clm_core.lifecycle.paper import paper_record
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.carry_store import CarryStore, PaymentKind
@@ -55,6 +57,7 @@ from clm_core.retraining.champion import champion_of
 from clm_core.retraining.recorded_numbers import judge_recorded_numbers
 from clm_core.retraining.reproduce import reproduce
 from clm_core.retraining.results import BacktestEvaluation
+from clm_core.retraining.shadow_tracks import Stint, markets_since, run_of
 from clm_core.retraining.training import TrainingResult
 from clm_core.search.request import search_fields
 from clm_core.services import Services
@@ -398,6 +401,16 @@ def test_shadow_compares_the_portfolios_of_a_pool_and_its_champion_on_the_bars_o
     assert against.ours.total_return != against.theirs.total_return
     assert against.difference is not None
     assert champion.version in " ".join(report.summary_lines())
+
+    stored = own.ledger.version(done.version.model_id, done.version.version)
+    attributed = attribute_version(own, stored).values
+    whole = run_of(own, [Stint(stored, registered)], markets_since(own, stored, registered))
+    assert whole is not None
+    assert attributed["total"] == pytest.approx(np.prod(1.0 + whole.returns) - 1.0, abs=1e-12)
+    by_symbol = {row["name"]: row["profit"] for row in attributed["symbol"]["rows"]}
+    assert set(by_symbol) == set(SYMBOLS[:2])
+    assert sum(by_symbol.values()) == pytest.approx(attributed["total"], abs=1e-9)
+    assert live_section(own, stored).values["cone"] is not None
 
 
 def portfolio_returns(services: Services, version: ModelVersion, count: int) -> Floats:
