@@ -465,7 +465,7 @@ CURVES_LAYOUT: dict[str, Any] = {
 def _layout(own: dict[str, Any]) -> dict[str, Any]:
     axes = {
         name: {"automargin": True, "fixedrange": name != "xaxis"} | value
-        for name, value in own.items()
+        for name, value in ({"xaxis": {}, "yaxis": {}} | own).items()
         if "axis" in name
     }
     shared = {

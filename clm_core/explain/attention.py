@@ -197,13 +197,18 @@ def _heat_map(found: Attention) -> SectionChart:
         "y": names,
         "z": [digits(row) for row in found.weights],
         "zmin": 0,
+        "zmax": float(found.weights.max()),
         "colorscale": [[0, CLEAR], [1, RISING]],
         "showscale": False,
         "hovertemplate": "%{y} attends to %{x}: %{z}<extra></extra>",
     }
     layout = {
-        "xaxis": {"type": "category", "title": {"text": "attends to the patch, bars back"}},
-        "yaxis": {"type": "category", "title": {"text": "patch"}, "autorange": "reversed"},
+        "xaxis": {
+            "type": "category",
+            "title": {"text": "attends to the patch, bars back"},
+            "showgrid": False,
+        },
+        "yaxis": {"type": "category", "title": {"text": "patch"}, "autorange": "reversed", "showgrid": False},
     }
     return SectionChart(
         name="weights",

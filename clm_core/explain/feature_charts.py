@@ -28,13 +28,12 @@ STEPS = 10
 """Features of a waterfall by name; the others are one part."""
 
 
-def beeswarm(shap: ShapValues, rows: Floats, ranked: tuple[str, ...], unit: str) -> SectionChart:
+def beeswarm(shap: ShapValues, rows: Floats, ranked: tuple[str, ...]) -> SectionChart:
     """One point for each feature and row, SHAP value by feature, in the colour of the feature value.
 
     Args:
         rows: the explained rows, shape (n_rows, n_features); NaN for a missing value.
         ranked: features to draw, most important first; the first `SWARM_FEATURES` are drawn.
-        unit: unit of the values.
     """
     drawn = ranked[:SWARM_FEATURES]
     at = thinned(len(rows), SWARM_POINTS)
@@ -65,14 +64,14 @@ def beeswarm(shap: ShapValues, rows: Floats, ranked: tuple[str, ...], unit: str)
         height=80 + PIXELS_A_FEATURE * len(drawn),
         figure={
             "data": [points],
-            "layout": {"xaxis": {"title": {"text": f"SHAP value, {unit}"}}, "yaxis": axis},
+            "layout": {"xaxis": {"title": {"text": "SHAP value"}}, "yaxis": axis},
         },
         note=f"One point a bar, {len(at)} of {len(rows)} bars, for the {len(drawn)} features with the "
         "largest mean |SHAP|. Blue: the value of the feature is among its highest; ochre: among its lowest.",
     )
 
 
-def dependence(shap: ShapValues, rows: Floats, feature: str, number: int, unit: str) -> SectionChart:
+def dependence(shap: ShapValues, rows: Floats, feature: str, number: int) -> SectionChart:
     """SHAP value of a feature by its value, one point for each row.
 
     Args:
@@ -91,7 +90,7 @@ def dependence(shap: ShapValues, rows: Floats, feature: str, number: int, unit: 
     }
     layout = {
         "xaxis": {"title": {"text": feature}},
-        "yaxis": {"title": {"text": f"SHAP value, {unit}"}},
+        "yaxis": {"title": {"text": "SHAP value"}},
     }
     return SectionChart(
         name=f"dependence-{number}",
@@ -101,7 +100,7 @@ def dependence(shap: ShapValues, rows: Floats, feature: str, number: int, unit: 
     )
 
 
-def waterfall(shap: ShapValues, row: int, values: Floats, title: str, unit: str) -> SectionChart:
+def waterfall(shap: ShapValues, row: int, values: Floats, title: str) -> SectionChart:
     """Parts of the answer for a row: from the base, feature by feature, to the sum.
 
     Args:
@@ -125,7 +124,6 @@ def waterfall(shap: ShapValues, row: int, values: Floats, title: str, unit: str)
         "hovertemplate": "%{y}: %{delta}<extra></extra>",
     }
     layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": unit}},
         "yaxis": {"autorange": "reversed"},
         "showlegend": False,
     }

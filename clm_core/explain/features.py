@@ -153,7 +153,7 @@ def _cells(each: Importance) -> tuple[str, ...]:
 
 def _charts(found: FeatureImportances) -> tuple[SectionChart, ...]:
     ranked = tuple(each.feature for each in found.used)
-    shap, values, unit = found.shap, found.values, found.unit
+    shap, values = found.shap, found.values
     newest = f"Newest bar, {found.end:%Y-%m-%d %H:%M} UTC"
     return (
         SectionChart(
@@ -162,9 +162,9 @@ def _charts(found: FeatureImportances) -> tuple[SectionChart, ...]:
             figure=_bars(found),
             note="Blue: high values of the feature raise the answer; ochre: they lower it.",
         ),
-        beeswarm(shap, values, ranked, unit),
-        *(dependence(shap, values, ranked[n], n + 1, unit) for n in range(min(DEPENDENCES, len(ranked)))),
-        waterfall(shap, -1, values[-1], newest, unit),
+        beeswarm(shap, values, ranked),
+        *(dependence(shap, values, ranked[n], n + 1) for n in range(min(DEPENDENCES, len(ranked)))),
+        waterfall(shap, -1, values[-1], newest),
     )
 
 
@@ -179,4 +179,4 @@ def _bars(found: FeatureImportances) -> dict[str, Any]:
         "marker": {"color": [RISING if each.when_high >= each.when_low else FALLING for each in used]},
         "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
     }
-    return {"data": [bars], "layout": {"xaxis": {"title": {"text": f"mean |SHAP|, {found.unit}"}}}}
+    return {"data": [bars], "layout": {"xaxis": {"title": {"text": "mean |SHAP|"}}}}

@@ -184,16 +184,19 @@ def _maps(
         axis = "" if number == 0 else str(number + 1)
         left, right = number / count + 0.01, (number + 1) / count - 0.01
         data.append(_map(found, values[number], ends, axis, last=number == count - 1))
-        layout[f"xaxis{axis}"] = {"domain": [left, right], "nticks": 3, "anchor": f"y{axis}"}
-        layout[f"yaxis{axis}"] = {"anchor": f"x{axis}", "showticklabels": number == 0}
-        place = {"x": (left + right) / 2, "y": 1.0, "xref": "paper", "yref": "paper", "showarrow": False}
+        plain = {"showgrid": False, "zeroline": False}
+        layout[f"xaxis{axis}"] = plain | {"domain": [left, right], "nticks": 3, "anchor": f"y{axis}"}
+        layout[f"yaxis{axis}"] = plain | {"anchor": f"x{axis}", "showticklabels": number == 0, "ticks": ""}
+        place = {"x": 0.5, "y": 1.0, "xref": f"x{axis} domain", "yref": "paper", "showarrow": False}
         layout["annotations"].append(place | {"text": f"from {NAMES[current]}", "yanchor": "bottom"})
-    along, upwards = found.features
-    layout["yaxis"]["title"] = {"text": upwards}
-    middle = "xaxis" if count < 3 else "xaxis2"
-    layout[middle]["title"] = {"text": along}
     layout["margin"] = {"l": 8, "r": 8, "t": 24, "b": 8}
-    return SectionChart(name=name, title=title, height=320, figure={"data": data, "layout": layout})
+    return SectionChart(
+        name=name,
+        title=title,
+        height=320,
+        figure={"data": data, "layout": layout},
+        note=f"Along: {found.features[0]}; upwards: {found.features[1]}.",
+    )
 
 
 def _colours(low: float, high: float) -> list[list[Any]]:
@@ -216,7 +219,7 @@ def _map(
         "zmax": ends[1],
         "colorscale": _colours(*ends),
         "showscale": last,
-        "colorbar": {"orientation": "h", "thickness": 8, "y": -0.35, "len": 0.6},
+        "colorbar": {"orientation": "h", "thickness": 8, "y": -0.3, "len": 0.8},
         "xaxis": f"x{axis}",
         "yaxis": f"y{axis}",
         "hovertemplate": "%{x}, %{y}: %{z}<extra></extra>",

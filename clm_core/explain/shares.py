@@ -17,6 +17,8 @@ from clm_core.explain.feature_charts import PIXELS_A_FEATURE, RISING
 
 FEATURES = 15
 """Features in the table and the heat map, those with the largest share in any model."""
+TABLE_MODELS = 5
+"""Models in the table, the newest: as many as a terminal shows."""
 CLEAR = "rgba(31,111,139,0)"
 """`RISING`, transparent."""
 
@@ -56,10 +58,12 @@ def shares_section(name: str, title: str, models: Sequence[NamedShares], measure
     names = {feature for each in models for feature in each.shares}
     largest = {feature: max(each.shares.get(feature, 0.0) for each in models) for feature in names}
     shown = sorted(sorted(names), key=lambda feature: -largest[feature])[:FEATURES]
+    in_table = models[-TABLE_MODELS:]
     cells = tuple(
-        (feature, *(measures.percent(each.shares.get(feature, 0.0)) for each in models)) for feature in shown
+        (feature, *(measures.percent(each.shares.get(feature, 0.0)) for each in in_table))
+        for feature in shown
     )
-    moved = ("distance from the one before", "", *map(measures.percent, distances))
+    moved = ("distance", *["", *map(measures.percent, distances)][-len(in_table) :])
     return Section(
         name=name,
         title=title,
@@ -67,10 +71,11 @@ def shares_section(name: str, title: str, models: Sequence[NamedShares], measure
         charts=(_heat_map(models, shown),),
         tables=(
             SectionTable(
-                columns=("feature", *(each.label for each in models)),
+                columns=("feature", *(each.label for each in in_table)),
                 rows=(*cells, moved),
-                note="Distance: half the sum of the absolute differences of all shares; 0 % for equal "
-                "shares, 100 % for no feature in common.",
+                note=f"The newest {len(in_table)} of {len(models)}. Distance from the one before: half the "
+                "sum of the absolute differences of all shares; 0 % for equal shares, 100 % for no feature "
+                "in common.",
             ),
         ),
         values={
@@ -105,15 +110,17 @@ def _heat_map(models: Sequence[NamedShares], shown: Sequence[str]) -> SectionCha
         "y": features,
         "z": [[round(each.shares.get(feature, 0.0), 4) for each in models] for feature in features],
         "zmin": 0,
+        "zmax": max(each.shares.get(feature, 0.0) for each in models for feature in features),
         "colorscale": [[0, CLEAR], [1, RISING]],
         "showscale": False,
         "xgap": 1,
         "ygap": 1,
         "hovertemplate": "%{y}, %{x}: %{z:.1%}<extra></extra>",
     }
+    layout = {"xaxis": {"type": "category", "showgrid": False}, "yaxis": {"showgrid": False}}
     return SectionChart(
         name="shares",
         height=110 + PIXELS_A_FEATURE * len(features),
-        figure={"data": [cells], "layout": {"xaxis": {"type": "category"}}},
+        figure={"data": [cells], "layout": layout},
         note="The darker, the larger the share.",
     )

@@ -46,7 +46,7 @@ def test_a_section_tells_how_far_the_newest_model_moved_and_how_far_models_usual
         ("a", "50.0%", "50.0%", "10.0%"),
         ("b", "50.0%", "40.0%", "40.0%"),
         ("c", "0.0%", "10.0%", "50.0%"),
-        ("distance from the one before", "", "10.0%", "40.0%"),
+        ("distance", "", "10.0%", "40.0%"),
     )
     [chart] = section.charts
     assert chart.figure["data"][0]["z"] == [[0.0, 0.1, 0.5], [0.5, 0.4, 0.4], [0.5, 0.5, 0.1]]
