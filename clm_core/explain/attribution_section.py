@@ -6,7 +6,7 @@ from typing import Any
 
 from clm_core.domain.explanations import Section, SectionChart, SectionTable
 from clm_core.domain.measures import count, finite_or_none, percent, signed_percent
-from clm_core.explain.attribution import TRADES, Attribution, AttributionRow, AttributionTable
+from clm_core.explain.attribution import SIDES, TRADES, Attribution, AttributionRow, AttributionTable
 
 NAME = "attribution"
 TITLE = "Where the result comes from"
@@ -40,6 +40,8 @@ def attribution_values(found: Attribution) -> dict[str, Any]:
     return {
         "total": found.total,
         "cost": found.cost,
+        **{row.name: row.profit for row in found.split.rows if row.name != "cost"},
+        **{side: found.table("side").profit_of(side) for side in SIDES},
         **{each.name: _values(each) for each in (found.split, found.months, *found.tables)},
     }
 
@@ -73,7 +75,10 @@ def _sentences(found: Attribution) -> Iterator[str]:
         for row in table.beyond_chance
     ]
     if named:
-        yield f"Rows beyond chance, with the mean in standard errors: {', '.join(named)}."
+        yield (
+            f"Rows beyond chance, with the mean in standard errors: {', '.join(named)}. Without any edge one "
+            "table in twenty has such a row."
+        )
     else:
         yield "No row of any table lies beyond chance: differences between the rows are no edge."
 

@@ -214,6 +214,14 @@ def test_two_trades_of_a_bar_count_as_one_bar() -> None:
     assert sum(row.count for row in found.table("side").rows) == 7
 
 
+def test_a_ruined_short_loses_the_whole_capital() -> None:
+    bars = by_hand([(100.0, 100.0), (100.0, 350.0), (350.0, 350.0), (350.0, 350.0)])
+    found = attribution_of(profit_of([traded(bars, np.array([-1.0, -1.0, 1.0, 1.0]))]))
+    assert found.total == -1.0
+    assert_adds_up(found)
+    assert by_name(found.table("exit")) == pytest.approx({"liquidation": -1.0})
+
+
 def test_flat_positions_have_nothing_to_attribute() -> None:
     found = attribution_of(free(by_hand([(100.0, 100.0)] * 5), [0.0] * 5))
     assert (found.total, found.cost) == (0.0, 0.0)

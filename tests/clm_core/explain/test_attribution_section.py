@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from panels import a_market
 
 from clm_core.backtest.terms import MarketTerms
@@ -38,6 +39,9 @@ def test_the_first_sentence_names_sides_costs_and_the_best_month() -> None:
         f"without the best month, {best['name']}, the result would be "
         f"{values['total'] - best['profit']:+.1%} instead of {values['total']:+.1%}."
     )
+    assert values["long"] + values["short"] == pytest.approx(values["total"])
+    parts = values["selection"] + values["timing"] + values["sizing"]
+    assert parts - values["cost"] == pytest.approx(values["total"])
     assert [table.title for table in section.tables][:2] == ["By decision", "Long and short"]
     assert all(table.rows[-1][1] == f"{values['total']:+.1%}" for table in section.tables)
     assert [chart.name for chart in section.charts] == ["months", "time"]

@@ -24,7 +24,7 @@ def world(
 
 def assert_adds_up(section: Section) -> None:
     values = section.values
-    tables = {name: table for name, table in values.items() if name not in ("total", "cost")}
+    tables = {name: table for name, table in values.items() if isinstance(table, dict)}
     assert len(tables) > 8
     for name, table in tables.items():
         profit = sum(row["profit"] for row in table["rows"])
