@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clm_core.explain.estimates import NOT_MEASURED, Estimate, Z, skill_of, wilson
+from clm_core.explain.estimates import NOT_MEASURED, BoundedEstimate, Z, skill_of, wilson
 from clm_core.explain.forecasts import Outcomes, independent_outcomes
 from clm_core.market.bars import Floats
 
@@ -39,7 +39,7 @@ class Bin:
     """Equivalent number of outcomes without overlap."""
     mean: float
     """Mean forecast."""
-    rises: Estimate
+    rises: BoundedEstimate
     """Share of rises."""
 
 
@@ -56,7 +56,7 @@ class Brier:
     """Score of the base rate: the share of rises times that of falls."""
     within_bins: float
     """Variance of the forecasts within bins less twice the covariance with the outcomes."""
-    skill: Estimate
+    skill: BoundedEstimate
     """1 - score / uncertainty; NaN where all outcomes are alike."""
 
 
@@ -67,7 +67,7 @@ class Calls:
     name: str
     forecasts: int
     independent: float
-    right: Estimate
+    right: BoundedEstimate
     """Share followed by the direction; NaN without bars."""
     always: float
     """Share of all forecasts followed by the direction: the precision of a constant call."""
@@ -84,7 +84,7 @@ class Calibration:
     forecasts: int
     independent: float
     """Equivalent number of outcomes without overlap."""
-    base_rate: Estimate
+    base_rate: BoundedEstimate
     """Share of rises."""
     mean_forecast: float
     brier: Brier
@@ -92,7 +92,7 @@ class Calibration:
     """Calibration error."""
     error_by_chance: float
     """Calibration error to be expected of a perfect forecast with as many outcomes."""
-    auc: Estimate
+    auc: BoundedEstimate
     """Area under the ROC curve: probability that a rise had the higher forecast than a fall; 0.5 by chance,
     NaN where all outcomes are alike."""
     roc: tuple[tuple[float, float], ...]
@@ -143,14 +143,14 @@ def calibration_of(outcomes: Outcomes, threshold: float = 0.0) -> Calibration:
     )
 
 
-def share(outcomes: Outcomes) -> Estimate:
+def share(outcomes: Outcomes) -> BoundedEstimate:
     """Share of rises; NaN without outcomes."""
     if not len(outcomes):
         return NOT_MEASURED
     return wilson(float(outcomes.rise.mean()), outcomes.independent)
 
 
-def area_under_roc(outcomes: Outcomes) -> Estimate:
+def area_under_roc(outcomes: Outcomes) -> BoundedEstimate:
     """Area under the ROC curve, with the standard error of Hanley & McNeil (1982); ties count half.
 
     NaN where all outcomes are alike.
@@ -169,7 +169,7 @@ def area_under_roc(outcomes: Outcomes) -> Estimate:
         positive * negative
     )
     half = Z * math.sqrt(max(variance, 0.0))
-    return Estimate(area, max(area - half, 0.0), min(area + half, 1.0))
+    return BoundedEstimate(area, max(area - half, 0.0), min(area + half, 1.0))
 
 
 def _mean_ranks(values: Floats) -> Floats:

@@ -14,7 +14,7 @@ Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
-class Estimate:
+class BoundedEstimate:
     """Estimate with an interval of 95 %."""
 
     value: float
@@ -33,10 +33,10 @@ class Estimate:
         return measures.with_interval(self.value, self.low, self.high, write)
 
 
-NOT_MEASURED = Estimate(math.nan, math.nan, math.nan)
+NOT_MEASURED = BoundedEstimate(math.nan, math.nan, math.nan)
 
 
-def wilson(value: float, independent: float) -> Estimate:
+def wilson(value: float, independent: float) -> BoundedEstimate:
     """Share with the interval of Wilson (1927); the whole of 0..1 for less than a single observation.
 
     Args:
@@ -44,14 +44,14 @@ def wilson(value: float, independent: float) -> Estimate:
         independent: number of independent observations.
     """
     if not independent >= 1.0:
-        return Estimate(value, 0.0, 1.0)
+        return BoundedEstimate(value, 0.0, 1.0)
     shrink = 1.0 / (1.0 + Z**2 / independent)
     centre = shrink * (value + Z**2 / (2 * independent))
     half = shrink * Z * math.sqrt(value * (1 - value) / independent + Z**2 / (4 * independent**2))
-    return Estimate(value, max(centre - half, 0.0), min(centre + half, 1.0))
+    return BoundedEstimate(value, max(centre - half, 0.0), min(centre + half, 1.0))
 
 
-def mean_of(values: Floats, independent: float) -> Estimate:
+def mean_of(values: Floats, independent: float) -> BoundedEstimate:
     """Mean with a normal interval; NaN without values.
 
     Args:
@@ -62,10 +62,10 @@ def mean_of(values: Floats, independent: float) -> Estimate:
         return NOT_MEASURED
     value = float(values.mean())
     half = Z * float(values.std()) / math.sqrt(max(independent, 1.0))
-    return Estimate(value, value - half, value + half)
+    return BoundedEstimate(value, value - half, value + half)
 
 
-def skill_of(losses: Floats, of_constant: Floats, independent: float) -> Estimate:
+def skill_of(losses: Floats, of_constant: Floats, independent: float) -> BoundedEstimate:
     """1 - mean loss / mean loss of a constant; NaN where the constant has no loss.
 
     Args:
@@ -79,7 +79,7 @@ def skill_of(losses: Floats, of_constant: Floats, independent: float) -> Estimat
     return mean_of((of_constant - losses) / scale, independent)
 
 
-def correlation(one: Floats, other: Floats, independent: float) -> Estimate:
+def correlation(one: Floats, other: Floats, independent: float) -> BoundedEstimate:
     """Correlation with the interval of Fisher (1921); NaN for a constant, and below 5 observations.
 
     Args:
@@ -91,4 +91,4 @@ def correlation(one: Floats, other: Floats, independent: float) -> Estimate:
         return NOT_MEASURED
     value = float(np.corrcoef(one, other)[0, 1])
     centre, half = math.atanh(min(max(value, -0.999999), 0.999999)), Z / math.sqrt(independent - 3)
-    return Estimate(value, math.tanh(centre - half), math.tanh(centre + half))
+    return BoundedEstimate(value, math.tanh(centre - half), math.tanh(centre + half))

@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 from clm_core.domain import measures
 from clm_core.domain.errors import ExplanationUnavailable
 from clm_core.explain.conformal import half_widths
-from clm_core.explain.estimates import NOT_MEASURED, Estimate, Z, correlation, mean_of, skill_of, wilson
+from clm_core.explain.estimates import (
+    NOT_MEASURED,
+    BoundedEstimate,
+    Z,
+    correlation,
+    mean_of,
+    skill_of,
+    wilson,
+)
 from clm_core.explain.forecasts import (
     ForecastRecord,
     MarketForecasts,
@@ -83,10 +91,10 @@ class Group:
 
     name: str
     forecasts: int
-    mean: Estimate
+    mean: BoundedEstimate
     deviation: float
     """Root mean square: 1 where the volatility is as expected and nothing is forecast."""
-    coverage: Estimate
+    coverage: BoundedEstimate
     """Share of outcomes inside the conformal intervals."""
 
 
@@ -109,10 +117,10 @@ class Quantiles:
     """Forecast quantiles against outcomes."""
 
     levels: tuple[float, ...]
-    below: tuple[Estimate, ...]
+    below: tuple[BoundedEstimate, ...]
     """Share of outcomes at or below the quantile of each level."""
     pinball_loss: float
-    skill: Estimate
+    skill: BoundedEstimate
     """1 - loss / loss of the quantiles of all outcomes."""
 
     @property
@@ -129,10 +137,10 @@ class Residuals:
     forecasts: int
     independent: float
     """Equivalent number of outcomes without overlap."""
-    skill: Estimate
-    correlation: Estimate
+    skill: BoundedEstimate
+    correlation: BoundedEstimate
     """Correlation of expected returns with outcomes; NaN for constant forecasts."""
-    mean: Estimate
+    mean: BoundedEstimate
     deviation: float
     """Standard deviation of the residuals."""
     skewness: float
@@ -152,7 +160,7 @@ class Residuals:
     by_volatility: tuple[Group, ...]
     quantiles: Quantiles | None
     """None for a kind without quantiles."""
-    coverage: Estimate
+    coverage: BoundedEstimate
     """Share of outcomes inside the conformal intervals of 90 %; NaN without intervals."""
     half_width: float
     """Median half width of the conformal intervals, as a simple return; NaN without intervals."""
@@ -346,7 +354,7 @@ def _group(name: str, errors: Errors, rows: Rows) -> Group:
     )
 
 
-def _share(true: Floats, independent: float) -> Estimate:
+def _share(true: Floats, independent: float) -> BoundedEstimate:
     return wilson(float(true.mean()), independent) if len(true) else NOT_MEASURED
 
 

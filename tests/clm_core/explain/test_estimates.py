@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from clm_core.explain.estimates import Estimate, correlation, mean_of, skill_of, wilson
+from clm_core.explain.estimates import BoundedEstimate, correlation, mean_of, skill_of, wilson
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ def test_wilson_intervals_are_those_published(value: float, n: int, expected: tu
 
 
 def test_less_than_one_observation_tells_nothing() -> None:
-    assert wilson(1.0, 0.4) == Estimate(1.0, 0.0, 1.0)
+    assert wilson(1.0, 0.4) == BoundedEstimate(1.0, 0.0, 1.0)
 
 
 def test_a_skill_is_the_share_of_the_constants_loss_saved() -> None:
     found = skill_of(np.array([1.0, 1.0]), np.array([2.0, 2.0]), independent=2)
-    assert found == Estimate(0.5, 0.5, 0.5)
+    assert found == BoundedEstimate(0.5, 0.5, 0.5)
     assert math.isnan(skill_of(np.zeros(2), np.zeros(2), 2).value)
     assert math.isnan(mean_of(np.empty(0), 0.0).value)
 
