@@ -68,6 +68,12 @@ class VersionExplanation(_Record):
         by_name = {each.name: each for each in self.sections} | {each.name: each for each in newer}
         return self.model_copy(update={"sections": tuple(by_name.values())})
 
+    def led_by(self, first: Sequence[Section]) -> "VersionExplanation":
+        """These sections, in their order, before the sections of other names."""
+        names = {each.name for each in first}
+        others = (each for each in self.sections if each.name not in names)
+        return self.model_copy(update={"sections": (*first, *others)})
+
 
 class VersionComparison(_Record):
     """Two versions beside each other, in sections whose tables have a column for each."""

@@ -182,11 +182,11 @@ def _share_rows(one: Shares, other: Shares) -> list[tuple[str, ...]]:
 
 
 def _figure_sections(pair: Pair) -> tuple[Section, ...]:
-    """Validation metrics, and the single numbers of sections of both explanations, such as the
-    calibration."""
+    """Validation metrics not among the metrics of the verdict, and the single numbers of sections of both
+    explanations, such as the calibration."""
     one, other = pair
-    found = [
-        ("validation", "Validation metrics", one.version.validation_metrics, other.version.validation_metrics)
+    found: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = [
+        ("validation", "Validation metrics", _validation(one), _validation(other))
     ]
     if one.explanation is not None and other.explanation is not None:
         found += [
@@ -198,14 +198,21 @@ def _figure_sections(pair: Pair) -> tuple[Section, ...]:
         Section(
             name=name,
             title=title,
-            tables=(
-                _table(pair, [(key, *map(measures.significant, both)) for key, both in numbers.items()]),
-            ),
+            tables=(_table(pair, _number_rows(numbers)),),
             values=dict(numbers),
         )
         for name, title, before, after in found
         if (numbers := _numbers_of_both(before, after))
     )
+
+
+def _validation(each: ComparedVersion) -> dict[str, float]:
+    metrics = each.version.validation_metrics
+    return {name: metrics[name] for name in sorted(metrics) if name not in METRICS}
+
+
+def _number_rows(numbers: Mapping[str, Sequence[float]]) -> list[tuple[str, ...]]:
+    return [(measures.label_of(name), *map(measures.significant, both)) for name, both in numbers.items()]
 
 
 def _numbers_of_both(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -47,7 +47,7 @@ def explain_version(
     except NotFound:
         explanation = VersionExplanation(model_id=version.model_id, version=version.version, sections=())
     model, bars = _model_and_bars(services, version, symbol)
-    explanation = explanation.with_sections(sections_on_demand(model, bars, rows, section))
+    explanation = explanation.led_by(sections_on_demand(model, bars, rows, section))
     explanation = with_history(services.reports, explanation).with_sections(
         [*_drift(services, version), live_section(services, version)]
     )

@@ -24,7 +24,7 @@ def compared(label: str, **changes: Any) -> ComparedVersion:
     )
     check = Check(name="timing", value=0.9, limit=0.95, comparison=">=", passed=False, margin=-0.05)
     return ComparedVersion(
-        version=a_version(JOB, label, validation_metrics={"log_loss": 0.69}),
+        version=a_version(JOB, label, validation_metrics={"log_loss": 0.69, "sharpe_ratio": 0.5}),
         params=params,
         evaluation=an_evaluation(JOB.model_id, label, **changes),
         verdict=Verdict(decision=Decision.FAIL, score=40.0, checks=(check,), reasons=("timing",)),
@@ -63,8 +63,8 @@ def test_versions_stand_beside_each_other_with_what_differs_and_numbers_that_bot
         ("b", "50.0%", "0.0%"),
         ("c", "0.0%", "10.0%"),
     )
-    assert validation.tables[0].rows == (("log_loss", "0.69", "0.69"),)
-    assert calibration.tables[0].rows == (("brier_score", "0.25", "0.2"),)
+    assert validation.tables[0].rows == (("log loss", "0.69", "0.69"),)
+    assert calibration.tables[0].rows == (("brier score", "0.25", "0.2"),)
 
 
 def test_a_version_neither_judged_nor_explained_is_compared_by_its_training() -> None:
