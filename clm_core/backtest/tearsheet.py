@@ -213,7 +213,8 @@ def section_figures(sections: Sequence[Section]) -> dict[str, Any]:
     return {
         f"{section.name}-{chart.name}": {
             "data": chart.figure["data"],
-            "layout": _layout(chart.figure.get("layout", {})),
+            # long names of categories make room for themselves
+            "layout": _layout({"xaxis": {}, "yaxis": {}} | chart.figure.get("layout", {})),
         }
         for section in sections
         for chart in section.charts

@@ -46,7 +46,10 @@ def explain(
         print_json(explanation.model_dump(mode="json"))
     else:
         for each in explanation.sections:
-            show_section(each)
+            show_section(each, with_tables=section is not None)
+        if section is None:
+            names = ", ".join(each.name for each in explanation.sections)
+            plain.print(f"Tables: --section NAME of {names}. Charts: --page, or --open.", soft_wrap=True)
 
 
 def _named(explanation: "VersionExplanation", name: str) -> "Section":
@@ -59,12 +62,13 @@ def _named(explanation: "VersionExplanation", name: str) -> "Section":
     )
 
 
-def show_section(section: "Section") -> None:
-    """Print a section in the terminal: its tables and sentences, without charts."""
-    plain.print(f"{section.title}", style="bold")
-    for table in section.tables:
-        _show_table(table)
+def show_section(section: "Section", with_tables: bool = True) -> None:
+    """Print a section in the terminal: its sentences and tables, without charts."""
+    plain.print(section.title, style="bold")
     plain.print(*section.sentences, "", sep="\n", soft_wrap=True)
+    if with_tables:
+        for table in section.tables:
+            _show_table(table)
 
 
 def _show_table(table: "SectionTable") -> None:

@@ -123,7 +123,11 @@ def waterfall(shap: ShapValues, row: int, values: Floats, title: str) -> Section
         "totals": {"marker": {"color": WHOLE}},
         "hovertemplate": "%{y}: %{delta}<extra></extra>",
     }
+    # the base and the answer may lie far from 0, and their difference is what the chart shows
+    reached = shap.base + np.cumsum([0.0, *(part for _, part in steps)])
+    room = max(0.1 * float(np.ptp(reached)), 1e-9)
     layout: dict[str, Any] = {
+        "xaxis": {"range": [float(reached.min()) - room, float(reached.max()) + room]},
         "yaxis": {"autorange": "reversed"},
         "showlegend": False,
     }

@@ -25,6 +25,8 @@ from clm_core.market.features import compute_features
 from clm_core.models.contract import Model
 
 NAME = "features"
+LEADERS = 5
+"""Features named in words."""
 LOG_ODDS, SCALED_RETURN = "log-odds", "standard deviations of the return over the horizon"
 COLUMNS = ("feature", "mean |SHAP|", "share", "when high", "when low")
 NOTE = "When high, low: mean value on the bars in the top and bottom quarter of the feature."
@@ -130,6 +132,7 @@ def features_section(found: FeatureImportances) -> Section:
         name=NAME,
         title="Features",
         sentences=(
+            *_leaders(used),
             f"SHAP values of {found.rows} bars of {found.symbol}, {found.start:%Y-%m-%d %H:%M} to "
             f"{found.end:%Y-%m-%d %H:%M} UTC, in {found.unit}.",
             f"Base {found.base:+.4f}: base and values of a bar add up to the answer of the trees.",
@@ -139,6 +142,14 @@ def features_section(found: FeatureImportances) -> Section:
         tables=(SectionTable(columns=COLUMNS, rows=tuple(map(_cells, used)), note=NOTE),),
         values=found.to_json(),
     )
+
+
+def _leaders(used: tuple[Importance, ...]) -> tuple[str, ...]:
+    """Sentence on the most important features; none where no feature has a part."""
+    if not used:
+        return ()
+    named = ", ".join(f"{each.feature} ({measures.percent(each.share)})" for each in used[:LEADERS])
+    return (f"The answers depend most on {named}; {len(used)} of the features have a part.",)
 
 
 def _cells(each: Importance) -> tuple[str, ...]:

@@ -139,11 +139,15 @@ def explanation_file(reports: Path, model_id: str, version: str) -> Path:
 def _features_of_folds(trained: TrainingResult, evaluation: BacktestEvaluation) -> tuple[Section, ...]:
     """Section of the features' shares over the folds; none for a kind without shares."""
     folds = trained.out_of_sample[evaluation.judged_seed].folds
-    models = [NamedShares(f"to {each.train_end:%Y-%m-%d}", each.importances) for each in folds]
+    models = [NamedShares(f"{each.train_end:%Y-%m-%d}", each.importances) for each in folds]
     known = [each for each in models if each.shares]
     if len(known) < 2:
         return ()
-    return (shares_section("features-folds", "Features over the folds", known, "the decisions"),)
+    return (
+        shares_section(
+            "features-folds", "Features over the folds, by end of the training", known, "the decisions"
+        ),
+    )
 
 
 def _read_shares(file: Path) -> tuple[str, dict[str, float]] | None:
