@@ -4,12 +4,14 @@ Sections about the model need the model and bars; sections about the evaluation 
 forecasts and backtests, which a retrain has at hand.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.evaluations import Decision, Verdict
 from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.versions import ModelVersion
@@ -69,7 +71,7 @@ def evaluation_sections(
 ) -> tuple[Section, ...]:
     """Sections about the out-of-sample forecasts and backtests of a version."""
     return (
-        *_features_of_folds(trained, evaluation),
+        *features_of_folds(trained.out_of_sample[evaluation.judged_seed].folds),
         *forecast_sections(evaluation.forecasts),
         attribution_section(attribution_of(profit_of([traded_stretch(evaluation, regime)]))),
     )
@@ -136,18 +138,14 @@ def explanation_file(reports: Path, model_id: str, version: str) -> Path:
     return reports / model_id / f"{version}-explanation.json"
 
 
-def _features_of_folds(trained: TrainingResult, evaluation: BacktestEvaluation) -> tuple[Section, ...]:
+def features_of_folds(folds: Sequence[FoldResult]) -> tuple[Section, ...]:
     """Section of the features' shares over the folds; none for a kind without shares."""
-    folds = trained.out_of_sample[evaluation.judged_seed].folds
     models = [NamedShares(f"{each.train_end:%Y-%m-%d}", each.importances) for each in folds]
     known = [each for each in models if each.shares]
     if len(known) < 2:
         return ()
-    return (
-        shares_section(
-            "features-folds", "Features over the folds, by end of the training", known, "the decisions"
-        ),
-    )
+    title = "Features over the folds, by the last training bar"
+    return (shares_section("features-folds", title, known, "the decisions"),)
 
 
 def _read_shares(file: Path) -> tuple[str, dict[str, float]] | None:

@@ -1,14 +1,16 @@
 """Explanations of versions beside those of earlier versions of the model."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from kind_cases import member
 from records import a_job, a_version
 
+from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.vocabulary import ModelType
-from clm_core.retraining.explaining import explanation_file, loads_torch, with_history
+from clm_core.retraining.explaining import explanation_file, features_of_folds, loads_torch, with_history
 
 
 def explanation(version: str, symbol: str = "BTCUSD", **shares: float) -> VersionExplanation:
@@ -57,3 +59,18 @@ def test_models_that_load_torch_are_left_to_the_command(
     kind: ModelType, params: dict[str, object], loads: bool
 ) -> None:
     assert loads_torch(a_version(a_job(model_type=kind), params=params)) is loads
+
+
+def a_fold(month: int, importances: dict[str, float]) -> FoldResult:
+    moments = [datetime(2025, month, day, tzinfo=UTC) for day in (1, 20, 21, 28)]
+    return FoldResult(slice(0, 20), slice(20, 28), *moments, {}, importances)
+
+
+def test_folds_are_named_by_their_last_training_bar_and_those_without_shares_left_out() -> None:
+    folds = [a_fold(1, {"a": 1.0}), a_fold(2, {}), a_fold(3, {"a": 0.75, "b": 0.25})]
+    [section] = features_of_folds(folds)
+    assert section.sentences == (
+        "From 2025-01-20 to 2025-03-20, 25.0% of the shares of the decisions moved from some features to "
+        "others: a -25.0%, b +25.0%.",
+    )
+    assert features_of_folds(folds[1:]) == ()
