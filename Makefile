@@ -44,9 +44,11 @@ chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again, 
 	  tests/clm_core/retraining/test_reap_dead_jobs.py tests/clm_core/retraining/test_retraining_crashes.py \
 	  tests/clm_core/triggers tests/clm_core/search tests/deployments tests/benchmarks
 
-deploy-check:    ## check the rules of Prometheus; needs promtool
+deploy-check:    ## check what Prometheus, Alertmanager and Grafana read; needs promtool, amtool and npm
 	promtool check rules deployments/prometheus/rules.yml
 	promtool test rules deployments/prometheus/rules_test.yml
+	amtool check-config deployments/prometheus/alertmanager.yml
+	scripts/check_dashboards.sh
 
 lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/ruff check .
