@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import (
     Field,
@@ -15,6 +15,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
@@ -28,6 +29,7 @@ from pydantic_settings import SettingsError as UnreadableVariable
 from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.audit_settings import AuditSettings
+from clm_core.domain.database_settings import BarDatabase
 from clm_core.domain.errors import SettingsError
 from clm_core.domain.execution import ExecutionSettings
 from clm_core.domain.faults import Fault
@@ -111,6 +113,8 @@ class Settings(BaseSettings):
     """Maximum size of a version fetched from MLflow, MiB."""
     universe: tuple[Market, ...] = (Market(symbol="BTCUSD"),)
     """Markets retrained on a schedule: `[[universe]]` in the file."""
+    databases: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")], BarDatabase] = {}
+    """Databases with bars, by name: [databases.warehouse]."""
     pools: dict[str, PoolSettings] = {}
     """Pools by name: several symbols with a shared model. The name is no symbol of a market."""
     stack: StackSettings = StackSettings()
@@ -150,6 +154,16 @@ class Settings(BaseSettings):
         if twice := [" ".join(key) for key, count in series.items() if count > 1]:
             raise ValueError(f"{', '.join(twice)} is listed twice: list each symbol and timeframe once")
         return universe
+
+    @model_validator(mode="after")
+    def _known_databases(self) -> Self:
+        for market in self.universe:
+            if market.database is not None and market.database not in self.databases:
+                raise ValueError(
+                    f"{market.symbol} of the universe names the database {market.database}: add "
+                    f"[databases.{market.database}]"
+                )
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -206,7 +206,7 @@ AFTER_A_FETCH = timedelta(minutes=2)
 
 def _fetch(universe: Sequence[Market]) -> Iterator[Deployment]:
     """One deployment for all markets that name an exchange, at the interval of the shortest timeframe."""
-    lengths = [Timeframe(market.timeframe).seconds for market in universe if market.exchange]
+    lengths = [Timeframe(market.timeframe).seconds for market in universe if market.is_fetched]
     if lengths:
         yield _pass(
             entrypoint="flows.fetch.fetch",

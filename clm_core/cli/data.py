@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from clm_core.cli import data_replace
+from clm_core.cli.bar_sources import fetched_source
 from clm_core.cli.output import AsJson, print_report
 from clm_core.cli.running import services_with_status
 
@@ -316,7 +317,12 @@ def fetch(
     symbol: Symbol,
     timeframe: Step,
     *,
-    exchange: Annotated[str, typer.Option(help="Name of the exchange in ccxt.")] = "binance",
+    exchange: Annotated[
+        str | None, typer.Option(help="Name of the exchange in ccxt; binance unless a database is named.")
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="Name of a database of the settings: a section [databases.NAME].")
+    ] = None,
     since: Annotated[
         datetime | None,
         typer.Option(help="First day (UTC) to fetch; default: from the last stored bar on."),
@@ -328,25 +334,23 @@ def fetch(
     ] = None,
     allow: Allowed = None,
 ) -> None:
-    """Fetch closed bars from an exchange; a repeated run continues after the stored bars."""
-    from clm_core.market.exchange import RetryPolicy
+    """Fetch closed bars from an exchange or a database; a repeated run continues after the stored bars."""
+    source = fetched_source(exchange or (None if database else "binance"), database, deadline, base_url)
 
     # its lines carry their facts in fields that a terminal does not show; the last failure is raised anyway
     logging.getLogger("stamina").setLevel(logging.ERROR)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"{exchange} {symbol} {timeframe}", total=1.0)
+        task = progress.add_task(f"{source.name} {symbol} {timeframe}", total=1.0)
         market = _market()
         before = market.stored(symbol, timeframe)
         info = market.fetch(
             symbol,
             timeframe,
-            exchange,
+            source,
             None if since is None else since.replace(tzinfo=UTC),
             now=datetime.now(UTC),
             calendar=calendar,
-            retry_policy=RetryPolicy(deadline_s=deadline),
-            base_url=base_url,
             progress=lambda share: progress.update(task, completed=share),
             allow=allow or (),
         )
@@ -378,8 +382,8 @@ def list_calendars(as_json: AsJson = False) -> None:
 
 @app.command()
 def update(as_json: AsJson = False) -> None:
-    """Fetch the bars closed since the last update, for every market of the universe with an exchange, and
-    compute the ranks of pools."""
+    """Fetch the bars closed since the last update, for every market of the universe with an exchange or a
+    database, and compute the ranks of pools."""
     logging.getLogger("stamina").setLevel(logging.ERROR)
     with services_with_status(lambda step, share: f"{step}: {share:.0%}") as services:
         from clm_core.operations import ingest

@@ -1,4 +1,4 @@
-"""`clm data replace`: stored bars replaced by the bars of a file or an exchange."""
+"""`clm data replace`: stored bars replaced by the bars of a file, an exchange or a database."""
 
 import logging
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from clm_core.cli.bar_sources import fetched_source
 from clm_core.cli.output import AsJson, plain, print_json, user
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ def replace(
     exchange: Annotated[
         str | None, typer.Option(help="Exchange in ccxt with the new bars, in place of a file.")
     ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="Database of the settings with the new bars, in place of a file.")
+    ] = None,
     first: Annotated[
         str | None, typer.Option("--from", help="First bar (UTC) to replace; default: the whole series.")
     ] = None,
@@ -41,11 +45,11 @@ def replace(
     reason: Annotated[str, typer.Option(help="Reason, recorded with the new snapshot.")] = "",
     keep_stored: Annotated[
         bool,
-        typer.Option("--keep-stored", help="Keep the stored bars that differ from the exchange's."),
+        typer.Option("--keep-stored", help="Keep the stored bars that differ from the source's."),
     ] = False,
     calendar: Annotated[
         str | None,
-        typer.Option(help="Other calendar of the whole series; without a FILE or exchange the bars stay."),
+        typer.Option(help="Other calendar of the whole series; without new bars the bars stay."),
     ] = None,
     allow: Annotated[
         list[str] | None, typer.Option(metavar="RULE", help="Overrule a rule named in a refusal; repeatable.")
@@ -55,22 +59,23 @@ def replace(
     yes: Annotated[bool, typer.Option("--yes", help="Replace without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Replace stored bars by those of a file or an exchange; shows first what would change, then asks.
+    """Replace stored bars by those of a file, an exchange or a database; shows what would change, then asks.
 
     The bars are stored as a new snapshot; every earlier snapshot stays readable by its hash. Without --from
     and --to the whole series is replaced. With --json nothing is replaced without --yes. A file that needs
     options to be read goes through `clm data import`, whose refusal has the command that replaces.
     """
-    from clm_core.market.exchange import RetryPolicy
     from clm_core.market.sources import MarketData
     from clm_core.settings import load_settings
 
     market = MarketData(load_settings().home)
     begin = None if first is None else _moment(first, whole_day_end=False)
     end = None if last is None else _moment(last, whole_day_end=True)
-    sources = sum((file is not None, exchange is not None, keep_stored))
+    sources = sum((file is not None, exchange is not None, database is not None, keep_stored))
     if sources > 1 or (sources == 0 and calendar is None):
-        raise typer.BadParameter("name one source: a FILE, --exchange NAME, --keep-stored or --calendar NAME")
+        raise typer.BadParameter(
+            "name one source: a FILE, --exchange NAME, --database NAME, --keep-stored or --calendar NAME"
+        )
     if keep_stored:
         _keep_stored(market, symbol, timeframe, begin, end, as_json)
         return
@@ -80,20 +85,19 @@ def replace(
     if file is not None:
         source = file.name
         offered = market.examine_file(file, symbol, timeframe, calendar or "auto", now=now, allow=allow or ())
-    elif exchange is not None:
-        source = exchange
+    elif exchange is not None or database is not None:
+        fetched = fetched_source(exchange, database, deadline, base_url)
+        source = fetched.name
         logging.getLogger("stamina").setLevel(logging.ERROR)
         with Console(stderr=True).status(f"Fetching {symbol} {timeframe} from {source}"):
-            offered = market.examine_exchange(
+            offered = market.examine_source(
                 symbol,
                 timeframe,
-                exchange,
+                fetched,
                 begin,
                 end,
                 now=now,
                 calendar=calendar or "auto",
-                retry_policy=RetryPolicy(deadline_s=deadline),
-                base_url=base_url,
                 allow=allow or (),
             )
     else:

@@ -21,12 +21,13 @@ from clm_core.domain.errors import (
 )
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market import calendars, quarantine
+from clm_core.market.bar_source import BarSource, ExchangeSource
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.carry import Carry
 from clm_core.market.carry_store import CarryStore
 from clm_core.market.corrections import RECHECKED_BARS, moment
 from clm_core.market.differing import why_waiting
-from clm_core.market.exchange import ExchangeSeries, RetryPolicy
+from clm_core.market.exchange import RetryPolicy
 from clm_core.market.ranks import newer_than, ranks_among
 from clm_core.market.reading import Layout, content_of, read
 from clm_core.market.same_market import DailyReturns, daily_log_returns
@@ -431,7 +432,7 @@ class MarketData:
         """The stored bars of a span beside bars to put in their place; nothing is stored.
 
         Args:
-            offered: bars of `examine_file` or `examine_exchange`; bars outside the span are ignored.
+            offered: bars of `examine_file` or `examine_source`; bars outside the span are ignored.
             first, last: first and last open time of the span, inclusive; None for the beginning or end of the
                 series.
 
@@ -505,11 +506,11 @@ class MarketData:
             )
         return manifest
 
-    def examine_exchange(
+    def examine_source(
         self,
         symbol: str,
         timeframe: str,
-        exchange: str,
+        source: BarSource | str,
         first: datetime | None = None,
         last: datetime | None = None,
         *,
@@ -520,40 +521,43 @@ class MarketData:
         progress: Callable[[float], None] | None = None,
         allow: Collection[str] = (),
     ) -> Examined:
-        """Closed bars of an exchange for a span of a stored series; nothing is stored.
+        """Closed bars of a source for a span of a stored series; nothing is stored.
 
         Args:
             first, last: first and last open time, inclusive; None for the first stored bar and for `now`.
+            source: source, or the name of an exchange in ccxt.
             calendar: name of the trading calendar; `auto` for that of the stored series.
+            retry_policy, base_url: of an exchange by name.
             allow: names of rules that the bars may break, see `validation.OVERRULABLE`.
 
         Raises:
             DataError: a rule in `allow` cannot be overruled.
-            SourceUnavailable: no valid answer of the exchange before the deadline.
-            UnknownSeries: the series is not stored, or the exchange has no bar of the span.
+            SourceUnavailable: no valid answer of the source before the deadline.
+            UnknownSeries: the series is not stored, or the source has no bar of the span.
             InvalidBars: a rule is broken; the bars and a report are in quarantine.
         """
         refuse_unknown_rules(allow)
+        source = _source(source, retry_policy, base_url)
         manifest = self._stored(normalise_symbol(symbol), _timeframe(timeframe))
         step = manifest.timeframe
         begin = _ms(first or manifest.snapshots[-1].start)
         end = _ms(now) if last is None else min(_ms(now), _ms(last) + step.seconds * 1000)
-        series = ExchangeSeries(exchange, symbol, step, retry_policy or RetryPolicy(), base_url)
+        series = source.series(symbol, step)
         pages: list[pd.DataFrame] = []
         for page in series.pages(begin, end):
             pages.append(page)
             if progress is not None:
                 progress(_share([(begin, end)], (begin, end), page))
         if not pages:
-            raise UnknownSeries(f"{exchange} has no closed bar of {manifest.symbol} {step} in the span")
+            raise UnknownSeries(f"{source.name} has no closed bar of {manifest.symbol} {step} in the span")
         frame = pd.concat(pages, ignore_index=True)
-        return self._validated_fetch(frame, manifest.symbol, step, calendar, exchange, now, allow)
+        return self._validated_fetch(frame, manifest.symbol, step, calendar, source.name, now, allow)
 
     def fetch(
         self,
         symbol: str,
         timeframe: str,
-        exchange: str,
+        source: BarSource | str,
         since: datetime | None = None,
         *,
         now: datetime,
@@ -564,35 +568,37 @@ class MarketData:
         rechecked: int = RECHECKED_BARS,
         allow: Collection[str] = (),
     ) -> SeriesInfo:
-        """Add the closed bars of an exchange from `since`, or from the newest stored bars, up to `now`.
+        """Add the closed bars of a source from `since`, or from the newest stored bars, up to `now`.
 
         The newest `rechecked` stored bars are requested again: small corrections are stored as a new
         snapshot. Where a stored bar needs the decision of a person, the stored bar stays, all other bars are
-        added, and the fetch fails at the end. Bars received before a failure of the exchange are stored, so
+        added, and the fetch fails at the end. Bars received before a failure of the source are stored, so
         that the next fetch continues from there.
 
         Args:
+            source: source, or the name of an exchange in ccxt.
             since: required if nothing is stored; a moment before the first stored bar adds the bars between.
             calendar: name of the trading calendar, `auto` or `learn`: see `calendars.chosen`.
-            base_url: alternative address of the exchange's API, such as a proxy.
+            retry_policy, base_url: of an exchange by name.
             progress: called with the completed share of the work, 0..1.
             rechecked: number of the newest stored bars to read again, at least one.
             allow: names of rules that the fetched bars may break, see `validation.OVERRULABLE`.
 
         Raises:
             DataError: a rule in `allow` cannot be overruled.
-            SourceUnavailable: no valid answer of the exchange before the deadline.
-            UnknownSeries: the exchange or the market does not exist.
-            StoredBarsDiffer: stored bars differ from the exchange's by more than a correction; all other bars
+            SourceUnavailable: no valid answer of the source before the deadline.
+            UnknownSeries: the source or the market does not exist.
+            StoredBarsDiffer: stored bars differ from the source's by more than a correction; all other bars
                 are stored, and the message has the command that replaces the bars.
             InvalidBars: a rule is broken; the bars and a report are in quarantine.
         """
         refuse_unknown_rules(allow)
+        source = _source(source, retry_policy, base_url)
         name = normalise_symbol(symbol)
         step = _timeframe(timeframe)
         manifest = self._store.manifest(name, step)
         spans = self._spans(manifest, since, now, max(rechecked, 1))
-        series = ExchangeSeries(exchange, symbol, step, retry_policy or RetryPolicy(), base_url)
+        series = source.series(symbol, step)
         base = None if manifest is None else manifest.snapshots[-1].content_hash
         for span in spans:
             pages: list[pd.DataFrame] = []
@@ -603,7 +609,7 @@ class MarketData:
                 native=symbol,
                 timeframe=step,
                 calendar=calendar,
-                exchange=exchange,
+                exchange=source.name,
                 now=now,
                 base=base,
                 rechecked=max(rechecked, 1),
@@ -621,9 +627,11 @@ class MarketData:
                 raise
             manifest = keep() if pages else manifest
         if manifest is None:
-            raise UnknownSeries(f"{exchange} has no closed bar of {name} {step} yet; try an earlier --since")
+            raise UnknownSeries(
+                f"{source.name} has no closed bar of {name} {step} yet; try an earlier --since"
+            )
         if manifest.waiting:
-            raise self._waiting(manifest, symbol, exchange, base_url, now)
+            raise self._waiting(manifest, symbol, source, now)
         return _info(manifest)
 
     def _spans(
@@ -737,28 +745,30 @@ class MarketData:
         return quarantine.keep(self._quarantine, file, content, refusal, now)
 
     def _waiting(
-        self, manifest: SeriesManifest, symbol: str, exchange: str, base_url: str | None, now: datetime
+        self, manifest: SeriesManifest, symbol: str, source: BarSource, now: datetime
     ) -> InvalidBars:
         """Refusal of the differing bars; equal in every pass until a person has decided."""
         waiting = manifest.waiting
         first = pd.Timestamp(waiting[0].time).value
         last = pd.Timestamp(waiting[-1].time).value
-        source = f"--exchange {exchange}"
-        source += f" --base-url {shlex.quote(base_url)}" if base_url is not None else ""
-        command = replace_command(manifest, first, last, source, symbol=symbol)
+        command = replace_command(manifest, first, last, source.options, symbol=symbol)
         keep = replace_command(manifest, first, last, "--keep-stored", symbol=symbol)
         causes = "; ".join(dict.fromkeys(why_waiting(bar) for bar in waiting))
         listed = "; ".join(str(bar) for bar in waiting[:3])
         message = (
-            "the exchange gives other values than the stored ones, which stay; all other bars are added. "
+            f"{source.name} gives other values than the stored ones, which stay; all other bars are added. "
             f"{causes}. First: {listed}. To see what changes and to take the new values: {command}; to keep "
             f"the stored ones: {keep}"
         )
         finding = Finding("contradicts-store", (), len(waiting), message)
-        refusal = StoredBarsDiffer(f"{manifest.symbol} {manifest.timeframe} from {exchange}", [finding])
+        refusal = StoredBarsDiffer(f"{manifest.symbol} {manifest.timeframe} from {source.name}", [finding])
         rows = [(bar.time, *bar.offered) for bar in waiting if bar.offered is not None]
         frame = pd.DataFrame(rows, columns=["timestamp", *FIELDS])
-        return self._refused(frame, manifest, exchange, refusal, now)
+        return self._refused(frame, manifest, source.name, refusal, now)
+
+
+def _source(source: BarSource | str, retry_policy: RetryPolicy | None, base_url: str | None) -> BarSource:
+    return ExchangeSource(source, retry_policy, base_url) if isinstance(source, str) else source
 
 
 Span = tuple[int, int]

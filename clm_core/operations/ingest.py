@@ -1,6 +1,6 @@
-"""Scheduled fetch of bars: the markets of the universe that name an exchange, after each bar.
+"""Scheduled fetch of bars: the markets of the universe that name an exchange or a database, after each bar.
 
-The newest stored bars are read again, and small corrections of the exchange are taken. A market that cannot
+The newest stored bars are read again, and small corrections of the source are taken. A market that cannot
 be fetched leaves the other markets unaffected; the next pass continues from the stored bars.
 """
 
@@ -13,9 +13,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from clm_core.domain.errors import StoredBarsDiffer
 from clm_core.domain.universe import Market
+from clm_core.market.bar_source import BarSource, ExchangeSource
 from clm_core.market.corrections import Revision
 from clm_core.market.exchange import RetryPolicy
 from clm_core.operations.passes import PassReport, Row, report_problems, run_each
+from clm_core.platform.bar_database import database_source
 from clm_core.services import Services
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class MarketUpdate(BaseModel):
     symbol: str
     timeframe: str
     exchange: str
+    """Name of the exchange, or `database NAME`."""
     new_bars: int
     newest_bar: AwareDatetime
     """Open time of the last bar."""
@@ -68,15 +71,15 @@ class IngestReport(PassReport):
     @property
     def headline(self) -> str:
         if not self.markets and not self.ranks and not self.problems:
-            return 'No market of the universe names an exchange: `exchange = "binance"` under [[universe]].'
+            return 'No market of the universe names a source: `exchange = "binance"` under [[universe]].'
         new = sum(market.new_bars for market in self.markets)
         corrected = sum(market.corrected for market in self.markets)
         waiting = sum(1 for market in self.markets if market.waiting)
         failed = len(self.problems) - waiting
         counts = [
             f"Markets up to date: {len(self.markets)}, with {new:,} new bars",
-            *([f"{corrected:,} bars corrected by the exchange"] if corrected else []),
-            *([f"{waiting} with bars that differ from the exchange's"] if waiting else []),
+            *([f"{corrected:,} bars corrected by the source"] if corrected else []),
+            *([f"{waiting} with bars that differ from the source's"] if waiting else []),
             *([f"{failed} could not be fetched"] if failed else []),
         ]
         return f"{'; '.join(counts)}."
@@ -111,8 +114,8 @@ def run(services: Services) -> IngestReport:
     """Fetch the bars closed since the last pass, market after market."""
     differing: list[str] = []
     markets, failed = run_each(
-        (f"{market.symbol} {market.timeframe}", partial(_fetch, services, market, exchange, differing))
-        for market, exchange in _markets_of_exchanges(services)
+        (f"{market.symbol} {market.timeframe}", partial(_fetch, services, market, source, differing))
+        for market, source in _fetched_markets(services)
     )
     ranks, unranked = run_each(
         (f"ranks of {feature} in {name}", partial(_rank, services, name, feature))
@@ -126,10 +129,12 @@ def run(services: Services) -> IngestReport:
     )
 
 
-def _markets_of_exchanges(services: Services) -> Iterator[tuple[Market, str]]:
+def _fetched_markets(services: Services) -> Iterator[tuple[Market, BarSource]]:
     for market in services.settings.universe:
         if market.exchange is not None:
-            yield market, market.exchange
+            yield market, ExchangeSource(market.exchange, RETRY_POLICY, market.exchange_url)
+        elif market.database is not None:
+            yield market, database_source(services.settings.databases, market.database)
 
 
 def _rank(services: Services, name: str, feature: str) -> RanksUpdate:
@@ -139,21 +144,19 @@ def _rank(services: Services, name: str, feature: str) -> RanksUpdate:
     return RanksUpdate(pool=name, feature=feature, new_values=new)
 
 
-def _fetch(services: Services, market: Market, exchange: str, differing: list[str]) -> MarketUpdate:
-    """Fetch a market; bars that differ from the exchange's are added to the problems, the update goes on."""
+def _fetch(services: Services, market: Market, source: BarSource, differing: list[str]) -> MarketUpdate:
+    """Fetch a market; bars that differ from the source's are added to the problems, the update goes on."""
     now = services.clock()
     before = services.market.stored(market.symbol, market.timeframe)
-    step = f"Fetching {market.symbol} {market.timeframe} from {exchange}"
+    step = f"Fetching {market.symbol} {market.timeframe} from {source.name}"
     services.announce(step, 0.0)
     try:
         services.market.fetch(
             market.symbol,
             market.timeframe,
-            exchange,
+            source,
             None if before else now - timedelta(days=market.dataset_span_days),
             now=now,
-            retry_policy=RETRY_POLICY,
-            base_url=market.exchange_url,
             progress=partial(services.announce, step),
             rechecked=market.rechecked_bars,
         )
@@ -168,7 +171,7 @@ def _fetch(services: Services, market: Market, exchange: str, differing: list[st
     return MarketUpdate(
         symbol=manifest.symbol,
         timeframe=manifest.timeframe,
-        exchange=exchange,
+        exchange=source.name,
         new_bars=newest.bars - (before.bars if before else 0) - sum(each.added for each in corrections),
         newest_bar=newest.end,
         bars=newest.bars,

@@ -98,7 +98,7 @@ def test_a_correction_of_the_exchange_is_taken_and_reported(clm: Services, binan
     report = ingest.run(at(clm, 13.1))
     [market] = report.markets
     assert (market.new_bars, market.corrected, market.waiting, report.problems) == (1, 1, 0, ())
-    assert report.headline == "Markets up to date: 1, with 1 new bars; 1 bars corrected by the exchange."
+    assert report.headline == "Markets up to date: 1, with 1 new bars; 1 bars corrected by the source."
     assert report.summary_lines() == [
         "BTCUSDT 1h: 1 corrected: only the volume differs, 2024-01-01 11:00 volume 12.5 -> 12.6"
     ]
@@ -115,7 +115,7 @@ def test_a_difference_for_a_person_is_alerted_once_and_the_feed_goes_on(
     reports = [ingest.run(at(clm, hour + 0.1)) for hour in (13, 14, 20)]
     assert [market.new_bars for report in reports for market in report.markets] == [1, 1, 6]
     assert reports[0].headline == (
-        "Markets up to date: 1, with 1 new bars; 1 with bars that differ from the exchange's."
+        "Markets up to date: 1, with 1 new bars; 1 with bars that differ from the source's."
     )
     [problem] = {problem for report in reports for problem in report.problems}
     assert "clm data replace BTCUSDT 1h --exchange binance --base-url http://127.0.0.1:" in problem
