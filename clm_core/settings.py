@@ -38,6 +38,7 @@ from clm_core.domain.operation_settings import (
     DeploySettings,
     FeatureSettings,
     GuardSettings,
+    LogSettings,
     MaintenanceSettings,
     PolicySource,
     StackSettings,
@@ -109,6 +110,7 @@ class Settings(BaseSettings):
     guard: GuardSettings = GuardSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
     audit: AuditSettings = AuditSettings()
+    logs: LogSettings = LogSettings()
     max_version_mib: int = Field(default=256, ge=1)
     """Maximum size of a version fetched from MLflow, MiB."""
     universe: tuple[Market, ...] = (Market(symbol="BTCUSD"),)

@@ -24,6 +24,7 @@ from clm_core.platform import stack_state
 from clm_core.platform.database import Database, open_database, revive
 from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.interpreter import MODULE
+from clm_core.platform.json_logs import prefect_variables
 from clm_core.platform.prefect_runs import is_answering, work_pool_template, workers_online
 from clm_core.platform.prefect_server import server_environment
 from clm_core.platform.private_files import close_settings, keep_files_private, secure_home
@@ -270,6 +271,7 @@ def _environment(settings: Settings, state: StackState) -> dict[str, str]:
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+        **prefect_variables(settings.logs.format == "json"),
         "DO_NOT_TRACK": "1",
     }
 

@@ -17,6 +17,7 @@ from clm_core.api.envelope import log
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.errors import CLMError
 from clm_core.platform.garbage_collection import collect_garbage_rarely
+from clm_core.platform.json_logs import configure_logs
 from clm_core.platform.private_files import keep_files_private
 from clm_core.services import open_services
 from clm_core.settings import load_settings
@@ -25,10 +26,11 @@ DEFAULT_PORT = 8000
 
 
 def main(port: int) -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings = load_settings()
+    configure_logs(settings.logs.format == "json")
     log.setLevel(logging.INFO)
     logging.captureWarnings(True)
-    with open_services(load_settings()) as services:
+    with open_services(settings) as services:
         # takes seconds: connect beside the start-up, not during the first request
         threading.Thread(target=services.registry.connect, daemon=True).start()
         server = uvicorn.Server(configuration(create_app(services), services.settings.api, port))

@@ -86,14 +86,13 @@ class Envelope:
 
 def _log_request(scope: Scope, status: int, seconds: float, request_id: str) -> None:
     """Logs the route instead of the path and the token id instead of the token: no secret reaches the log."""
-    route = getattr(scope.get("route"), "path", "(no route)")
-    log.info(
-        "%s %s %d %.0f ms from %s token %s request %s",
-        scope["method"] if scope["method"].isalpha() else "(odd method)",
-        route,
-        status,
-        seconds * 1000,
-        (scope.get("client") or ("-",))[0],
-        scope["state"].get("token_id", "-"),
-        request_id,
-    )
+    fields = {
+        "method": scope["method"] if scope["method"].isalpha() else "(odd method)",
+        "route": getattr(scope.get("route"), "path", "(no route)"),
+        "status": status,
+        "milliseconds": round(seconds * 1000),
+        "client": (scope.get("client") or ("-",))[0],
+        "token_id": scope["state"].get("token_id", "-"),
+        "request_id": request_id,
+    }
+    log.info("%s %s %d %d ms from %s token %s request %s", *fields.values(), extra={"fields": fields})

@@ -3,7 +3,7 @@
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
@@ -76,6 +76,15 @@ class MaintenanceSettings(BaseModel):
 
     verify_minutes: float = Field(default=60.0, ge=0, le=10_080)
     """Minutes between full reads of production files by scheduled maintenance; 0 reads at every pass."""
+
+
+class LogSettings(BaseModel):
+    """Log lines of servers, workers and flow runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["text", "json"] = "text"
+    """json: one object a line, with the ids of the run, job and model."""
 
 
 Port = Annotated[int, Field(ge=1024, le=65535)]

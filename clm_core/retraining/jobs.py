@@ -14,6 +14,7 @@ from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.vocabulary import JobStatus
 from clm_core.ledger import leases
 from clm_core.ledger.store import Ledger
+from clm_core.platform.json_logs import log_fields
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining import resume
 from clm_core.services import Services
@@ -81,7 +82,10 @@ def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
     lease = services.ledger.start_job(job.id, _process_name(), services.clock(), length)
     crash_at(Fault.JOB_STARTED, services.settings.fault)
     every = leases.interval(length)
-    with leases.heartbeat(lambda: services.ledger.renew_lease(lease, services.clock(), length), every):
+    with (
+        log_fields(job_id=str(job.id), model_id=job.model_id),
+        leases.heartbeat(lambda: services.ledger.renew_lease(lease, services.clock(), length), every),
+    ):
         try:
             try:
                 yield lease
