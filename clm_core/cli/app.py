@@ -15,6 +15,7 @@ from clm_core.cli import (
     approvals,
     attribution,
     audit,
+    backup,
     candidates,
     compare,
     configuration,
@@ -72,6 +73,7 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(registry.app)
 app.add_typer(promotion.app)
 app.add_typer(restoration.app)
+app.add_typer(backup.app)
 app.add_typer(triggers.app)
 app.add_typer(tune.app)
 app.add_typer(evolve.app)

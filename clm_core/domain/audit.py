@@ -72,6 +72,8 @@ class Action(StrEnum):
     the subject is the symbol."""
     HOME_MOVED = "home_moved"
     """The locations of the versions follow a home that was moved or copied."""
+    HOME_RESTORED = "home_restored"
+    """The home was restored from a backup: entries written after the backup are gone."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

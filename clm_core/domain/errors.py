@@ -36,6 +36,10 @@ CLMError                        the root
 ├── HomeNotPrivate              the home folder belongs to another user
 ├── SecretExposed               another user could read the file of a secret
 ├── HomeMismatch                the versions of the database lie in another home
+├── HomeUnfinished              the restoration of the home was interrupted
+├── BackupFailed                a backup cannot be written
+├── BackupDamaged               the file of a backup is no backup, or was changed
+├── RestoreRefused              a backup cannot be restored to the place asked for
 ├── AuditBroken                 the audit, an export or an anchor was changed
 ├── ServerUnavailable           the Prefect server did not become ready
 ├── WorkersLost                 worker after worker of a search died
@@ -255,6 +259,22 @@ class SecretExposed(CLMError):
 
 class HomeMismatch(CLMError):
     """The versions of the database lie in another home than the home in force."""
+
+
+class HomeUnfinished(CLMError):
+    """The restoration of the home was interrupted: parts of the home may be missing."""
+
+
+class BackupFailed(CLMError):
+    """A backup cannot be written: no home, no space, or a program of PostgreSQL failed."""
+
+
+class BackupDamaged(CLMError):
+    """The file of a backup is no backup, is cut off, or differs from its manifest; names the part."""
+
+
+class RestoreRefused(CLMError):
+    """A backup cannot be restored to a home or server in use, too small or too old."""
 
 
 class AuditBroken(CLMError):

@@ -7,6 +7,8 @@ Files of the embedded server in the home folder:
     postgres.users    locked, shared, by every process that uses the server; the last process stops the server
     postgres.alive    locked by the server's own processes, which inherit the lock
 
+A home with the file `restore.unfinished` is opened by `clm restore` alone: parts of the home may be missing.
+
 The kernel frees a lock when its last holder dies. A killed process leaves nothing to clean up, and neither a
 stale postmaster.pid, nor a zombie, nor a reused process number is taken for a running server.
 
@@ -32,7 +34,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import SecretStr
 
-from clm_core.domain.errors import DatabaseUnavailable
+from clm_core.domain.errors import DatabaseUnavailable, HomeUnfinished
 from clm_core.platform.file_locks import lock_file
 from clm_core.platform.locks import AdvisoryLock
 from clm_core.platform.private_files import admit, let_all_pass, secure_home
@@ -43,6 +45,8 @@ Driver = Literal["psycopg", "asyncpg"]
 SERVER_USER = "embedded_postgres"
 """User of a server started by root, since PostgreSQL refuses to run as root."""
 HOME = "CLM_HOME"
+RESTORE_MARKER = "restore.unfinished"
+"""File of a home whose restoration from a backup has begun and not ended."""
 READY_WITHIN_SECONDS = 120
 STOPPED_WITHIN_SECONDS = 120
 SOCKET_PATH_LIMIT = 103
@@ -88,20 +92,32 @@ class Database:
             scheme=f"postgresql+{driver}", path=f"/{_database(name)}", query=urlencode(query, safe="/")
         ).geturl()
 
+    def address(self, name: Name) -> str:
+        """URL of a database for psycopg and the programs of PostgreSQL; contains the password."""
+        return urlsplit(self.server)._replace(path=f"/{_database(name)}").geturl()
+
 
 @contextlib.contextmanager
-def open_database(home: Path, database_url: SecretStr | None = None) -> Iterator[Database]:
+def open_database(
+    home: Path, database_url: SecretStr | None = None, *, restoring: bool = False
+) -> Iterator[Database]:
     """Run or reach the server while the block lasts, and create missing databases.
 
     Args:
         home: folder of the embedded server.
         database_url: URL of another server; None for the embedded server.
+        restoring: True for the restoration of the home itself.
 
     Raises:
+        HomeUnfinished: the restoration of the home was interrupted.
         HomeNotPrivate: the home belongs to another user.
         DatabaseUnavailable: the server cannot be started or reached, or a database is missing and the
             user may not create databases.
     """
+    if not restoring and (home / RESTORE_MARKER).exists():
+        raise HomeUnfinished(
+            f"The restoration of {home} was interrupted: repeat `clm restore`, or remove the folder."
+        )
     secure_home(home)
     server: contextlib.AbstractContextManager[str]
     if database_url is None:
@@ -346,6 +362,11 @@ def _make_private(folder: Path, user: _User | None) -> None:
         ) from error
     if user is not None:
         os.chown(folder, user.uid, user.gid)
+
+
+def program(name: str) -> Path:
+    """Program of PostgreSQL, as installed with the embedded server: `pg_dump`."""
+    return _programs() / name
 
 
 @cache

@@ -37,6 +37,8 @@ class AdvisoryLock(IntEnum):
     """Creation and migration of MLflow's tables, in MLflow's database."""
     HOME = 0x434C4D09
     """Change of the artifact locations after a move of the home, in MLflow's database."""
+    FILES_OF_VERSIONS = 0x434C4D11
+    """Removal of files of versions; a backup holds the lock shared."""
     AUDIT = 0x434C4D41
     """Appending to the audit, the outbox or the alerts. A trigger of ledger revision 0006 takes the lock by
     the same number, which must never change."""

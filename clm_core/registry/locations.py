@@ -77,11 +77,15 @@ def is_inside(location: str, folder: Path) -> bool:
     return path is None or path.resolve().is_relative_to(folder.resolve())
 
 
-def settle(home: Path, database: Database, ledger: Engine, now: datetime) -> None:
+def settle(home: Path, database: Database, ledger: Engine, now: datetime, *, restored: bool = False) -> None:
     """Make the locations follow the home, and record the path in force in the home.
 
     A home without artifacts in the database, beside a home with them, is left alone: the registration of a
     version refuses there.
+
+    Args:
+        restored: True for databases that were restored for this home alone; nothing is read from the former
+            path, where another home may live.
 
     Raises:
         HomeMismatch: the home is a copy that shares the database with the original, or the new path is too
@@ -93,13 +97,13 @@ def settle(home: Path, database: Database, ledger: Engine, now: datetime) -> Non
         # held until the record is written: the second of two commands finds everything done
         lock.execute(select(func.pg_advisory_lock(AdvisoryLock.HOME)))
         with engine.begin() as connection:
-            settled = _settled(connection, home, database, ledger, now)
+            settled = _settled(connection, home, database, ledger, now, restored)
         if settled is not None:
             settled.write(home)
 
 
 def _settled(
-    connection: Connection, home: Path, database: Database, ledger: Engine, now: datetime
+    connection: Connection, home: Path, database: Database, ledger: Engine, now: datetime, restored: bool
 ) -> HomeRecord | None:
     """Record of the home at the path in force; None for a home beside the home with the artifacts."""
     known = HomeRecord.read(home)
@@ -112,7 +116,8 @@ def _settled(
         # kept elsewhere on purpose
         return record
     if former.resolve() != artifacts_folder(home).resolve():
-        if not database.embedded and not _may_follow(connection, home, known, recorded, former):
+        owned = database.embedded or restored
+        if not owned and not _may_follow(connection, home, known, recorded, former):
             return None
         if stack_state.running(home) is not None:
             raise StackRunning(
@@ -120,7 +125,8 @@ def _settled(
                 "end it with `clm down`, then try again."
             )
         record = record.model_copy(update={"id": uuid4().hex})
-        _follow(connection, home, former, ledger, now)
+        copied = 0 if restored else _copy_missing(connection, former, artifacts_folder(home))
+        _follow(connection, home, former, ledger, now, copied)
     _tag(connection, recorded.id, record.id)
     return record
 
@@ -170,10 +176,10 @@ def _is_home(folder: Path, home_id: str | None) -> bool:
     return any((folder / name).is_dir() for name in FOLDERS_OF_A_HOME)
 
 
-def _follow(connection: Connection, home: Path, former: Path, ledger: Engine, now: datetime) -> None:
-    artifacts = artifacts_folder(home)
-    copied = _copy_missing(connection, former, artifacts)
-    changed = _rewrite(connection, former, artifacts)
+def _follow(
+    connection: Connection, home: Path, former: Path, ledger: Engine, now: datetime, copied: int
+) -> None:
+    changed = _rewrite(connection, former, artifacts_folder(home))
     details = {"from": str(former.parents[1]), "to": str(home), "locations": changed, "copied": copied}
     with ledger.begin() as audit:
         audit_records.record(audit, Action.HOME_MOVED, "home", now, details)
