@@ -10,7 +10,8 @@ line each, and the exit status is 1.
     change-under-way   no promotion is left half done
     audit              numbers, hashes and order of the audit's entries, and the anchors of the home
     acknowledged       every job and message that was acknowledged is there (`--acknowledged FILE`)
-    artifacts          the files of every version match the digests in the ledger
+    artifacts          the files of every version match the digests in the ledger; failed versions may have
+                       none, if the removal is recorded
     unknown-version    a version that only MLflow knows is marked as failed
     lease              a job in progress has a lease, and no other job has one
 """
@@ -165,7 +166,11 @@ def _artifacts(stores: Stores) -> Iterator[Violation]:
             "WHERE current_stage IS DISTINCT FROM 'Deleted_Internal'"
         )
     }
-    query = "SELECT model_id, version, mlflow_version, bundle_digest, package_digest FROM model_versions"
+    query = (
+        "SELECT model_id, version, mlflow_version, bundle_digest, package_digest FROM model_versions v "
+        "WHERE NOT (status = 'failed' AND EXISTS (SELECT 1 FROM removed_files r "
+        "WHERE r.model_id = v.model_id AND r.version = v.version))"
+    )
     for row in stores.ledger.execute(query).fetchall():
         name = f"{row['model_id']} {row['version']}"
         place = places.get((row["model_id"], row["mlflow_version"]))

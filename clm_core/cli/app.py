@@ -31,6 +31,7 @@ from clm_core.cli import (
     maintenance,
     paper,
     promotion,
+    prune,
     regimes,
     registry,
     restoration,
@@ -74,6 +75,7 @@ app.add_typer(registry.app)
 app.add_typer(promotion.app)
 app.add_typer(restoration.app)
 app.add_typer(backup.app)
+app.add_typer(prune.app)
 app.add_typer(triggers.app)
 app.add_typer(tune.app)
 app.add_typer(evolve.app)

@@ -167,6 +167,9 @@ def _bars_needed(services: "Services", version: "ModelVersion") -> int | None:
 def _in_mlflow(services: "Services", version: "ModelVersion") -> str:
     """Number of the version in MLflow, or the command that brings a deleted version back."""
     number = version.mlflow_version
+    removed = services.ledger.removed_files.of(version.model_id, version.version)
+    if removed is not None:
+        return f"version {number}; {removed.sentence}"
     try:
         if services.registry.holds(version.model_id, number, version.mlflow_run_id):
             return f"version {number}"

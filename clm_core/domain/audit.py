@@ -72,6 +72,8 @@ class Action(StrEnum):
     the subject is the symbol."""
     HOME_MOVED = "home_moved"
     """The locations of the versions follow a home that was moved or copied."""
+    FILES_REMOVED = "files_removed"
+    """The files of a failed version were removed; the records stay."""
     HOME_RESTORED = "home_restored"
     """The home was restored from a backup: entries written after the backup are gone."""
 

@@ -27,6 +27,7 @@ APPEND_ONLY = (
     "allocation_ends",
     "allocation_served",
     "fills",
+    "removed_files",
 )
 _RIGHTS = text("""
 SELECT what || ' on ' || relname FROM pg_class, unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) what

@@ -26,6 +26,7 @@ from clm_core.ledger.metrics import MetricStore
 from clm_core.ledger.overviews import OverviewStore
 from clm_core.ledger.passes import PassStore
 from clm_core.ledger.promotions import PromotionStore
+from clm_core.ledger.removed_files import RemovedFilesStore
 from clm_core.ledger.replies import ReplyStore
 from clm_core.ledger.shadow_decisions import ShadowDecisionStore
 from clm_core.ledger.shadows import ShadowStore
@@ -51,6 +52,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.promotions = PromotionStore(engine)
+        self.removed_files = RemovedFilesStore(engine)
         self.labels = LabelStore(engine)
         self.triggers = TriggerStore(engine)
         self.candidates = CandidateStore(engine)

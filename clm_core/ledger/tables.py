@@ -647,6 +647,24 @@ class FillRow(Base):
     at: Mapped[datetime]
 
 
+class RemovedFilesRow(Base):
+    """`RemovedFiles` of a version. Append-only."""
+
+    __tablename__ = "removed_files"
+    __table_args__ = (
+        ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
+        CheckConstraint("files >= 0", name="files"),
+        CheckConstraint("size >= 0", name="size"),
+    )
+
+    model_id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    files: Mapped[int]
+    size: Mapped[int] = mapped_column(BigInteger)
+    by: Mapped[str]
+    at: Mapped[datetime]
+
+
 class AuditRow(Base):
     """An `AuditEntry` with number and hashes. Append-only."""
 

@@ -70,7 +70,7 @@ class VersionStore:
         versions = rows.newest_rows(self._engine, _VERSIONS, equal, limit=1)
         if not versions:
             raise _no_version(model_id, label)
-        return _version(versions[0])
+        return version_of(versions[0])
 
     def versions(
         self,
@@ -93,7 +93,7 @@ class VersionStore:
             "bundle_digest": bundle_digest,
             "recipe_digest": recipe_digest,
         }
-        return [_version(row) for row in rows.newest_rows(self._engine, _VERSIONS, equal, limit)]
+        return [version_of(row) for row in rows.newest_rows(self._engine, _VERSIONS, equal, limit)]
 
     def newest_of_recipes(self, symbol: str, timeframe: str) -> list[ModelVersion]:
         """Newest judged version of each recipe of a market, newest first; without ensembles, made of other
@@ -112,7 +112,7 @@ class VersionStore:
             .order_by(_VERSIONS.c.model_id, recipe, _VERSIONS.c.created_at.desc(), _VERSIONS.c.version.desc())
         )
         with self._engine.begin() as connection:
-            versions = [_version(dict(row)) for row in connection.execute(query).mappings()]
+            versions = [version_of(dict(row)) for row in connection.execute(query).mappings()]
         newest = sorted(versions, key=lambda each: (each.created_at, each.version), reverse=True)
         return [each for each in newest if each.params]
 
@@ -169,7 +169,7 @@ class VersionStore:
             if before.status is status:
                 return before
             moved = update(_VERSIONS).where(is_version(model_id, label)).values(status=status)
-            after = _version(connection.execute(moved.returning(*_VERSIONS.c)).mappings().one())
+            after = version_of(connection.execute(moved.returning(*_VERSIONS.c)).mappings().one())
             audit_records.status_changed(connection, after, before.status, now, by)
         return after
 
@@ -194,7 +194,7 @@ def lock_version(connection: Connection, model_id: str, label: str) -> ModelVers
     row = connection.execute(locked).mappings().one_or_none()
     if row is None:
         raise _no_version(model_id, label)
-    return _version(row)
+    return version_of(row)
 
 
 def set_validation(connection: Connection, model_id: str, label: str, metrics: Mapping[str, float]) -> None:
@@ -208,21 +208,21 @@ def fail_versions(connection: Connection, job_id: UUID, now: datetime) -> None:
     remaining = (_VERSIONS.c.training_job_id == job_id, _VERSIONS.c.status != ModelStatus.FAILED)
     before = connection.execute(select(*_VERSIONS.c).where(*remaining).with_for_update()).mappings().all()
     changed = update(_VERSIONS).where(*remaining).values(status=ModelStatus.FAILED).returning(*_VERSIONS.c)
-    after = {row["version"]: _version(row) for row in connection.execute(changed).mappings()}
+    after = {row["version"]: version_of(row) for row in connection.execute(changed).mappings()}
     for row in before:
         audit_records.status_changed(connection, after[row["version"]], ModelStatus(row["status"]), now)
 
 
-def _version(row: Mapping[Any, Any]) -> ModelVersion:
+def version_of(row: Mapping[Any, Any]) -> ModelVersion:
     return ModelVersion.model_validate({name: row[name] for name in ModelVersion.model_fields})
 
 
 def _listed(row: Mapping[Any, Any]) -> ListedVersion:
     if row["measured_id"] is None:
-        return ListedVersion(version=_version(row), evaluation=None)
+        return ListedVersion(version=version_of(row), evaluation=None)
     measured = {name: row[f"measured_{name}"] for name in EvaluationResult.model_fields}
     return ListedVersion(
-        version=_version(row),
+        version=version_of(row),
         evaluation=EvaluationResult.model_validate(measured),
         sharpe_interval=_sharpe_interval(Verdict.model_validate(row["measured_verdict"])),
     )

@@ -35,7 +35,7 @@ from clm_core.platform.backup_archive import (
 from clm_core.platform.database import RESTORE_MARKER, Database, open_database
 from clm_core.platform.database_dumps import DUMPED, ConsistentCut, consistent_cut
 from clm_core.registry.integrity import BUNDLE
-from clm_core.registry.locations import artifacts_folder, local_path
+from clm_core.registry.locations import PLACES, artifacts_folder, local_path
 from clm_core.settings import Settings, settings_file
 
 NOT_COPIED = {
@@ -62,10 +62,7 @@ ALWAYS_LEFT_OUT = (
 UNFINISHED = (".unfinished", ".new")
 """Endings of files that a process is about to write."""
 _VERSIONS = "SELECT model_id, version, mlflow_version, bundle_digest FROM model_versions ORDER BY 1, 2"
-_PLACES = """
-SELECT name, version, coalesce(storage_location, source) FROM model_versions
-WHERE current_stage IS DISTINCT FROM 'Deleted_Internal'
-"""
+_WITHOUT_FILES = "SELECT model_id, version FROM removed_files"
 
 
 class BackupReport(BaseModel):
@@ -171,8 +168,11 @@ class _Backup:
         if not versions:
             return ()
         places = _places(self.cut)
+        removed = _without_files(self.cut)
         problems = list[str]()
         for (model_id, label), (number, digest) in versions.items():
+            if (model_id, label) in removed:
+                continue
             name = self._list_of_files(places.get((model_id, number)))
             if name is None or name not in members or members[name].sha256 != digest:
                 problems.append(f"{model_id} {label}")
@@ -279,9 +279,16 @@ def _versions(cut: ConsistentCut) -> dict[tuple[str, str], tuple[int, str]]:
     return {(model_id, label): (number, digest) for model_id, label, number, digest in rows}
 
 
+def _without_files(cut: ConsistentCut) -> set[tuple[str, str]]:
+    """Versions whose files were removed on purpose."""
+    if not _has(cut, "removed_files"):
+        return set()
+    return {(model_id, label) for model_id, label in cut.connections["ledger"].execute(_WITHOUT_FILES)}
+
+
 def _places(cut: ConsistentCut) -> dict[tuple[str, int], str]:
     """Folder of every version in MLflow, by model and number."""
-    rows = cut.connections["mlflow"].execute(_PLACES)
+    rows = cut.connections["mlflow"].execute(PLACES)
     return {(name, number): location for name, number, location in rows}
 
 

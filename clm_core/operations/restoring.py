@@ -207,7 +207,9 @@ class _Restoration:
 
     def _verified(self, ledger: Ledger, registry: MLflowRegistry) -> tuple[int, list[str]]:
         """Number of versions, and a sentence for each version whose files differ from the ledger."""
-        versions, problems = ledger.versions(limit=ALL), list[str]()
+        removed, problems = ledger.removed_files.names(), list[str]()
+        stored = ledger.versions(limit=ALL)
+        versions = [version for version in stored if (version.model_id, version.version) not in removed]
         for number, version in enumerate(versions):
             self.announce("Versions", number / len(versions))
             try:

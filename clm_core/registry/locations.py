@@ -44,6 +44,11 @@ COLUMNS = (
     ("workspaces", "trace_archival_location"),
 )
 """Columns of MLflow's tables with locations of artifacts."""
+PLACES = """
+SELECT name, version, coalesce(storage_location, source) FROM model_versions
+WHERE current_stage IS DISTINCT FROM 'Deleted_Internal'
+"""
+"""Query of the folder of every version in MLflow: model id, number, location."""
 FOLDERS_OF_A_HOME = ("audit", "data", "postgres", "reports", "stack")
 """Folders beside `mlflow` that tell a home of release 0.1.0 from the remains of a moved home."""
 

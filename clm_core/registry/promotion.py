@@ -365,6 +365,9 @@ class Promotions:
         unfit = integrity_refusals(self._store.job_status(target))
         if unfit:
             raise PromotionRefused(model_id, label, unfit, "Wait for the job to complete, or retrain.")
+        removed = self.ledger.removed_files.of(model_id, label)
+        if removed is not None:
+            raise PromotionRefused(model_id, label, [removed.sentence], "Retrain with the same parameters.")
         evidence = self._evidence(target)
         advice = "Retrain, or ask an admin to force the promotion and to give a reason."
         refusals = gate_refusals(target, evidence, allowed, must_have_passed=judge is None)

@@ -65,6 +65,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "promotions",
             "proposed_variants",
             "receivers",
+            "removed_files",
             "scheduled_passes",
             "shadow_checks",
             "shadow_decisions",
