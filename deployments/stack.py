@@ -177,7 +177,7 @@ class _Plan:
         return StackPart(
             name=name,
             command=(
-                *(*MODULE, "prefect", "worker", "start", "--name", worker_name),
+                *(*MODULE, "clm_core.platform.prefect_worker", "start", "--name", worker_name),
                 *("--pool", pool, "--type", pool_type, "--work-queue", queue),
                 *("--limit", str(max_runs), "--install-policy", "never"),
                 # the pool of a worker would admit any command

@@ -24,7 +24,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Panel:
+class DashboardPanel:
     title: str
     queries: tuple[Query, ...]
     unit: str = "short"
@@ -40,13 +40,13 @@ class Panel:
 class Dashboard:
     uid: str
     title: str
-    panels: tuple[Panel, ...]
+    panels: tuple[DashboardPanel, ...]
 
 
-def panel(title: str, *queries: tuple[str, str] | str, **options: Any) -> Panel:
+def panel(title: str, *queries: tuple[str, str] | str, **options: Any) -> DashboardPanel:
     """Panel of queries, each with a legend or alone."""
     parsed = tuple(Query(each) if isinstance(each, str) else Query(*each) for each in queries)
-    return Panel(title, parsed, **options)
+    return DashboardPanel(title, parsed, **options)
 
 
 BAD_ABOVE_0 = ((0.0, "green"), (1.0, "red"))
@@ -260,7 +260,7 @@ def rendered(dashboard: Dashboard) -> dict[str, Any]:
     }
 
 
-def _placed(panels: Sequence[Panel]) -> list[dict[str, Any]]:
+def _placed(panels: Sequence[DashboardPanel]) -> list[dict[str, Any]]:
     """Panels from left to right, row by row."""
     placed = []
     x = y = height = 0
@@ -273,7 +273,7 @@ def _placed(panels: Sequence[Panel]) -> list[dict[str, Any]]:
     return placed
 
 
-def _panel(each: Panel, number: int, place: Mapping[str, int]) -> dict[str, Any]:
+def _panel(each: DashboardPanel, number: int, place: Mapping[str, int]) -> dict[str, Any]:
     defaults: dict[str, Any] = {"unit": each.unit}
     if each.thresholds:
         (_, first), *others = each.thresholds

@@ -87,6 +87,7 @@ def run_as_other_user(
     Args:
         home: folder that becomes the user's home, and belongs to the user.
     """
+    become = other_user()
     home.mkdir(exist_ok=True)
     os.chown(home, OTHER_UID, OTHER_UID)
     environment = {
@@ -97,7 +98,7 @@ def run_as_other_user(
         **variables,
     }
     assigned = [f"{name}={value}" for name, value in environment.items()]
-    command = [*other_user(), "env", "-i", *assigned, _python_of_this_version(), "-c", script, *arguments]
+    command = [*become, "env", "-i", *assigned, _python_of_this_version(), "-c", script, *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
 
 

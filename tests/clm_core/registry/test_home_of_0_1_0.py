@@ -43,7 +43,8 @@ def old_home(home: Path) -> Path:
     restored = home / "home_of_0_1_0"
     restored.mkdir()
     with tarfile.open(STORED / "files.tar.gz") as files:
-        files.extractall(restored, filter="data")
+        # Python 3.11.2, that of Debian 12, knows no filters
+        files.extractall(restored, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     with open_database(restored) as database:
         run_sql(database.url("ledger"), b"CREATE ROLE clm_app NOLOGIN;")
         for name in ("ledger", "mlflow"):

@@ -39,7 +39,9 @@ from clm_core.services import Services
 from clm_core.serving import load
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
-REPORTER, VIEWER, OPERATOR, ADMIN = (Actor(name=f"a {role}", role=role) for role in Role)
+REPORTER, VIEWER, OPERATOR, ADMIN = (
+    Actor(name=f"a {role}", role=role) for role in (Role.REPORTER, Role.VIEWER, Role.OPERATOR, Role.ADMIN)
+)
 MakeVersion = Callable[..., ModelVersion]
 Check = Callable[[str], None]
 

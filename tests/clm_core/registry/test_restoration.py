@@ -28,7 +28,9 @@ from clm_core.services import Services
 from clm_core.serving import load
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
-VIEWER, OPERATOR, ADMIN = (Actor(name=f"a {role}", role=role) for role in list(Role)[1:])
+VIEWER, OPERATOR, ADMIN = (
+    Actor(name=f"a {role}", role=role) for role in (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
+)
 CRASHES = [
     Fault.REGISTERED_AGAIN,
     Fault.NUMBER_RECORDED,
