@@ -257,7 +257,7 @@ class DeployResult:
     paused: tuple[str, ...]
     """Deployments removed from the settings."""
     warnings: tuple[str, ...] = ()
-    """Sentences about what a deploy left as it was."""
+    """Sentences about parts that a deploy left unchanged."""
 
 
 def target_deployments(settings: Settings) -> list[Deployment]:

@@ -140,15 +140,7 @@ class _Plan:
         return StackPart(
             name="mlflow",
             command=(*MODULE, "clm_core.registry.server", str(port)),
-            environment=self.environment
-            | {
-                # not on the command line, where every user of the machine could read the password
-                "MLFLOW_BACKEND_STORE_URI": database.url("mlflow", driver="psycopg"),
-                "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port},localhost:{port}",
-                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-                "MLFLOW_DISABLE_TELEMETRY": "true",
-            },
+            environment=self.environment | mlflow_environment(database, port),
             is_ready=lambda: is_answering(f"{self.state.mlflow_url}/health"),
             is_alive=lambda: is_answering(f"{self.state.mlflow_url}/health"),
         )
@@ -268,11 +260,30 @@ def _environment(settings: Settings, state: StackState) -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONSAFEPATH": "1",
         "PREFECT_HOME": str(settings.home / "prefect"),
+        **client_environment(settings),
+    }
+
+
+def client_environment(settings: Settings) -> dict[str, str]:
+    """Environment variables of all workers and flow runs, in every installation."""
+    return {
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
         **prefect_variables(settings.logs.format == "json"),
         "DO_NOT_TRACK": "1",
+    }
+
+
+def mlflow_environment(database: Database, port: int) -> dict[str, str]:
+    """Environment variables of the MLflow server of an installation."""
+    return {
+        # not on the command line, where every user of the machine could read the password
+        "MLFLOW_BACKEND_STORE_URI": database.url("mlflow", driver="psycopg"),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port},localhost:{port}",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
     }
 
 

@@ -1,4 +1,4 @@
-"""`python -m clm_core.api [PORT]`: the REST API on 127.0.0.1, in one process.
+"""`python -m clm_core.api [PORT [ADDRESS]]`: the REST API, in one process, on 127.0.0.1 by default.
 
 With a pipe as standard input the server ends when the pipe closes, however its parent process died.
 """
@@ -23,9 +23,10 @@ from clm_core.services import open_services
 from clm_core.settings import load_settings
 
 DEFAULT_PORT = 8000
+LOOPBACK = "127.0.0.1"
 
 
-def main(port: int) -> None:
+def main(port: int, address: str = LOOPBACK) -> None:
     settings = load_settings()
     configure_logs(settings.logs.format == "json")
     log.setLevel(logging.INFO)
@@ -33,16 +34,16 @@ def main(port: int) -> None:
     with open_services(settings) as services:
         # takes seconds: connect beside the start-up, not during the first request
         threading.Thread(target=services.registry.connect, daemon=True).start()
-        server = uvicorn.Server(configuration(create_app(services), services.settings.api, port))
+        server = uvicorn.Server(configuration(create_app(services), services.settings.api, port, address))
         if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
             threading.Thread(target=_stop_when_orphaned, args=[server], daemon=True).start()
         server.run()
 
 
-def configuration(app: object, settings: ApiSettings, port: int) -> uvicorn.Config:
+def configuration(app: object, settings: ApiSettings, port: int, address: str = LOOPBACK) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        host="127.0.0.1",
+        host=address,
         port=port,
         http=bounded(settings),
         timeout_keep_alive=settings.idle_seconds,
@@ -67,6 +68,6 @@ if __name__ == "__main__":
     collect_garbage_rarely()
     keep_files_private()
     try:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_PORT)
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_PORT, *sys.argv[2:])
     except CLMError as error:
         sys.exit(f"Error: {error}")

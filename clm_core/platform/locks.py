@@ -35,6 +35,8 @@ class AdvisoryLock(IntEnum):
     """Evaluation of the candidates that wait, by one process at a time."""
     MLFLOW_TABLES = 0x434C4D0B
     """Creation and migration of MLflow's tables, in MLflow's database."""
+    PREFECT_TABLES = 0x434C4D13
+    """Creation and migration of Prefect's tables by containers, in the ledger's database."""
     HOME = 0x434C4D09
     """Change of the artifact locations after a move of the home, in MLflow's database."""
     FILES_OF_VERSIONS = 0x434C4D11

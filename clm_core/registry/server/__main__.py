@@ -1,4 +1,6 @@
-"""MLflow's pages and API over our database, behind the guard: `python -m clm_core.registry.server PORT`.
+"""MLflow's pages and API over our database, behind the guard.
+
+`python -m clm_core.registry.server PORT [ADDRESS]` listens on 127.0.0.1 by default.
 
 The server is a single process that imports MLflow once; `mlflow server` starts three processes, with twice
 the memory and twice the start-up time. Configured by CLM's settings and by MLFLOW_BACKEND_STORE_URI.
@@ -15,7 +17,7 @@ from clm_core.registry.store_tables import creating_tables
 from clm_core.settings import load_settings
 
 
-def main(port: int) -> None:
+def main(port: int, address: str = "127.0.0.1") -> None:
     import uvicorn
     from mlflow.server import constants
     from mlflow.server.handlers import initialize_backend_stores
@@ -30,10 +32,10 @@ def main(port: int) -> None:
     # a command may create the tables at the same moment
     with creating_tables(uri):
         initialize_backend_stores(uri, uri, artifacts)
-    uvicorn.run(create_app(), host="127.0.0.1", port=port, log_level="warning", server_header=False)
+    uvicorn.run(create_app(), host=address, port=port, log_level="warning", server_header=False)
 
 
 if __name__ == "__main__":
     collect_garbage_rarely()
     keep_files_private()
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *sys.argv[2:])
