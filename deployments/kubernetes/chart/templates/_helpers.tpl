@@ -1,0 +1,299 @@
+{{- define "clm.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Labels of an object: (dict "root" $ "component" "api") */ -}}
+{{- define "clm.labels" -}}
+app.kubernetes.io/name: clm
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+{{- end -}}
+
+{{- define "clm.selector" -}}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "clm.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "clm.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- /* Settings of every process, as a mapping of names to values */ -}}
+{{- define "clm.settings" -}}
+CLM_HOME: /var/lib/clm/home
+CLM_CONFIG: /etc/clm/clm.toml
+CLM_DATABASE_URL_FILE: /run/secrets/clm/database-url
+CLM_DEPLOY__WORK_POOL: {{ .Values.runs.workPool }}
+CLM_DEPLOY__WORK_POOL_TYPE: kubernetes
+CLM_STACK__CONCURRENT_RUNS: {{ .Values.worker.concurrentRuns | quote }}
+PREFECT_HOME: /var/lib/clm/home/prefect
+{{- end -}}
+
+{{- define "clm.env" -}}
+{{- range $name, $value := include "clm.settings" . | fromYaml }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+- {name: PREFECT_API_URL, value: {{ printf "http://%s-prefect:4200/api" .Release.Name | quote }}}
+- {name: PREFECT_API_AUTH_STRING_FILE, value: /run/secrets/clm/prefect-auth}
+{{- end -}}
+
+{{- define "clm.mounts" -}}
+- {name: home, mountPath: /var/lib/clm}
+- {name: tmp, mountPath: /tmp}
+- {name: config, mountPath: /etc/clm, readOnly: true}
+- {name: secrets, mountPath: /run/secrets/clm, readOnly: true}
+{{- end -}}
+
+{{- define "clm.homeVolume" -}}
+- name: home
+  persistentVolumeClaim:
+    claimName: {{ .Values.home.existingClaim | default (printf "%s-home" .Release.Name) }}
+{{- end -}}
+
+{{- /* (dict "root" $ "keys" (list "databaseUrlKey" "prefectAuthKey")) */ -}}
+{{- define "clm.volumes" -}}
+- name: tmp
+  emptyDir: {sizeLimit: 2Gi}
+- name: config
+  configMap:
+    name: {{ .root.Release.Name }}-config
+- name: secrets
+  secret:
+    secretName: {{ .root.Values.secret.name }}
+    # 0440: the group of the pod reads
+    defaultMode: 288
+    items:
+    {{- if has "database" .secrets }}
+      - {key: {{ .root.Values.secret.databaseUrlKey }}, path: database-url}
+    {{- end }}
+    {{- if has "prefect" .secrets }}
+      - {key: {{ .root.Values.secret.prefectAuthKey }}, path: prefect-auth}
+    {{- end }}
+{{- end -}}
+
+{{- /* Fields of every pod that has no use for the cluster's API. Without service links: Kubernetes would set
+variables such as CLM_API_PORT for a Service clm-api, and unknown CLM_ variables are refused. */ -}}
+{{- define "clm.pod" -}}
+serviceAccountName: {{ .Release.Name }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  {{- include "clm.podSecurity" . | nindent 2 }}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* A server with one port: (dict "root" $ "component" "api" "port" 8000 "values" .Values.api "env" list "live" "/docs" "ready" "/health") */ -}}
+{{- define "clm.server" -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ .root.Release.Name }}-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "clm.labels" . | nindent 4 }}
+spec:
+  replicas: {{ .values.replicas | default 1 }}
+  # an older release must not run beside a newer: both would use one database
+  strategy: {type: Recreate}
+  selector:
+    matchLabels:
+      {{- include "clm.selector" . | nindent 6 }}
+  template:
+    metadata:
+      labels:
+        {{- include "clm.labels" . | nindent 8 }}
+      annotations:
+        checksum/settings: {{ .root.Values.settings | sha256sum }}
+    spec:
+      {{- include "clm.pod" .root | nindent 6 }}
+      terminationGracePeriodSeconds: 30
+      containers:
+        - name: {{ .component }}
+          image: {{ include "clm.image" .root | quote }}
+          imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+          args: [{{ .component }}]
+          env:
+            {{- include "clm.env" .root | nindent 12 }}
+            {{- with .env }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          ports:
+            - {name: http, containerPort: {{ .port }}}
+          # the Host header is checked: the address of a pod is none of the names
+          startupProbe:
+            httpGet: {path: {{ .live }}, port: http, httpHeaders: [{name: Host, value: "localhost:{{ .port }}"}]}
+            periodSeconds: 5
+            timeoutSeconds: 4
+            failureThreshold: 60
+          livenessProbe:
+            httpGet: {path: {{ .live }}, port: http, httpHeaders: [{name: Host, value: "localhost:{{ .port }}"}]}
+            periodSeconds: 20
+            timeoutSeconds: 5
+            failureThreshold: 6
+          readinessProbe:
+            httpGet: {path: {{ .ready }}, port: http, httpHeaders: [{name: Host, value: "localhost:{{ .port }}"}]}
+            periodSeconds: 10
+            timeoutSeconds: 5
+          resources:
+            {{- toYaml .values.resources | nindent 12 }}
+          securityContext:
+            {{- include "clm.containerSecurity" . | nindent 12 }}
+          volumeMounts:
+            {{- include "clm.mounts" . | nindent 12 }}
+      volumes:
+        {{- include "clm.homeVolume" .root | nindent 8 }}
+        {{- include "clm.volumes" (dict "root" .root "secrets" (list "database" "prefect")) | nindent 8 }}
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ .root.Release.Name }}-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "clm.labels" . | nindent 4 }}
+spec:
+  selector:
+    {{- include "clm.selector" . | nindent 4 }}
+  ports:
+    - {name: http, port: {{ .port }}, targetPort: http}
+{{- end -}}
+
+{{- /* A Job that runs once: (dict "root" $ "component" "migrate" "hooks" "..." "weight" "0" "env" list) */ -}}
+{{- define "clm.task" -}}
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {{ .root.Release.Name }}-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "clm.labels" . | nindent 4 }}
+  annotations:
+    helm.sh/hook: {{ .hooks }}
+    helm.sh/hook-weight: {{ .weight | quote }}
+    helm.sh/hook-delete-policy: before-hook-creation
+spec:
+  backoffLimit: 10
+  activeDeadlineSeconds: 1800
+  template:
+    metadata:
+      labels:
+        {{- include "clm.labels" . | nindent 8 }}
+    spec:
+      {{- include "clm.pod" .root | nindent 6 }}
+      restartPolicy: Never
+      containers:
+        - name: {{ .component }}
+          image: {{ include "clm.image" .root | quote }}
+          imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+          args: [{{ .component }}]
+          env:
+            {{- include "clm.env" .root | nindent 12 }}
+            {{- with .env }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          resources:
+            {{- toYaml .root.Values.tasks.resources | nindent 12 }}
+          securityContext:
+            {{- include "clm.containerSecurity" . | nindent 12 }}
+          volumeMounts:
+            {{- include "clm.mounts" . | nindent 12 }}
+      volumes:
+        {{- include "clm.homeVolume" .root | nindent 8 }}
+        {{- include "clm.volumes" (dict "root" .root "secrets" (list "database" "prefect")) | nindent 8 }}
+{{- end -}}
+
+{{- /* A worker, which creates Jobs for the runs of a queue: (dict "root" $ "component" "worker") */ -}}
+{{- define "clm.worker" -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ .root.Release.Name }}-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "clm.labels" . | nindent 4 }}
+spec:
+  replicas: 1
+  strategy: {type: Recreate}
+  selector:
+    matchLabels:
+      {{- include "clm.selector" . | nindent 6 }}
+  template:
+    metadata:
+      labels:
+        {{- include "clm.labels" . | nindent 8 }}
+      annotations:
+        checksum/settings: {{ .root.Values.settings | sha256sum }}
+    spec:
+      serviceAccountName: {{ .root.Release.Name }}-worker
+      automountServiceAccountToken: true
+      enableServiceLinks: false
+      securityContext:
+        {{- include "clm.podSecurity" . | nindent 8 }}
+      {{- with .root.Values.image.pullSecrets }}
+      imagePullSecrets:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      terminationGracePeriodSeconds: 30
+      containers:
+        - name: {{ .component }}
+          image: {{ include "clm.image" .root | quote }}
+          imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+          args: [{{ .component }}]
+          env:
+            - {name: CLM_CONFIG, value: /etc/clm/clm.toml}
+            - {name: CLM_DEPLOY__WORK_POOL, value: {{ .root.Values.runs.workPool | quote }}}
+            - {name: CLM_DEPLOY__WORK_POOL_TYPE, value: kubernetes}
+            - {name: CLM_STACK__CONCURRENT_RUNS, value: {{ .root.Values.worker.concurrentRuns | quote }}}
+            - {name: PREFECT_HOME, value: /tmp/prefect}
+            - {name: PREFECT_API_URL, value: {{ printf "http://%s-prefect:4200/api" .root.Release.Name | quote }}}
+            - {name: PREFECT_API_AUTH_STRING_FILE, value: /run/secrets/clm/prefect-auth}
+            - {name: PREFECT_INTEGRATIONS_KUBERNETES_CLUSTER_UID, value: {{ printf "%s-%s" .root.Release.Namespace .root.Release.Name | quote }}}
+            - {name: PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES, value: {{ .root.Release.Namespace | quote }}}
+            # the password stands in no Job: the worker refers to the Secret
+            - {name: PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET_NAME, value: {{ .root.Values.secret.name | quote }}}
+            - {name: PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET_KEY, value: {{ .root.Values.secret.prefectAuthKey | quote }}}
+          ports:
+            - {name: health, containerPort: 8080}
+          startupProbe:
+            httpGet: {path: /health, port: health}
+            periodSeconds: 5
+            failureThreshold: 60
+          livenessProbe:
+            httpGet: {path: /health, port: health}
+            periodSeconds: 20
+            timeoutSeconds: 5
+            failureThreshold: 6
+          readinessProbe:
+            httpGet: {path: /health, port: health}
+            periodSeconds: 10
+            timeoutSeconds: 5
+          resources:
+            {{- toYaml .root.Values.worker.resources | nindent 12 }}
+          securityContext:
+            {{- include "clm.containerSecurity" . | nindent 12 }}
+          volumeMounts:
+            - {name: tmp, mountPath: /tmp}
+            - {name: tmp, mountPath: /var/lib/clm, subPath: clm}
+            - {name: config, mountPath: /etc/clm, readOnly: true}
+            - {name: secrets, mountPath: /run/secrets/clm, readOnly: true}
+      volumes:
+        {{- include "clm.volumes" (dict "root" .root "secrets" (list "prefect")) | nindent 8 }}
+{{- end -}}
