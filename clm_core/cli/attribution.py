@@ -7,6 +7,7 @@ import typer
 from clm_core.cli.explain import show_section
 from clm_core.cli.naming import find_version
 from clm_core.cli.output import AsJson, print_json
+from clm_core.cli.page_options import OpensPage, WritesPage, hand_over
 from clm_core.cli.settings_in_force import settings_for_look
 
 if TYPE_CHECKING:
@@ -25,10 +26,8 @@ def attribution(
             help="A model id for its whole life in production, or a version; by default all models together.",
         ),
     ] = None,
-    page: Annotated[
-        bool, typer.Option("--page", help="Write a page with charts; prints the path alone.")
-    ] = False,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    page: WritesPage = False,
+    open_page: OpensPage = False,
     as_json: AsJson = False,
 ) -> None:
     """Show where the P&L of recorded positions comes from: model, symbol, time, side, reasons, decision."""
@@ -39,9 +38,7 @@ def attribution(
         section = _section(services, name)
         path = write_page(services, name or "all models", section) if page or open_page else None
     if path is not None:
-        typer.echo(path)
-        if open_page:
-            typer.launch(path.as_uri())
+        hand_over(path, open_page)
     elif as_json:
         print_json(section.model_dump(mode="json"))
     else:

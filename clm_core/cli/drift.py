@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from clm_core.cli.output import AsJson, console, listing, plain
+from clm_core.cli.page_options import OpensPage, WritesPage, hand_over
 from clm_core.cli.running import services_with_status
 
 app = typer.Typer(rich_markup_mode=None)
@@ -18,10 +19,8 @@ FULL = 1.5
 def drift(
     model: Annotated[str, typer.Argument(help="Model id, e.g. xgboost_btcusd_1h.")],
     days: Annotated[int, typer.Option(min=1, max=3650, help="Days of measurements, back from today.")] = 30,
-    page: Annotated[
-        bool, typer.Option("--page", help="Write a page with heat maps by week; prints the path alone.")
-    ] = False,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    page: WritesPage = False,
+    open_page: OpensPage = False,
     as_json: AsJson = False,
 ) -> None:
     """Drift of the features and predictions of the production version, as the watch kept it by day."""
@@ -31,9 +30,7 @@ def drift(
         history = drift_history(services, model, days)
         path = write_drift_page(services, history) if page or open_page else None
     if path is not None:
-        typer.echo(path)
-        if open_page:
-            typer.launch(path.as_uri())
+        hand_over(path, open_page)
         return
     if as_json:
         typer.echo(history.model_dump_json(indent=2))

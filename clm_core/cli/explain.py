@@ -6,6 +6,7 @@ import typer
 
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, listing, plain, print_json
+from clm_core.cli.page_options import OpensPage, WritesPage, hand_over
 from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.domain.errors import NotFound
 
@@ -23,10 +24,8 @@ def explain(
     section: Annotated[
         str | None, typer.Option(help='Section to show alone: "features", for example.')
     ] = None,
-    page: Annotated[
-        bool, typer.Option("--page", help="Write a page with charts; prints the path alone.")
-    ] = False,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    page: WritesPage = False,
+    open_page: OpensPage = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a version looks at, how well it knows, and where its results come from."""
@@ -39,9 +38,7 @@ def explain(
     if section is not None:
         explanation = explanation.model_copy(update={"sections": (_named(explanation, section),)})
     if path is not None:
-        typer.echo(path)
-        if open_page:
-            typer.launch(path.as_uri())
+        hand_over(path, open_page)
     elif as_json:
         print_json(explanation.model_dump(mode="json"))
     else:

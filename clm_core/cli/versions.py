@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.box import SIMPLE_HEAVY
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, print_json
+from clm_core.cli.page_options import OpensPage, hand_over
 from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.cli.verdicts import colored_headline, verdict_tables
 from clm_core.domain import measures
@@ -106,7 +107,7 @@ def reproduce(version: VersionName, as_json: AsJson = False) -> None:
 @app.command()
 def report(
     version: VersionName,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    open_page: OpensPage = False,
 ) -> None:
     """Print the path of a version's tear sheet."""
     from clm_core.services import open_services
@@ -116,9 +117,7 @@ def report(
         path = services.reports / stored.model_id / f"{stored.version}.html"
         if not path.exists():
             services.registry.download(stored.mlflow_run_id, f"report/{stored.version}.html", path.parent)
-    typer.echo(path)
-    if open_page:
-        typer.launch(path.as_uri())
+    hand_over(path, open_page)
 
 
 def _judged(services: "Services", version: "ModelVersion") -> "tuple[EvaluationResult, Verdict] | None":
