@@ -81,6 +81,7 @@ def _progress(title: str) -> Iterator[Announce]:
     ) as progress:
         bar = progress.add_task(title, total=1.0)
         yield lambda step, share: progress.update(bar, description=f"{title}: {step}", completed=share)
+        progress.update(bar, description=f"{title}: done", completed=1.0)
 
 
 def _backup_lines(report: "BackupReport") -> Iterator[str]:

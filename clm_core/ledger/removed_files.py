@@ -6,21 +6,33 @@ from sqlalchemy import Engine, exists, insert, or_, select
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.audit import Action
-from clm_core.domain.errors import IllegalTransition
+from clm_core.domain.errors import FilesLost, IllegalTransition
 from clm_core.domain.removed_files import RemovedFiles
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger import audit_records
-from clm_core.ledger.tables import Base, PromotionRow, RemovedFilesRow, VersionRow
+from clm_core.ledger.tables import Base, EvaluationRow, EvidenceRow, PromotionRow, RemovedFilesRow, VersionRow
 from clm_core.ledger.versions import lock_version, version_of
 
 _REMOVED = Base.metadata.tables[RemovedFilesRow.__tablename__]
 _VERSIONS = Base.metadata.tables[VersionRow.__tablename__]
 _PROMOTIONS = Base.metadata.tables[PromotionRow.__tablename__]
+_EVALUATIONS = Base.metadata.tables[EvaluationRow.__tablename__]
+_EVIDENCE = Base.metadata.tables[EvidenceRow.__tablename__]
 _EVER_PROMOTED = exists().where(
     _PROMOTIONS.c.model_id == _VERSIONS.c.model_id,
     or_(_PROMOTIONS.c.to_version == _VERSIONS.c.version, _PROMOTIONS.c.from_version == _VERSIONS.c.version),
 )
+_NEWER = _VERSIONS.alias("newer")
+_NEWER_RECORD = exists().where(
+    _NEWER.c.model_id == _VERSIONS.c.model_id,
+    _NEWER.c.recipe_digest == _VERSIONS.c.recipe_digest,
+    _NEWER.c.created_at > _VERSIONS.c.created_at,
+    _NEWER.c.model_id == _EVALUATIONS.c.model_id,
+    _NEWER.c.version == _EVALUATIONS.c.version,
+    _EVALUATIONS.c.id == _EVIDENCE.c.evaluation_id,
+)
+"""A newer version of the recipe has stored positions, and continues the record of the recipe."""
 
 
 class RemovedFilesStore:
@@ -32,6 +44,9 @@ class RemovedFilesStore:
     def removable(self, created_before: datetime) -> list[ModelVersion]:
         """Failed versions that were never part of a change of production, oldest first.
 
+        The newest version of a recipe stays: the bars since the training belong to the record of the recipe,
+        and are followed by its model at the next retrain.
+
         Versions with a recorded removal are among the versions, because an interrupted removal is repeated.
         """
         query = (
@@ -40,6 +55,7 @@ class RemovedFilesStore:
                 _VERSIONS.c.status == ModelStatus.FAILED,
                 _VERSIONS.c.created_at < created_before,
                 ~_EVER_PROMOTED,
+                or_(_VERSIONS.c.recipe_digest.is_(None), _NEWER_RECORD),
             )
             .order_by(_VERSIONS.c.created_at, _VERSIONS.c.model_id, _VERSIONS.c.version)
         )
@@ -79,6 +95,17 @@ class RemovedFilesStore:
         with self._engine.begin() as connection:
             row = connection.execute(query).mappings().one_or_none()
         return None if row is None else RemovedFiles.model_validate(dict(row))
+
+    def require_files(self, model_id: str, label: str) -> None:
+        """
+        Raises:
+            FilesLost: the files of the version were removed.
+        """
+        removed = self.of(model_id, label)
+        if removed is not None:
+            raise FilesLost(
+                f"{model_id} {label} cannot be loaded: {removed.sentence}. Retrain with the same parameters."
+            )
 
     def names(self) -> set[tuple[str, str]]:
         """Model id and label of all versions without files."""

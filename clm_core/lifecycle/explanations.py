@@ -106,6 +106,7 @@ def _drift(services: Services, version: ModelVersion) -> tuple[Section, ...]:
 
 def _model_and_bars(services: Services, version: ModelVersion, symbol: str | None) -> tuple[Model, Bars]:
     """Model of a version for a market, and the closed bars of the market with the version's series."""
+    services.ledger.removed_files.require_files(version.model_id, version.version)
     market = symbol or version.symbol
     model = view_of(services.registry.load(version.model_path, version.bundle_digest), market)
     bars = services.market.bars(market, version.timeframe, closed_by=services.clock())

@@ -132,6 +132,8 @@ def _settled(
         record = record.model_copy(update={"id": uuid4().hex})
         copied = 0 if restored else _copy_missing(connection, former, artifacts_folder(home))
         _follow(connection, home, former, ledger, now, copied)
+        if not restored:
+            _announce(home, former, copied)
     _tag(connection, recorded.id, record.id)
     return record
 
@@ -188,6 +190,9 @@ def _follow(
     details = {"from": str(former.parents[1]), "to": str(home), "locations": changed, "copied": copied}
     with ledger.begin() as audit:
         audit_records.record(audit, Action.HOME_MOVED, "home", now, details)
+
+
+def _announce(home: Path, former: Path, copied: int) -> None:
     log.warning(
         "The home %s was moved or copied from %s: versions are now read and written under the new path.%s",
         home,

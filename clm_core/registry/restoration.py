@@ -59,7 +59,7 @@ class Restorations:
         """Restore a version, or every version of a model; a lost production version serves again.
 
         Args:
-            label: version; None restores every version, and lists those that cannot be restored.
+            label: version; None restores every version with files, and lists those that cannot be restored.
 
         Raises:
             NotAllowed: the actor's role does not permit the change.
@@ -102,10 +102,17 @@ class Restorations:
             raise NotFound(f"There is no model {model_id}. `clm models` lists the models.")
 
     def _versions(self, model_id: str, label: str | None) -> list[ModelVersion]:
-        """Versions by number, so that the versions of a deleted model get their former numbers."""
-        numbers = self._ledger.promotions.numbers(model_id)
-        labels = sorted(numbers, key=lambda each: numbers[each]) if label is None else [label]
-        return [self._ledger.version(model_id, each) for each in labels]
+        """Versions by number, so that the versions of a deleted model get their former numbers.
+
+        Raises:
+            FilesLost: the files of the named version were removed.
+        """
+        if label is not None:
+            self._ledger.removed_files.require_files(model_id, label)
+            return [self._ledger.version(model_id, label)]
+        numbers, removed = self._ledger.promotions.numbers(model_id), self._ledger.removed_files.names()
+        labels = sorted(numbers, key=lambda each: numbers[each])
+        return [self._ledger.version(model_id, each) for each in labels if (model_id, each) not in removed]
 
     def _restore(self, version: ModelVersion, request: ChangeRequest) -> RestoredVersion:
         deleted = DeletedVersions(self._registry)

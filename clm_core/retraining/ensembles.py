@@ -47,6 +47,7 @@ def fetch_members(ledger: Ledger, registry: MLflowRegistry, recipe: Recipe, fold
 
     Raises:
         RegistryUnavailable: MLflow does not answer, or has lost a bundle.
+        FilesLost: the files of a member were removed.
     """
     recipe = unsized_recipe(recipe)
     if not isinstance(recipe, EnsembleRecipe):
@@ -54,6 +55,7 @@ def fetch_members(ledger: Ledger, registry: MLflowRegistry, recipe: Recipe, fold
     shutil.rmtree(folder, ignore_errors=True)
     for number, member in enumerate(recipe.members):
         version = ledger.version(member.model_id, member.version)
+        ledger.removed_files.require_files(version.model_id, version.version)
         with registry.fetched(version.model_path) as bundle:
             shutil.copytree(bundle, folder / str(number), symlinks=True)
 

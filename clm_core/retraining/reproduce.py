@@ -149,6 +149,7 @@ def _costs_of(services: Services, version: ModelVersion, bars: Bars | Panel) -> 
 
 
 def _stored(services: Services, version: ModelVersion) -> tuple[Model, ModelCard]:
+    services.ledger.removed_files.require_files(version.model_id, version.version)
     with services.registry.fetched(version.model_path) as bundle:
         return load_bundle(bundle, version.bundle_digest), read_card(bundle)
 

@@ -100,8 +100,27 @@ def test_a_version_without_files_keeps_its_records_and_cannot_serve(
     assert broken(services, failed) == []
     with pytest.raises(PromotionRefused, match=r"the files \(\d+\.\d MB\) were removed by ada on 2020-04-13"):
         promoting.promote(services, failed.model_id, failed.version, ADMIN, "tested", NOW, force=True)
-    with pytest.raises(FilesLost):
+    with pytest.raises(FilesLost, match=r"cannot be loaded: the files .* were removed by ada"):
         Restorations(services.promotions).restore(failed.model_id, failed.version, ADMIN, "tested", NOW)
+    restored = Restorations(services.promotions).restore(failed.model_id, None, ADMIN, "tested", NOW)
+    assert (restored.versions, restored.problems) == ((), ())
+
+
+def test_the_newest_version_of_a_recipe_with_evidence_keeps_its_files(
+    services: Services, pruner: Pruning, make_version: MakeVersion, model_id: str, failed: ModelVersion
+) -> None:
+    newer = make_version(model_id, sharpe=-1.0, now=MADE + timedelta(days=1))
+    with psycopg.connect(services.database.address("ledger")) as connection:
+        named = "UPDATE model_versions SET recipe_digest = %s WHERE model_id = %s"
+        connection.execute(named, [model_id, model_id])
+    assert names(pruner.plan(MONTH, NOW), model_id) == []
+    with psycopg.connect(services.database.address("ledger")) as connection:
+        connection.execute(
+            "INSERT INTO evaluation_evidence SELECT id, 'd', 'x', 'd', 'c' FROM evaluations "
+            "WHERE model_id = %s AND version = %s",
+            [model_id, newer.version],
+        )
+    assert names(pruner.plan(MONTH, NOW), model_id) == [failed.version]
 
 
 def test_an_interrupted_removal_is_finished_by_the_next_and_recorded_once(
