@@ -119,6 +119,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if differing := next((each.nodeid for each in items if _may_differ(each.nodeid)), None):
+        raise pytest.UsageError(f"{differing!r} may be another id in another process: name the case by ids=")
     for item in items:
         if item.get_closest_marker("chaos") and "CHAOS_REPETITIONS" not in os.environ:
             item.add_marker(pytest.mark.skip(reason="`make chaos` runs this test"))
@@ -163,6 +165,11 @@ def _trust_one_certificate(folder: Path) -> None:
         unfinished.write_text(certificate + end)
         unfinished.replace(file)
     os.environ |= {"SSL_CERT_FILE": str(file), "PREFECT_API_SSL_CERT_FILE": str(file)}
+
+
+def _may_differ(nodeid: str) -> bool:
+    """True for an id with an address, or with binary content, such as a compressed file with its time."""
+    return " at 0x" in nodeid or nodeid.count("\\x") > 2
 
 
 def _group(nodeid: str) -> str:

@@ -7,7 +7,8 @@ import typer
 
 from clm_core.cli.output import AsJson, listing, plain, print_table
 from clm_core.cli.promotion import Named, parts_of, this_user
-from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
+from clm_core.cli.running import services_to_look
+from clm_core.cli.settings_in_force import settings_for_change
 
 if TYPE_CHECKING:
     from clm_core.domain.allocations import AllocationInForce, AllocationRun
@@ -65,9 +66,8 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the weights in force, with reasons, and the allocations that ended."""
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         running = [run.model_id for run in services.ledger.allocations.all_running()]
         _show(services, running if model is None else [model], as_json)
 

@@ -5,7 +5,7 @@ import json
 import typer
 
 from clm_core.cli.output import AsJson, listing, plain, print_table
-from clm_core.cli.settings_in_force import settings_for_look
+from clm_core.cli.running import services_to_look
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -14,9 +14,8 @@ app = typer.Typer(rich_markup_mode=None)
 def list_approvals(as_json: AsJson = False) -> None:
     """List the promotions that wait for an approval: `clm promote` approves, `clm retire` refuses."""
     from clm_core.lifecycle import approvals
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         waiting = approvals.all_waiting(services)
     if as_json:
         typer.echo(json.dumps([each.model_dump(mode="json") for each in waiting], indent=2))

@@ -8,7 +8,7 @@ from clm_core.cli.explain import show_section
 from clm_core.cli.naming import find_version
 from clm_core.cli.output import AsJson, print_json
 from clm_core.cli.page_options import OpensPage, WritesPage, hand_over
-from clm_core.cli.settings_in_force import settings_for_look
+from clm_core.cli.running import services_to_look
 
 if TYPE_CHECKING:
     from clm_core.domain.explanations import Section
@@ -32,9 +32,8 @@ def attribution(
 ) -> None:
     """Show where the P&L of recorded positions comes from: model, symbol, time, side, reasons, decision."""
     from clm_core.lifecycle.attribution import write_page
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         section = _section(services, name)
         path = write_page(services, name or "all models", section) if page or open_page else None
     if path is not None:

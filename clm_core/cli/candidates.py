@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clm_core.cli.output import AsJson, listing, parsed_params, plain, print_json, print_report, print_table
-from clm_core.cli.running import services_with_status
+from clm_core.cli.running import services_to_look, services_with_status
 from clm_core.cli.search_options import KindName, Plugin, Timeframe, validated
-from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
+from clm_core.cli.settings_in_force import settings_for_change
 from clm_core.domain.vocabulary import CandidateOrder, CandidateOrigin
 
 if TYPE_CHECKING:
@@ -91,7 +91,6 @@ def list_(
     """List the candidates with fitness and parameters."""
     from clm_core.domain.listings import CandidateQuery
     from clm_core.lifecycle.candidates import result
-    from clm_core.services import open_services
 
     query = CandidateQuery(
         base_strategy=base,
@@ -102,7 +101,7 @@ def list_(
         limit=limit,
         after=after,
     )
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         page = services.ledger.candidates.find(query)
     if as_json:
         typer.echo(page.model_dump_json(indent=2))
@@ -130,9 +129,8 @@ def variants(
     as_json: AsJson = False,
 ) -> None:
     """List the weak production versions with proposed variants, and the answers."""
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         proposed = services.ledger.variants.newest(model, limit)
     if as_json:
         print_json([each.model_dump(mode="json") for each in proposed])

@@ -7,7 +7,7 @@ import typer
 from clm_core.cli.explain import show_section
 from clm_core.cli.naming import find_version
 from clm_core.cli.output import AsJson, plain, print_json
-from clm_core.cli.settings_in_force import settings_for_look
+from clm_core.cli.running import services_to_look
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -23,9 +23,8 @@ def compare(
     """Show two versions beside each other: verdict, metrics, training parameters that differ, importance of
     the features, calibration."""
     from clm_core.lifecycle.comparison import compare_versions
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         versions = find_version(services, first), find_version(services, second)
         compared = compare_versions(services, *versions)
     if as_json:

@@ -385,7 +385,7 @@ def update(as_json: AsJson = False) -> None:
     """Fetch the bars closed since the last update, for every market of the universe with an exchange or a
     database, and compute the ranks of pools."""
     logging.getLogger("stamina").setLevel(logging.ERROR)
-    with services_with_status(lambda step, share: f"{step}: {share:.0%}") as services:
+    with services_with_status(lambda step, share: f"{step}: {share:.0%}", makes_home=True) as services:
         from clm_core.operations import ingest
 
         report = ingest.run(services)

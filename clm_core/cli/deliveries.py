@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clm_core.cli.output import AsJson, listing, plain, print_json
-from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
+from clm_core.cli.running import services_to_look
+from clm_core.cli.settings_in_force import settings_for_change
 
 if TYPE_CHECKING:
     from clm_core.domain.deliveries import DeadLetter, ReceiverState
@@ -23,9 +24,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """List all receivers, past ones included, and the dead letters: messages refused for three days."""
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         states = services.receivers.states()
         letters = services.receivers.dead(limit)
     if as_json:

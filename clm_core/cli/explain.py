@@ -7,7 +7,7 @@ import typer
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, listing, plain, print_json
 from clm_core.cli.page_options import OpensPage, WritesPage, hand_over
-from clm_core.cli.settings_in_force import settings_for_look
+from clm_core.cli.running import services_to_look
 from clm_core.domain.errors import NotFound
 
 if TYPE_CHECKING:
@@ -30,9 +30,8 @@ def explain(
 ) -> None:
     """Show what a version looks at, how well it knows, and where its results come from."""
     from clm_core.lifecycle.explanations import explain_version, write_page
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         explanation = explain_version(services, find_version(services, version), rows, symbol)
         path = write_page(services, explanation) if page or open_page else None
     if section is not None:

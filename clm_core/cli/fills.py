@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clm_core.cli.output import AsJson, listing, plain, print_table
-from clm_core.cli.settings_in_force import settings_for_look
+from clm_core.cli.running import services_to_look
 
 if TYPE_CHECKING:
     from clm_core.domain.fills import FillPage
@@ -23,9 +23,8 @@ def fills(
     """Show the fills of a model: slippage, measured beside modelled costs, realised beside paper returns."""
     from clm_core.domain.fills import FillQuery
     from clm_core.lifecycle.fills import fills_of
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         page = fills_of(services, model, FillQuery(limit=limit, after=after))
     if as_json:
         typer.echo(page.model_dump_json(indent=2))

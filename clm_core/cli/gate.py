@@ -11,6 +11,7 @@ from rich.table import Table
 from clm_core.cli.gate_simulations import power, simulate
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, listing, print_json
+from clm_core.cli.running import services_to_look
 from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.cli.verdicts import colored_headline, verdict_tables
 
@@ -69,9 +70,8 @@ def explain(
     from clm_core.decisions.explanation import changes_to_pass, page
     from clm_core.market.timeframes import Timeframe
     from clm_core.retraining.case import proof_of
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         stored = find_version(services, version)
         evaluation, verdict = services.ledger.evaluation(stored.model_id, stored.version)
         proof = proof_of(services.ledger, stored, verdict)
@@ -118,9 +118,8 @@ def compete(
     from clm_core.domain.errors import NotFound
     from clm_core.domain.vocabulary import ModelStatus
     from clm_core.evidence import competition
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         trials = services.ledger.trials.competing(model_id)
     production = {label: trial for label, status, trial in trials if status is ModelStatus.PRODUCTION}
     candidates = {label: trial for label, _, trial in trials if label not in production}

@@ -8,8 +8,7 @@ from rich.console import Console
 
 from clm_core.cli.output import AsJson, print_report
 from clm_core.cli.renamed import keep_old_name
-from clm_core.cli.running import services_with_status
-from clm_core.cli.settings_in_force import settings_for_look
+from clm_core.cli.running import services_to_look, services_with_status
 
 app = typer.Typer(rich_markup_mode=None)
 # text from outside is printed without interpretation of markup
@@ -36,9 +35,8 @@ def alerts(
     as_json: AsJson = False,
 ) -> None:
     """List the recorded alerts, newest first."""
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         recorded = services.alerts.lasting()[::-1] if lasting else services.alerts.newest(limit)
     if as_json:
         typer.echo(json.dumps([alert.model_dump(mode="json") for alert in recorded[:limit]], indent=2))

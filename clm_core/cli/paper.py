@@ -6,7 +6,7 @@ import typer
 
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, listing
-from clm_core.cli.settings_in_force import settings_for_look
+from clm_core.cli.running import services_to_look
 
 if TYPE_CHECKING:
     from clm_core.domain.paper import PaperRecord
@@ -25,10 +25,9 @@ def paper(
     """Show the paper record of a version: position, net return and cost of each bar, late rows marked."""
     from clm_core.domain.paper import PaperQuery
     from clm_core.lifecycle.paper import paper_record
-    from clm_core.services import open_services
 
     query = PaperQuery(symbol=symbol, limit=limit, after=after)
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         record = paper_record(services, find_version(services, version), query)
     if as_json:
         typer.echo(record.model_dump_json(indent=2))

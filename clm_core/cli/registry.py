@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from clm_core.cli.output import AsJson, console, listing, print_json, print_table
 from clm_core.cli.renamed import keep_old_name
+from clm_core.cli.running import services_to_look
 from clm_core.cli.settings_in_force import settings_for_look, settings_for_repair
 from clm_core.domain.measures import count, significant
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
@@ -70,7 +71,6 @@ def models(
     if context.invoked_subcommand is not None:
         return
     from clm_core.domain.listings import VersionQuery
-    from clm_core.services import open_services
 
     if min_sharpe is not None and not math.isfinite(min_sharpe):
         raise typer.BadParameter("--min-sharpe takes a finite number, for example 1.5")
@@ -90,7 +90,7 @@ def models(
         limit=limit,
         after=after,
     )
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         page = services.ledger.find_versions(query)
     if as_json:
         print_json([_version_json(each) for each in page.items])
@@ -129,7 +129,6 @@ def jobs(
     if context.invoked_subcommand is not None:
         return
     from clm_core.domain.listings import JobQuery
-    from clm_core.services import open_services
 
     query = JobQuery(
         status=status,
@@ -140,7 +139,7 @@ def jobs(
         limit=limit,
         after=after,
     )
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         page = services.ledger.find_jobs(query)
     if as_json:
         print_json([job.model_dump(mode="json") for job in page.items])
@@ -173,9 +172,7 @@ def stats(as_json: AsJson = False) -> None:
     """Count models, versions and jobs by status, promotions and rollbacks."""
     from dataclasses import asdict
 
-    from clm_core.services import open_services
-
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         counts = services.ledger.counts()
     if as_json:
         print_json(asdict(counts))

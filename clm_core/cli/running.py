@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from clm_core.cli.settings_in_force import settings_for_change
+from clm_core.cli.settings_in_force import require_home, settings_for_change, settings_for_look
 
 if TYPE_CHECKING:
     from clm_core.services import Services
@@ -17,17 +17,38 @@ Run = Callable[..., Any]
 
 
 @contextlib.contextmanager
+def services_to_look() -> "Iterator[Services]":
+    """Services of a command that shows something.
+
+    Raises:
+        NoHome: the home has no database, and a look does not make one.
+    """
+    from clm_core.services import open_services
+
+    settings = settings_for_look()
+    require_home(settings)
+    with open_services(settings) as services:
+        yield services
+
+
+@contextlib.contextmanager
 def services_with_status(
-    text: Callable[[str, float], str] = lambda step, share: step,
+    text: Callable[[str, float], str] = lambda step, share: step, *, makes_home: bool = False
 ) -> "Iterator[Services]":
     """Services whose steps are shown on the terminal.
 
     Args:
         text: status text for a step and its completed fraction, 0..1.
+        makes_home: True for a command that may be the first one of a home.
+
+    Raises:
+        NoHome: the home has no database, and the command does not make one.
     """
     from clm_core.services import open_services
 
     settings = settings_for_change(delivers=True)
+    if not makes_home:
+        require_home(settings)
     with (
         Console(stderr=True).status("Opening the database") as status,
         open_services(settings, lambda step, share: status.update(text(step, share))) as services,

@@ -67,3 +67,19 @@ def settings_for_look() -> "Settings":
     if sentence := difference_to_stack(settings):
         typer.echo(f"Warning: {sentence}", err=True)
     return settings
+
+
+def require_home(settings: "Settings") -> None:
+    """Refuse a home without a database, which only commands that train, serve or import make.
+
+    Raises:
+        NoHome: the home has no database.
+    """
+    from clm_core.domain.errors import NoHome
+
+    home = settings.home
+    if settings.database_url is None and not (home / "postgres").exists():
+        known = "has no models yet" if home.exists() else "does not exist"
+        raise NoHome(
+            f"The home {home} {known}: `clm demo` or `clm retrain` makes one. CLM_HOME names another home."
+        )

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clm_core.cli.output import AsJson, plain
+from clm_core.cli.settings_in_force import require_home
 from clm_core.platform.interpreter import MODULE
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def status(
     except SettingsError as error:
         current = read_status_without_settings(home, str(error))
     else:
+        require_home(settings)
         current = read_status(settings)
     if as_json:
         typer.echo(json.dumps(current.model_dump(mode="json") | {"healthy": current.healthy}, indent=2))

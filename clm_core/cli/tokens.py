@@ -8,7 +8,8 @@ from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
 from clm_core.cli.output import AsJson, plain
-from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
+from clm_core.cli.running import services_to_look
+from clm_core.cli.settings_in_force import settings_for_change
 from clm_core.domain.vocabulary import Role
 
 app = typer.Typer(help="Tokens for the REST API: create, list and revoke them.", no_args_is_help=True)
@@ -59,9 +60,8 @@ def create(
 @app.command(name="list")
 def list_(as_json: AsJson = False) -> None:
     """List all tokens, expired and revoked included, newest first."""
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         tokens, now = services.ledger.tokens.tokens(), services.clock()
     if as_json:
         typer.echo(json.dumps([token.model_dump(mode="json") for token in tokens], indent=2))

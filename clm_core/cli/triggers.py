@@ -11,8 +11,9 @@ from rich.table import Table
 
 from clm_core.cli.output import AsJson, plain, print_json, problem
 from clm_core.cli.renamed import keep_old_name
+from clm_core.cli.running import services_to_look
 from clm_core.cli.search_options import Days, KindName, span_of
-from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
+from clm_core.cli.settings_in_force import settings_for_change
 from clm_core.domain.vocabulary import TriggerReason
 
 if TYPE_CHECKING:
@@ -85,10 +86,9 @@ def triggers(
 ) -> None:
     """List the requests to retrain and their answers, newest first."""
     from clm_core.domain.triggers import Reply
-    from clm_core.services import open_services
 
     reply_filter = None if reply is None else Reply(reply)
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         store = services.ledger.triggers
         if set_aside:
             messages = store.messages(set_aside=True, limit=limit)

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
 from clm_core.cli.output import AsJson, console, parsed_params, print_json, user
-from clm_core.cli.running import flow_of
+from clm_core.cli.running import flow_of, services_to_look
 from clm_core.cli.search_options import (
     EXIT_INTERRUPTED,
     MODEL,
@@ -30,7 +30,7 @@ from clm_core.cli.search_options import (
     span_of,
     validated,
 )
-from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
+from clm_core.cli.settings_in_force import settings_for_change
 
 if TYPE_CHECKING:
     from clm_core.domain.kinds import Kind
@@ -152,9 +152,8 @@ def best_params(source: str | None, model: str, plugin: str | None) -> dict[str,
     from clm_core.domain.errors import InvalidTrainingParams
     from clm_core.domain.kinds import Kind
     from clm_core.models import catalog
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         kind, params = _params_of(services, source)
     if kind != (requested := Kind.named(model, plugin)):
         raise InvalidTrainingParams(

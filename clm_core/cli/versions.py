@@ -11,7 +11,7 @@ from rich.table import Table
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, print_json
 from clm_core.cli.page_options import OpensPage, hand_over
-from clm_core.cli.settings_in_force import settings_for_look
+from clm_core.cli.running import services_to_look
 from clm_core.cli.verdicts import colored_headline, verdict_tables
 from clm_core.domain import measures
 from clm_core.domain.errors import DataError, NotFound, RegistryUnavailable
@@ -32,9 +32,8 @@ app = typer.Typer(rich_markup_mode=None)
 def show(version: VersionName, as_json: AsJson = False) -> None:
     """Show a version: training data, lineage, changes of production, newest shadow decision, what continuous
     learning is worth for the model, out-of-sample metrics and verdict."""
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         stored = find_version(services, version)
         judged = _judged(services, stored)
         lineage = services.ledger.lineage(stored.model_id, stored.version)
@@ -92,9 +91,8 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
 def reproduce(version: VersionName, as_json: AsJson = False) -> None:
     """Train a version again from its recorded inputs and compare; exits with 1 if positions differ."""
     from clm_core.retraining.reproduce import reproduce as train_again
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         reproduction = train_again(services, find_version(services, version))
     if as_json:
         print_json(reproduction.to_json())
@@ -110,9 +108,8 @@ def report(
     open_page: OpensPage = False,
 ) -> None:
     """Print the path of a version's tear sheet."""
-    from clm_core.services import open_services
 
-    with open_services(settings_for_look()) as services:
+    with services_to_look() as services:
         stored = find_version(services, version)
         path = services.reports / stored.model_id / f"{stored.version}.html"
         if not path.exists():

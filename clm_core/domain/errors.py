@@ -36,6 +36,7 @@ CLMError                        the root
 ├── HomeNotPrivate              the home folder belongs to another user
 ├── SecretExposed               another user could read the file of a secret
 ├── HomeMismatch                the versions of the database lie in another home
+├── NoHome                      a command that looks was typed where there is no home
 ├── HomeUnfinished              the restoration of the home was interrupted
 ├── BackupFailed                a backup cannot be written
 ├── BackupDamaged               the file of a backup is no backup, or was changed
@@ -263,6 +264,10 @@ class HomeMismatch(CLMError):
 
 class HomeUnfinished(CLMError):
     """The restoration of the home was interrupted: parts of the home may be missing."""
+
+
+class NoHome(CLMError):
+    """A command that shows something was typed where there is no home: nothing was ever trained there."""
 
 
 class BackupFailed(CLMError):

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clm_core.cli.app import app
+from clm_core.services import Services
 
 runner = CliRunner()
 
@@ -66,8 +67,11 @@ def test_the_former_name_of_the_retrain_correlation_works_for_one_release(option
     assert simulated["luck"]["promoted"]["value"] <= 1.0
 
 
-def test_a_competition_without_candidates_is_refused() -> None:
-    result = runner.invoke(app, ["gate", "compete", "xgboost_btcusd_1h"])
+def test_a_competition_without_candidates_is_refused(
+    services: Services, model_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_HOME", str(services.settings.home))
+    result = runner.invoke(app, ["gate", "compete", model_id])
     assert "has no candidate and no shadow" in str(result.exception)
 
 

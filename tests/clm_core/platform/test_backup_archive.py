@@ -140,7 +140,11 @@ def test_an_archive_of_a_newer_format_names_the_release_to_install(file: Path) -
         verify_archive(file, nothing)
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"no tar"), gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip", gzip.compress(b"no tar"), gzip.compress(b"")],
+    ids=["empty", "no gzip", "no tar", "nothing compressed"],
+)
 def test_a_file_that_is_no_archive_is_refused(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(BackupDamaged, match=r"clm\.tar\.gz"):
