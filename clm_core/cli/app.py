@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -51,15 +51,12 @@ from clm_core.market import feature_files
 from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.private_files import keep_files_private
 
-if TYPE_CHECKING:
-    pass
-
 app = typer.Typer(
     help="Continuous Learning Manager: retrain, judge and promote trading models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich help takes longer to import than all else that help needs
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 app.add_typer(configuration.app)
 app.add_typer(retrain.app)
@@ -94,7 +91,27 @@ app.add_typer(paper.app)
 app.add_typer(fills.app)
 app.add_typer(attribution.app)
 
-DEMO_DAYS = 840
+DISTRIBUTION = "continuous-learning-manager"
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version(DISTRIBUTION))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version, and exit."
+        ),
+    ] = False,
+) -> None:
+    """Continuous Learning Manager: retrain, judge and promote trading models."""
 
 
 def main() -> None:

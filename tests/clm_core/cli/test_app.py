@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from forked_commands import run_clm
 from patience import PATIENT_SECONDS
+from typer.testing import CliRunner
 
+from clm_core.cli.app import app
 from clm_core.platform.database import open_database
 
 
@@ -55,6 +58,13 @@ print("imported:", sorted(heavy & set(sys.modules)))
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "retrain" in answer.stdout
     assert "imported: []" in answer.stdout
+
+
+def test_the_version_and_short_help_are_printed() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == version("continuous-learning-manager")
+    assert (
+        CliRunner().invoke(app, ["jobs", "-h"]).stdout == CliRunner().invoke(app, ["jobs", "--help"]).stdout
+    )
 
 
 def test_a_retrain_answers_in_json_for_scripts(retrained: list[dict[str, dict[str, str]]]) -> None:
