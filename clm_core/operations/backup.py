@@ -9,6 +9,7 @@ the databases.
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -128,8 +129,8 @@ class _Backup:
                 archive.add_bytes(f"{HOME}/{name}", content)
             self._add_databases(archive, folder)
             self._add_files(archive, progress)
-            self.left_out += [*_outside(self.settings), *ALWAYS_LEFT_OUT]
             incomplete = self._incomplete(versions, archive.members)
+            self.left_out += [*_outside(self.settings), *ALWAYS_LEFT_OUT]
             manifest = self._manifest(archive.members, incomplete)
             archive.add_bytes(MANIFEST, manifest.model_dump_json(indent=1).encode())
         file.flush()
@@ -164,25 +165,34 @@ class _Backup:
     def _incomplete(
         self, versions: Mapping[tuple[str, str], tuple[int, str]], members: Mapping[str, ArchivedFile]
     ) -> tuple[str, ...]:
-        """Versions whose list of files is missing from the backup, or differs from the ledger."""
+        """Versions whose list of files is missing from the backup, or differs from the ledger.
+
+        Versions outside the home are noted as left out.
+        """
         if not versions:
             return ()
         places = _places(self.cut)
         removed = _without_files(self.cut)
-        problems = list[str]()
+        problems, elsewhere = list[str](), Counter[str]()
         for (model_id, label), (number, digest) in versions.items():
             if (model_id, label) in removed:
                 continue
-            name = self._list_of_files(places.get((model_id, number)))
-            if name is None or name not in members or members[name].sha256 != digest:
+            location = places.get((model_id, number))
+            listed = None if location is None else self._list_of_files(location)
+            if location is not None and listed is None:
+                elsewhere[_root(location)] += 1
+            elif listed is None or listed not in members or members[listed].sha256 != digest:
                 problems.append(f"{model_id} {label}")
+        self.left_out += [
+            LeftOut(what=f"files of {count:,} versions in {root}", why="outside the home: back them up there")
+            for root, count in sorted(elsewhere.items())
+        ]
         return tuple(problems)
 
-    def _list_of_files(self, location: str | None) -> str | None:
-        """ArchivedFile with the list of the files of a version; None for a version outside the home."""
-        path = local_path(location or "/")
-        artifacts = artifacts_folder(self.home)
-        if path is None or not path.is_relative_to(artifacts):
+    def _list_of_files(self, location: str) -> str | None:
+        """Member with the list of the files of a version; None for a version outside the home."""
+        path = local_path(location)
+        if path is None or not path.is_relative_to(artifacts_folder(self.home)):
             return None
         return f"{HOME}/{(path / BUNDLE / 'manifest.json').relative_to(self.home).as_posix()}"
 
@@ -269,6 +279,11 @@ def _outside(settings: Settings) -> Iterator[LeftOut]:
     for path in named:
         if path is not None and not path.absolute().is_relative_to(settings.home):
             yield LeftOut(what=str(path), why="a file of the settings outside the home")
+
+
+def _root(location: str) -> str:
+    """Folder or bucket of all versions, from the location of a version."""
+    return location.partition("/models/")[0]
 
 
 def _versions(cut: ConsistentCut) -> dict[tuple[str, str], tuple[int, str]]:

@@ -28,6 +28,7 @@ from clm_core.domain.errors import (
 from clm_core.domain.progress import Announce
 from clm_core.ledger import audit_log, audit_records
 from clm_core.ledger.migrations import upgrade
+from clm_core.ledger.schema import examine
 from clm_core.ledger.store import Ledger
 from clm_core.platform import database_dumps
 from clm_core.platform.backup_archive import HOME, BackupManifest, Copied, extract, verify_archive
@@ -64,7 +65,8 @@ class RestoreReport(BaseModel):
     versions: int
     """Number of versions whose files were compared with the ledger."""
     problems: tuple[str, ...]
-    """Versions whose files are missing or changed, and contradictions of the audit, a sentence each."""
+    """Versions whose files are missing or changed, contradictions of the audit, and faults of the ledger's
+    tables and rights, a sentence each."""
 
 
 class _Marker(BaseModel):
@@ -180,6 +182,7 @@ class _Restoration:
             anchors = audit_log.read_anchors(audit_log.anchor_folder(self.home))
             chain = audit_log.verify(engine, anchors)
             problems += [str(problem) for problem in chain.problems]
+            problems += examine(database.url("ledger")).problems
             if not chain.problems:
                 ledger.anchor(audit_log.anchor_folder(self.home), ledger.now())
             return RestoreReport(

@@ -100,7 +100,7 @@ def restore(database: Database, name: Name, file: Path) -> None:
     """
     address = database.address(name)
     if name == "ledger":
-        _allow_the_application(database)
+        _prepare_role(database)
     with tempfile.NamedTemporaryFile("w", suffix=".list") as wanted:
         # default rights name the former user of the server; those of this user are set beside
         listed = _require(_run(address, "pg_restore", "--list", str(file), connects=False), name)
@@ -108,6 +108,8 @@ def restore(database: Database, name: Name, file: Path) -> None:
         wanted.flush()
         options = ("--no-owner", "--exit-on-error", "--single-transaction", f"--use-list={wanted.name}")
         _require(_run(address, "pg_restore", *options, str(file)), name)
+    if name == "ledger":
+        _set_default_rights(database)
 
 
 def clear(database: Database, name: Name) -> None:
@@ -184,13 +186,25 @@ def _locked(connection: Connection) -> bool:
     return True
 
 
-def _allow_the_application(database: Database) -> None:
-    """Make the role of the application with the default rights of ledger revision 0002, missing in dumps."""
+def _prepare_role(database: Database) -> None:
+    """Make the role of the application, without default rights.
+
+    Restored tables would get the default rights beside the rights in the dump: the application could change
+    append-only tables.
+    """
     with psycopg.connect(database.address("ledger"), autocommit=True) as connection:
         known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'clm_app'").fetchone()
         if known is None:
             connection.execute("CREATE ROLE clm_app NOLOGIN")
             connection.execute("GRANT clm_app TO CURRENT_USER")
+        # of an interrupted restoration
+        connection.execute("ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM clm_app")
+        connection.execute("ALTER DEFAULT PRIVILEGES REVOKE ALL ON SEQUENCES FROM clm_app")
+
+
+def _set_default_rights(database: Database) -> None:
+    """Set the default rights of ledger revision 0002, which a dump leaves out."""
+    with psycopg.connect(database.address("ledger"), autocommit=True) as connection:
         connection.execute(
             "ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO clm_app"
         )
