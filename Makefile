@@ -44,8 +44,10 @@ chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again, 
 	  tests/clm_core/retraining/test_reap_dead_jobs.py tests/clm_core/retraining/test_retraining_crashes.py \
 	  tests/clm_core/triggers tests/clm_core/search tests/deployments tests/benchmarks
 
-deploy-check: .venv-deploy/.ready ## check the files of deployments/ with the tools that read them; needs promtool, amtool and npm
+deploy-check: $(VENV)/.dev .venv-deploy/.ready ## check the files of deployments/ with the tools that read them; needs promtool, amtool and npm
 	scripts/check_kubernetes.sh .venv-deploy
+	@$(INSTALL) $(WITH_HASHES) --requirement pyproject.toml --extra kubernetes
+	DEPLOY_CHECK=1 $(BIN)/python -m pytest -n 0 -q tests/deployments/test_runs_on_kubernetes.py
 	promtool check config --syntax-only deployments/docker/prometheus.yml
 	promtool check rules deployments/prometheus/rules.yml
 	promtool test rules deployments/prometheus/rules_test.yml

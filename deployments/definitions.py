@@ -33,7 +33,7 @@ from clm_core.operations.settings_check import (
 )
 from clm_core.platform import stack_state
 from clm_core.platform.garbage_collection import collect_garbage_rarely
-from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG
+from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG, DIAGNOSIS, POD_EVENTS
 from clm_core.platform.private_files import keep_files_private
 from clm_core.settings import Settings, load_settings
 from clm_core.triggers.messages import IncomingType
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from prefect.events.schemas.automations import AutomationCore
 
 FIRST_ANCHOR = datetime(2024, 1, 1, tzinfo=UTC)
+NO_IMAGE = "ImagePullError"
+"""Diagnosis of prefect-kubernetes for a pod that waits for an image."""
 REMOVED = "removed"
 """Version of a deployment removed from the settings."""
 SETTLED_SECONDS = 2.0
@@ -567,6 +569,7 @@ def _ensure_automations(client: "SyncPrefectClient") -> None:
             within=timedelta(minutes=10),
             message="Assigned to a worker, and not started within 10 minutes.",
         ),
+        _crash_runs_without_image(),
     ):
         present = client.read_automations_by_name(automation.name)
         if not present:
@@ -580,6 +583,32 @@ def _ensure_automations(client: "SyncPrefectClient") -> None:
 def _expected(automation: "AutomationCore") -> set[str]:
     """Events that the trigger of an automation waits for."""
     return set(getattr(automation.trigger, "expect", ()))
+
+
+def _crash_runs_without_image() -> "AutomationCore":
+    """Automation that crashes a run in Kubernetes whose image cannot be pulled, and which would wait."""
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
+
+    pods = {"prefect.resource.id": ["prefect.kubernetes.pod.*"], DIAGNOSIS: [NO_IMAGE]}
+    return AutomationCore(
+        name="CLM: end runs whose image cannot be pulled",
+        trigger=EventTrigger(
+            expect={f"{POD_EVENTS}pending"},
+            match=ResourceSpecification(pods),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name="Crashed", state=StateType.CRASHED, message=f"{NO_IMAGE}: see the events of the pod."
+            )
+        ],
+    )
 
 
 def _crash_runs(name: str, after: str, expect: set[str], within: timedelta, message: str) -> "AutomationCore":

@@ -151,6 +151,16 @@ class TriggerStore:
         with self._engine.begin() as connection:
             return {row.job_id: row.run_id for row in connection.execute(waiting)}
 
+    def runs_in_progress(self) -> dict[UUID, UUID]:
+        """Prefect runs of jobs in progress, by job."""
+        running = (
+            select(_RUNS.c.job_id, _RUNS.c.run_id)
+            .join(_JOBS, _JOBS.c.id == _RUNS.c.job_id)
+            .where(_JOBS.c.status == JobStatus.IN_PROGRESS)
+        )
+        with self._engine.begin() as connection:
+            return {row.job_id: row.run_id for row in connection.execute(running)}
+
     def runs_of_failed(self, cause: str, since: datetime) -> dict[UUID, UUID]:
         """Prefect runs of jobs that failed for a cause since a moment, by job."""
         failed = (

@@ -24,6 +24,10 @@ MAX_PAGE = 200
 """Maximum number of runs or deployments in one answer of Prefect."""
 RUN_RESOURCE = "prefect.flow-run."
 """Beginning of the resource id of a run in events."""
+POD_EVENTS = "prefect.kubernetes.pod."
+"""Beginning of the names of events about the pod of a run."""
+DIAGNOSIS = "kubernetes.diagnosis"
+"""Label of such an event: category of the pod's failure, `OOMKilled`, `ImagePullError`, `Evicted`."""
 ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 """Prefect's types of the state of a run that has ended."""
 MAX_EVENTS_PAGE = 50
@@ -182,6 +186,21 @@ class Runs:
             )
             for run in runs
         ]
+
+    def pod_diagnoses(self, run_ids: Collection[UUID]) -> dict[UUID, str]:
+        """Word for the failure of the pod of a run in Kubernetes, as `OOMKilled`; other runs are left out."""
+        resources = {f"{RUN_RESOURCE}{run_id}": run_id for run_id in run_ids}
+        if not resources:
+            return {}
+        request = {"event": {"prefix": [POD_EVENTS]}, "related": {"id": sorted(resources)}, "order": "ASC"}
+        page = self._post("/events/filter", {"filter": request, "limit": MAX_EVENTS_PAGE})
+        return {
+            resources[related["prefect.resource.id"]]: str(event["resource"][DIAGNOSIS])
+            for event in page["events"]
+            if DIAGNOSIS in event["resource"]
+            for related in event["related"]
+            if related["prefect.resource.id"] in resources
+        }
 
     def cancel(self, run_id: UUID, message: str) -> None:
         """End a run that has no process."""

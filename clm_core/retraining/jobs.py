@@ -4,7 +4,7 @@ import contextlib
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -21,6 +21,8 @@ from clm_core.services import Services
 
 LEASE_LOST_CAUSE = "lost its lease"
 """Failure cause of a job whose process stopped renewing the lease."""
+MAX_LEASE = timedelta(hours=1)
+"""Longest lease that the settings allow."""
 
 
 def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
@@ -118,13 +120,33 @@ def reap_dead_jobs(services: Services) -> list[TrainingJob]:
     """
     ended = list[TrainingJob]()
     for lease in _take_over_dead(services):
-        services.registry.abandon(lease.job_id, LEASE_LOST_CAUSE)
-        resume.keep_training(services.work, services.ledger.job(lease.job_id))
-        ended.append(services.ledger.fail_job(lease, LEASE_LOST_CAUSE, services.clock()))
+        ended.append(_end_dead(services, lease, LEASE_LOST_CAUSE))
     for job_id in services.registry.left_open():
         if _has_failed(services.ledger, job_id):
             services.registry.abandon(job_id, "its job failed")
     return ended
+
+
+def end_killed_jobs(services: Services, causes: Mapping[UUID, str]) -> list[TrainingJob]:
+    """End jobs in progress as failed whose process was killed for certain, before the leases expire.
+
+    A job whose lease is renewed meanwhile goes on.
+
+    Args:
+        causes: failure cause of each job.
+    """
+    length = timedelta(seconds=services.settings.lease_seconds)
+    # every lease has expired by then
+    held = services.ledger.suspect_leases(services.clock() + MAX_LEASE)
+    killed = [lease for lease in held if lease.job_id in causes]
+    taken = services.ledger.take_over(killed, _process_name(), services.clock(), length)
+    return [_end_dead(services, lease, causes[lease.job_id]) for lease in taken]
+
+
+def _end_dead(services: Services, lease: Lease, cause: str) -> TrainingJob:
+    services.registry.abandon(lease.job_id, cause)
+    resume.keep_training(services.work, services.ledger.job(lease.job_id))
+    return services.ledger.fail_job(lease, cause, services.clock())
 
 
 def _take_over_dead(services: Services) -> list[Lease]:

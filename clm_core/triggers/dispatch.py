@@ -9,12 +9,14 @@ from uuid import UUID
 from clm_core.domain.errors import IllegalTransition, ServerUnavailable
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Answer
-from clm_core.platform.prefect_runs import Runs, RunState, prefect_runs
-from clm_core.retraining.jobs import reap_dead_jobs
+from clm_core.platform.prefect_runs import Run, Runs, RunState, prefect_runs
+from clm_core.retraining.jobs import end_killed_jobs, reap_dead_jobs
 from clm_core.services import Services
 from clm_core.triggers import inbox, prefect_events
 
 FLOW = "retrain"
+KILLED = frozenset({"OOMKilled", "Evicted"})
+"""Diagnoses of a pod in Kubernetes whose processes are gone."""
 ON_DEMAND = "on-demand"
 """Deployment for the jobs of models without a deployment."""
 
@@ -26,7 +28,7 @@ class StartedJobs:
     runs: dict[UUID, UUID]
     """Prefect run created for each job."""
     failed: tuple[UUID, ...]
-    """Jobs whose run ended before the job was started."""
+    """Jobs whose run ended before the job was started, or was killed by Kubernetes."""
     waiting: tuple[UUID, ...]
     """Jobs still without a run; the next dispatch tries again."""
     problem: str | None
@@ -87,7 +89,7 @@ def _start_waiting(services: Services) -> StartedJobs:
     problem = None
     try:
         with prefect_runs(services.settings.home) as prefect:
-            failed += _end_abandoned(services, prefect)
+            failed += [*_end_abandoned(services, prefect), *_end_killed(services, prefect)]
             for job, run_id in _create_runs(services, prefect):
                 if run_id is None:
                     problem = _no_deployment(job)
@@ -129,12 +131,31 @@ def _end_abandoned(services: Services, prefect: Runs) -> list[UUID]:
     ended = list[UUID]()
     unstarted = store.unstarted_runs()
     runs = prefect.read(set(unstarted.values()))
+    diagnoses = prefect.pod_diagnoses([run_id for run_id, run in runs.items() if run.state is RunState.ENDED])
     for job_id, run_id in unstarted.items():
-        if runs[run_id].state is RunState.MISSING:
+        run = runs[run_id]
+        if run.state is RunState.MISSING:
             store.forget_run(job_id)
-        elif runs[run_id].state is RunState.ENDED and _fail(services, job_id, runs[run_id].description):
+        elif run.state is RunState.ENDED and _fail(services, job_id, _reason(run, diagnoses.get(run_id))):
             ended.append(job_id)
     return ended
+
+
+def _end_killed(services: Services, prefect: Runs) -> list[UUID]:
+    """Ends the jobs in progress whose pod was killed: memory and eviction leave no process behind."""
+    running = services.ledger.triggers.runs_in_progress()
+    runs = prefect.read(set(running.values()))
+    diagnoses = prefect.pod_diagnoses([run_id for run_id, run in runs.items() if run.state is RunState.ENDED])
+    causes = {
+        job_id: f"the run was killed: {_reason(runs[run_id], diagnoses[run_id])}"
+        for job_id, run_id in running.items()
+        if diagnoses.get(run_id) in KILLED
+    }
+    return [job.id for job in end_killed_jobs(services, causes)] if causes else []
+
+
+def _reason(run: Run, diagnosis: str | None) -> str:
+    return run.description if diagnosis is None else f"{diagnosis}: {run.description}"
 
 
 def _fail(services: Services, job_id: UUID, state: str) -> bool:

@@ -199,6 +199,7 @@ def test_automations_end_the_runs_of_a_killed_worker_and_exist_once(
         "CLM: dispatch at once",
         "CLM: end runs that give no sign of life",
         "CLM: end runs that were taken and never started",
+        "CLM: end runs whose image cannot be pulled",
     ]
 
 

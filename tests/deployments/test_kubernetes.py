@@ -153,6 +153,12 @@ def test_a_run_can_change_neither_command_nor_image_nor_environment() -> None:
     assert variables["properties"]["command"]["enum"] == [COMMAND]
 
 
+def test_prefect_accepts_the_job_template() -> None:
+    """Prefect refuses placeholders without a variable."""
+    placeholders = set(re.findall(r"{{ (\w+) }}", json.dumps(job_template()["job_configuration"])))
+    assert placeholders == job_template()["variables"]["properties"].keys()
+
+
 def test_secrets_are_references() -> None:
     assert not of_kind("Secret")
     for name, pod in pods():

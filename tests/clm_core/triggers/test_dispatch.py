@@ -4,21 +4,23 @@ import contextvars
 import json
 import os
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from jobs import after
 from markets import add_markets
+from patience import PATIENT_SECONDS
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from clm_core.domain.actors import Actor
@@ -26,6 +28,7 @@ from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.triggers import Answer, Reply, TriggerRequest
 from clm_core.domain.vocabulary import JobStatus, ModelType, Role
 from clm_core.market.sources import MarketData
+from clm_core.platform.prefect_runs import DIAGNOSIS
 from clm_core.services import Services
 from clm_core.triggers import inbox, intake
 from clm_core.triggers.dispatch import dispatch_pending, start_pending_jobs
@@ -189,6 +192,49 @@ def test_a_job_whose_run_was_cancelled_before_it_began_fails_with_the_message_of
     prefect.post(f"/flow_runs/{run_id}/set_state", json=cancelled).raise_for_status()
     assert start_pending_jobs(clm).failed == (job_id,)
     assert clm.ledger.job(job_id).failure_cause == "the run ended before the start: Cancelled: not today"
+
+
+def pod_event(run_id: UUID, diagnosis: str) -> dict[str, Any]:
+    """Event of prefect-kubernetes about the pod of a run."""
+    now = datetime.now(UTC).isoformat()
+    return {
+        "id": str(uuid4()),
+        "event": "prefect.kubernetes.pod.failed",
+        "occurred": now,
+        "resource": {"prefect.resource.id": f"prefect.kubernetes.pod.{uuid4()}", DIAGNOSIS: diagnosis},
+        "related": [
+            {"prefect.resource.id": f"prefect.flow-run.{run_id}", "prefect.resource.role": "flow-run"}
+        ],
+    }
+
+
+def test_a_job_in_progress_fails_at_once_if_kubernetes_killed_its_pod(
+    clm: Services, prefect: httpx.Client
+) -> None:
+    killed, waiting = ask(clm).job_id, ask(clm, model_type=ModelType.XGBOOST).job_id
+    assert killed is not None
+    assert waiting is not None
+    runs = start_pending_jobs(clm).runs
+    for job_id in (killed, waiting):
+        clm.ledger.start_job(job_id, "worker", clm.clock(), timedelta(minutes=1))
+        crashed = {"state": {"type": "CRASHED", "message": "no pods"}, "force": True}
+        prefect.post(f"/flow_runs/{runs[job_id]}/set_state", json=crashed).raise_for_status()
+    assert start_pending_jobs(clm).failed == ()
+    events = [pod_event(runs[killed], "OOMKilled"), pod_event(runs[waiting], "Unschedulable")]
+    prefect.post("/events", json=events).raise_for_status()
+    deadline = time.monotonic() + PATIENT_SECONDS
+    while not all(reported(prefect, runs[job_id]) for job_id in (killed, waiting)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert start_pending_jobs(clm).failed == (killed,)
+    assert clm.ledger.job(killed).failure_cause == "the run was killed: OOMKilled: Crashed: no pods"
+    assert clm.ledger.job(waiting).status is JobStatus.IN_PROGRESS
+
+
+def reported(prefect: httpx.Client, run_id: UUID) -> bool:
+    related = {"filter": {"related": {"id": [f"prefect.flow-run.{run_id}"]}}}
+    events = prefect.post("/events/filter", json=related).json()["events"]
+    return any(DIAGNOSIS in event["resource"] for event in events)
 
 
 def test_a_job_whose_run_was_deleted_gets_another(clm: Services, prefect: httpx.Client) -> None:

@@ -45,7 +45,6 @@ job_configuration:
               image: {{ include "clm.image" . | quote }}
               imagePullPolicy: {{ .Values.image.pullPolicy }}
               args: {{ "{{ command }}" | quote }}
-              env: {{ "{{ env }}" | quote }}
               resources:
                 requests:
                   {{- toYaml .Values.runs.resources.requests | nindent 18 }}

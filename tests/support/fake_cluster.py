@@ -1,0 +1,185 @@
+"""The part of a Kubernetes API server that prefect-kubernetes uses, with pods that end as a test says."""
+
+import asyncio
+import json
+import threading
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+NAMESPACE = "clm"
+PODS, JOBS = "pods", "jobs"
+RESOURCES = {
+    "v1": [("pods", "Pod"), ("events", "Event"), ("namespaces", "Namespace")],
+    "batch/v1": [("jobs", "Job")],
+}
+
+
+@dataclass
+class FakeCluster:
+    """Jobs as they were created; `pod_status` is the status of the pod of the next Job."""
+
+    created: list[dict[str, Any]] = field(default_factory=list)
+    refusal: str | None = None
+    """Message of the answer 403 to the creation of a Job."""
+    pod_status: dict[str, Any] = field(default_factory=dict)
+    fails: bool = False
+    """True if the Job fails together with its pod."""
+    _objects: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {PODS: [], JOBS: []})
+    _watchers: dict[str, set["asyncio.Queue[dict[str, Any]]"]] = field(
+        default_factory=lambda: {PODS: set(), JOBS: set()}
+    )
+    _version: int = 1
+
+    def application(self) -> web.Application:
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/version", _answer({"major": "1", "minor": "37"})),
+                web.get("/api", _answer({"kind": "APIVersions", "versions": ["v1"]})),
+                web.get("/apis", _answer(_groups())),
+                web.get("/api/v1", _answer(_resources("v1"))),
+                web.get("/apis/batch/v1", _answer(_resources("batch/v1"))),
+                web.post(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs", self._create),
+                web.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs", self._jobs),
+                web.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{{name}}", self._job),
+                web.get(f"/api/v1/namespaces/{NAMESPACE}/pods", self._pods),
+                web.get(f"/api/v1/namespaces/{NAMESPACE}/pods/{{name}}/log", _answer({})),
+            ]
+        )
+        return app
+
+    async def _create(self, request: web.Request) -> web.Response:
+        if self.refusal is not None:
+            status = {"kind": "Status", "code": 403, "reason": "Forbidden", "message": self.refusal}
+            return web.json_response(status, status=403)
+        job = await request.json()
+        self.created.append(json.loads(json.dumps(job)))
+        name = job["metadata"].pop("generateName") + uuid.uuid4().hex[:5]
+        self._put(JOBS, job, name, {"active": 1})
+        pod = {"metadata": dict(job["spec"]["template"]["metadata"]), "spec": job["spec"]["template"]["spec"]}
+        self._put(PODS, pod, f"{name}-pod", {"phase": "Pending"})
+        asyncio.get_running_loop().call_later(1, self._end, job, pod)
+        return web.json_response(job, status=201)
+
+    def _end(self, job: dict[str, Any], pod: dict[str, Any]) -> None:
+        self._change(PODS, pod, self.pod_status)
+        if self.fails:
+            self._change(JOBS, job, {"failed": 1, "conditions": [{"type": "Failed", "status": "True"}]})
+
+    def _put(self, kind: str, thing: dict[str, Any], name: str, status: dict[str, Any]) -> None:
+        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        thing["apiVersion"], thing["kind"] = ("v1", "Pod") if kind == PODS else ("batch/v1", "Job")
+        thing["metadata"] |= {
+            "name": name,
+            "namespace": NAMESPACE,
+            "uid": str(uuid.uuid4()),
+            "creationTimestamp": created,
+            "resourceVersion": self._next_version(),
+        }
+        thing["status"] = status
+        self._objects[kind].append(thing)
+        self._tell(kind, "ADDED", thing)
+
+    def _change(self, kind: str, thing: dict[str, Any], status: dict[str, Any]) -> None:
+        thing["status"] = status
+        thing["metadata"]["resourceVersion"] = self._next_version()
+        self._tell(kind, "MODIFIED", thing)
+
+    def _next_version(self) -> str:
+        self._version += 1
+        return str(self._version)
+
+    def _tell(self, kind: str, change: str, thing: dict[str, Any]) -> None:
+        for queue in self._watchers[kind]:
+            queue.put_nowait({"type": change, "object": json.loads(json.dumps(thing))})
+
+    async def _pods(self, request: web.Request) -> web.StreamResponse:
+        return await self._list_or_watch(PODS, "PodList", request)
+
+    async def _jobs(self, request: web.Request) -> web.StreamResponse:
+        return await self._list_or_watch(JOBS, "JobList", request)
+
+    async def _job(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        found = [each for each in self._objects[JOBS] if each["metadata"]["name"] == name]
+        return web.json_response(found[0]) if found else web.json_response({"code": 404}, status=404)
+
+    async def _list_or_watch(self, kind: str, list_kind: str, request: web.Request) -> web.StreamResponse:
+        if request.query.get("watch") != "true":
+            items = [each for each in self._objects[kind] if _selected(each, request)]
+            version = {"resourceVersion": str(self._version)}
+            return web.json_response({"kind": list_kind, "metadata": version, "items": items})
+        stream = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await stream.prepare(request)
+        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._watchers[kind].add(queue)
+        try:
+            while True:
+                await stream.write(json.dumps(await queue.get()).encode() + b"\n")
+        finally:
+            self._watchers[kind].discard(queue)
+
+
+@contextmanager
+def serving(cluster: FakeCluster, kubeconfig: Path) -> Iterator[None]:
+    """Serve the API on 127.0.0.1, with a file that names the address."""
+    loop = asyncio.new_event_loop()
+    runner = web.AppRunner(cluster.application(), shutdown_timeout=0)
+    loop.run_until_complete(runner.setup())
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    loop.run_until_complete(site.start())
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    context = {"cluster": "fake", "user": "fake", "namespace": NAMESPACE}
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "fake",
+        "clusters": [{"name": "fake", "cluster": {"server": url}}],
+        "users": [{"name": "fake", "user": {"token": "fake"}}],
+        "contexts": [{"name": "fake", "context": context}],
+    }
+    kubeconfig.write_text(json.dumps(content))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _answer(content: dict[str, Any]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(content)
+
+    return answer
+
+
+def _groups() -> dict[str, Any]:
+    version = {"groupVersion": "batch/v1", "version": "v1"}
+    group = {"name": "batch", "versions": [version], "preferredVersion": version}
+    return {"kind": "APIGroupList", "groups": [group]}
+
+
+def _resources(version: str) -> dict[str, Any]:
+    verbs = ["create", "delete", "get", "list", "watch", "patch", "update"]
+    listed = [
+        {"name": name, "singularName": kind.lower(), "kind": kind, "namespaced": True, "verbs": verbs}
+        for name, kind in RESOURCES[version]
+    ]
+    return {"kind": "APIResourceList", "groupVersion": version, "resources": listed}
+
+
+def _selected(thing: dict[str, Any], request: web.Request) -> bool:
+    labels = thing["metadata"].get("labels", {})
+    terms = [term.partition("=") for term in request.query.get("labelSelector", "").split(",") if term]
+    return all(labels.get(name) == value if equals else name in labels for name, equals, value in terms)
