@@ -31,6 +31,7 @@ from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.audit_settings import AuditSettings
 from clm_core.domain.database_settings import BarDatabase
 from clm_core.domain.errors import SettingsError
+from clm_core.domain.exchange_settings import ExchangeKeys
 from clm_core.domain.execution import ExecutionSettings
 from clm_core.domain.faults import Fault
 from clm_core.domain.operation_settings import (
@@ -45,6 +46,7 @@ from clm_core.domain.operation_settings import (
     TrainingSettings,
 )
 from clm_core.domain.pools import PoolSettings, by_pool_name
+from clm_core.domain.secret_references import Referable, SecretReference, references_of, secrets_of
 from clm_core.domain.setting_keys import (
     Key,
     dotted,
@@ -65,10 +67,12 @@ from clm_core.domain.terms import (
     by_symbol,
 )
 from clm_core.domain.universe import Market
+from clm_core.domain.vault_settings import VaultSettings
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.domain.watch_rules import WatchRules
 from clm_core.domain.webhook_settings import EventSettings, WebhookSource
 from clm_core.platform.renamed_settings import RENAMED, accept_old_names
+from clm_core.platform.secrets import Vault
 from clm_core.platform.settings_file import (
     CONFIG_VARIABLE,
     DEFAULT_HOME,
@@ -80,6 +84,11 @@ from clm_core.platform.settings_file import (
 )
 
 
+def _postgresql(url: SecretStr, _: Mapping[str, Any]) -> None:
+    if not re.match(r"postgres(ql)?(\+\w+)?://", url.get_secret_value()):
+        raise ValueError("must look like postgresql://user:password@host:5432/database")
+
+
 class Settings(BaseSettings):
     """All settings of an installation."""
 
@@ -89,7 +98,7 @@ class Settings(BaseSettings):
 
     home: Path = DEFAULT_HOME
     """Folder of all state, named by CLM_HOME; a relative path starts at the current folder."""
-    database_url: SecretStr | None = None
+    database_url: Annotated[SecretStr, Referable(_postgresql)] | None = None
     """PostgreSQL, `postgresql://user:password@host:5432/database`; by default embedded, under home."""
     costs: GeneralCostSettings = GeneralCostSettings()
     markets: dict[str, MarketSettings] = {}
@@ -124,6 +133,9 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     webhooks: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")], WebhookSource] = {}
     """Authorised webhook senders by the name in the URL: [webhooks.monitor] is POST /webhooks/monitor."""
+    exchanges: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")], ExchangeKeys] = {}
+    """API keys by the name of the exchange in ccxt, for what an exchange does not give to everybody."""
+    vault: VaultSettings = VaultSettings()
     fault: Fault | None = None
     """Point at which the process kills itself; for crash tests only."""
 
@@ -142,13 +154,6 @@ class Settings(BaseSettings):
     def _canonical_pools(cls, pools: Any) -> Any:
         return by_pool_name(pools) if isinstance(pools, Mapping) else pools
 
-    @field_validator("database_url")
-    @classmethod
-    def _postgresql(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not re.match(r"postgres(ql)?(\+\w+)?://", url.get_secret_value()):
-            raise ValueError("must look like postgresql://user:password@host:5432/database")
-        return url
-
     @field_validator("universe")
     @classmethod
     def _each_model_once(cls, universe: tuple[Market, ...]) -> tuple[Market, ...]:
@@ -165,6 +170,13 @@ class Settings(BaseSettings):
                     f"{market.symbol} of the universe names the database {market.database}: add "
                     f"[databases.{market.database}]"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _with_server_of_secrets(self) -> Self:
+        vault = Vault(self.vault)
+        for name, reference in references_of(self):
+            reference.bind(vault, name)
         return self
 
     @classmethod
@@ -269,11 +281,12 @@ def _absolute_text(value: str, annotation: Any) -> str:
     return json.dumps([str(Path(each).expanduser().absolute()) for each in json.loads(value)])
 
 
-def names_secrets() -> bool:
+def names_secrets(settings: Settings) -> bool:
     """True if the settings file holds a secret: a URL of a receiver, a password, a webhook secret."""
-    file = settings_place().file
-    secrets = (key for key, annotation in fields(Settings) if is_secret(annotation))
-    return file is not None and any(value_at(file.values, key) is not None for key in secrets)
+    file = settings_place(settings.home).file
+    held = {name for name, secret in secrets_of(settings) if not isinstance(secret, SecretReference)}
+    filed = [dotted(key) for key, _ in fields(Settings) if file and value_at(file.values, key) is not None]
+    return any(name == key or name.startswith(f"{key}.") for name in held for key in filed)
 
 
 def cost_sources(settings: Settings) -> CostSources:
@@ -340,8 +353,10 @@ def _cost_of_file(found: SettingsPlace, field: str) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    """A value for JSON, with secrets revealed."""
+    """A value for JSON, with the secrets of the settings and the references to others."""
     match value:
+        case SecretReference():
+            return value.reference
         case SecretStr():
             return value.get_secret_value()
         case Mapping():

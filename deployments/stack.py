@@ -237,7 +237,7 @@ def _renewed_secrets(settings: Settings) -> Iterator[str]:
     if renewed := stack_state.renew_exposed_auth(settings.home):
         yield renewed
     file = settings_file()
-    if file is not None and (closed := close_settings(file, has_secrets=names_secrets())):
+    if file is not None and (closed := close_settings(file, has_secrets=names_secrets(settings))):
         yield closed
 
 

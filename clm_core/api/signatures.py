@@ -18,7 +18,7 @@ from fastapi import Depends, Request
 
 from clm_core.api.context import Connected
 from clm_core.domain.errors import NotAuthenticated
-from clm_core.domain.webhook_settings import SigningStyle
+from clm_core.domain.webhook_settings import SigningStyle, WebhookSource
 
 TOLERANCE = timedelta(seconds=300)
 """Maximum age of a message, and maximum clock difference to the sender."""
@@ -80,16 +80,24 @@ def verified(
 
     Raises:
         NotAuthenticated: the signature is not valid; the reason is not revealed.
+        SecretUnavailable: the server of secrets does not give a secret of the source.
     """
     sender = clm.settings.webhooks.get(source)
     message = sender and READERS[sender.style](request, body)
-    if not (sender and message and message.is_fresh(clm.clock()) and message.is_signed_with(sender.keys)):
+    if not (sender and message and message.is_fresh(clm.clock()) and _is_signed(message, sender)):
         raise NotAuthenticated(
             "The signature is not valid: sign webhook-id, webhook-timestamp (now, within 300 s) and the body "
             "with the secret of the source in webhook-signature, as in Standard Webhooks; or as GitHub or "
             "MLflow do, where the settings give the source that style."
         )
     return message
+
+
+def _is_signed(message: SignedMessage, sender: WebhookSource) -> bool:
+    """True for a signature by one of the keys, which a rotation may just have changed."""
+    if message.is_signed_with(sender.keys):
+        return True
+    return sender.read_again() and message.is_signed_with(sender.keys)
 
 
 Verified = Annotated[SignedMessage, Depends(verified)]

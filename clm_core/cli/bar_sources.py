@@ -26,7 +26,8 @@ def fetched_source(
     from clm_core.settings import load_settings
 
     if database is None and exchange is not None:
-        return ExchangeSource(exchange, RetryPolicy(deadline_s=deadline), base_url)
+        keys = load_settings().exchanges.get(exchange)
+        return ExchangeSource(exchange, RetryPolicy(deadline_s=deadline), base_url, keys)
     if database is None or exchange is not None or base_url is not None:
         raise typer.BadParameter("name one source: --exchange NAME (with --base-url) or --database NAME")
     return database_source(load_settings().databases, database)

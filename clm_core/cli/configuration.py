@@ -15,8 +15,14 @@ app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()
-def config() -> None:
+def config(
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Also try what the settings name: policy, receivers, secrets, kinds."),
+    ] = False,
+) -> None:
     """Print the settings in force as JSON, with secrets masked, the file and the variables that set them."""
+    from clm_core.operations.settings_check import require_usable
     from clm_core.settings import effective
 
     settings = settings_for_look()
@@ -28,6 +34,8 @@ def config() -> None:
         err=True,
     )
     print_json(effective(settings) | {"settings_in_force": source})
+    if check:
+        require_usable(settings)
 
 
 @app.command()

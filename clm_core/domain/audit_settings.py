@@ -1,17 +1,18 @@
 """Settings of the audit: places to which the anchors are shipped."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from clm_core.domain.secret_references import Referable
 from clm_core.domain.webhook_settings import Subscriber
 
 
-def _no_option(repository: SecretStr) -> SecretStr:
+def _no_option(repository: SecretStr, _: Mapping[str, Any]) -> None:
     if repository.get_secret_value().startswith("-"):
         raise ValueError("must be a path or URL as `git clone` takes it")
-    return repository
 
 
 class AuditSettings(BaseModel):
@@ -21,7 +22,7 @@ class AuditSettings(BaseModel):
 
     folder: Path | None = None
     """Existing folder on another volume, append-only if possible."""
-    git: Annotated[SecretStr, AfterValidator(_no_option)] | None = None
+    git: Annotated[SecretStr, Referable(_no_option)] | None = None
     """Git repository, a path or URL that `git push` accepts without a question."""
     git_branch: str = Field(default="clm-anchors", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Branch of the repository, for the anchors alone."""

@@ -1,8 +1,10 @@
 """Settings of databases that bars are read from."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from clm_core.domain.secret_references import Referable
 
 Column = Literal["time", "open", "high", "low", "close", "volume", "symbol", "timeframe"]
 
@@ -12,7 +14,7 @@ class BarDatabase(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: SecretStr
+    url: Annotated[SecretStr, Referable()]
     """Address for SQLAlchemy: `postgresql://reader:secret@db/market`. PostgreSQL and TimescaleDB are read
     without further packages."""
     table: str | None = None

@@ -2,6 +2,7 @@
 
 CLMError                        the root
 ├── SettingsError               a setting is unknown, missing or out of range
+│   ├── SecretUnavailable       the server of secrets does not give the value of a setting
 │   └── PolicyError             a policy document is malformed, or a level is out of range
 ├── MissingExtra                an optional library is not installed
 ├── DataError                   market data cannot be used
@@ -82,6 +83,13 @@ class CLMError(Exception):
 
 class SettingsError(CLMError):
     """A setting is unknown, missing or out of range."""
+
+
+class SecretUnavailable(SettingsError):
+    """The server of secrets does not give the value of a setting; names setting and reference, no value."""
+
+    def __init__(self, setting: str, reference: str, reason: str) -> None:
+        super().__init__(f"{setting} is {reference}, which cannot be read: {reason}.")
 
 
 class DeprecatedSetting(FutureWarning):

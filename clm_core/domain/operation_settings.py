@@ -1,19 +1,20 @@
 """Settings of operation: training, alerts, maintenance, servers, work pool, source of the policy."""
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from clm_core.domain.secret_references import Referable
 from clm_core.domain.webhook_settings import of_http
 
 
-def _with_scheme(url: SecretStr) -> SecretStr:
+def _with_scheme(url: SecretStr, _: Mapping[str, Any]) -> None:
     if not re.match(r"[a-z][a-z0-9+.-]*://.", url.get_secret_value()):
         raise ValueError("must look like slack://... or json://host/path")
-    return url
 
 
 class TrainingSettings(BaseModel):
@@ -46,9 +47,9 @@ class AlertSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    urls: tuple[Annotated[SecretStr, AfterValidator(_with_scheme)], ...] = ()
+    urls: tuple[Annotated[SecretStr, Referable(_with_scheme)], ...] = ()
     """Receivers of alerts as apprise URLs: `slack://...`, `pagerduty://...`, `json://host/path`."""
-    heartbeat_url: Annotated[SecretStr, AfterValidator(of_http)] | None = None
+    heartbeat_url: Annotated[SecretStr, Referable(of_http)] | None = None
     """Address at a monitor outside of the machine: a GET request follows each maintenance that succeeded, and
     the monitor raises the alarm when the requests cease."""
 

@@ -2,10 +2,13 @@
 
 import re
 from base64 import b64decode
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationInfo
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from clm_core.domain.secret_references import Referable, SecretReference
 
 MIN_SECRET_BYTES = 24
 """Minimum length of a secret for signing."""
@@ -42,26 +45,23 @@ def signing_key(secret: SecretStr, style: SigningStyle = SigningStyle.STANDARD_W
     return key
 
 
-def _usable(secret: SecretStr) -> SecretStr:
+def _usable(secret: SecretStr, _: Mapping[str, Any]) -> None:
     signing_key(secret)
-    return secret
 
 
-def _usable_in_style(secret: SecretStr, info: ValidationInfo) -> SecretStr:
-    # a style that was refused itself is missing from the data
-    if "style" in info.data:
-        signing_key(secret, info.data["style"])
-    return secret
+def _usable_in_style(secret: SecretStr, others: Mapping[str, Any]) -> None:
+    # a style that was refused itself is missing
+    if "style" in others:
+        signing_key(secret, others["style"])
 
 
-WebhookSecret = Annotated[SecretStr, AfterValidator(_usable)]
+WebhookSecret = Annotated[SecretStr, Referable(_usable)]
 """24 to 64 random bytes in base64, after `whsec_`."""
 
 
-def of_http(url: SecretStr) -> SecretStr:
+def of_http(url: SecretStr, _: Mapping[str, Any]) -> None:
     if not re.match(r"https?://[^/]", url.get_secret_value()):
         raise ValueError("must look like https://host/path")
-    return url
 
 
 class Subscriber(BaseModel):
@@ -69,7 +69,7 @@ class Subscriber(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: Annotated[SecretStr, AfterValidator(of_http)]
+    url: Annotated[SecretStr, Referable(of_http)]
     """`https://host/path`; treated as a secret, because the path alone grants access to many services."""
     secret: WebhookSecret
     """Secret that signs the deliveries to the subscriber."""
@@ -91,10 +91,21 @@ class WebhookSource(BaseModel):
 
     style: SigningStyle = SigningStyle.STANDARD_WEBHOOKS
     """Signature scheme of the sender: `standard-webhooks`, `github` or `mlflow`."""
-    secrets: tuple[Annotated[SecretStr, AfterValidator(_usable_in_style)], ...]
+    secrets: tuple[Annotated[SecretStr, Referable(_usable_in_style)], ...]
     """Secrets shared with the sender; several during a rotation: a signature by any of them is valid.
     24 to 64 bytes in base64; for GitHub and MLflow a text of at least 24 characters."""
 
     @property
     def keys(self) -> list[bytes]:
+        """Keys of the secrets.
+
+        Raises:
+            SecretUnavailable: the server of secrets does not give one.
+        """
         return [signing_key(secret, self.style) for secret in self.secrets]
+
+    def read_again(self) -> bool:
+        """Let the next use of the keys ask the server of secrets; False if no key can have changed."""
+        references = [secret for secret in self.secrets if isinstance(secret, SecretReference)]
+        # of every secret, not up to the first
+        return bool([secret for secret in references if secret.read_again()])

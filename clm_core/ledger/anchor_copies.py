@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import SecretStr
+
 from clm_core.domain.errors import AuditBroken, DeliveryFailed
+from clm_core.domain.secret_references import shown
 from clm_core.ledger.audit_log import read_anchors, write_line
 from clm_core.ledger.hash_chain import Anchor
 from clm_core.ledger.timestamps import TOKENS
@@ -81,15 +84,18 @@ class FolderCopy:
 class GitCopy:
     """A branch of a repository, with a commit for each anchor."""
 
-    repository: str
+    repository: SecretStr
+    """Path or URL, which may carry a password."""
     branch: str
     clone: Path
     """Folder of the home for a clone, which is reset to the repository before every use."""
 
     @property
     def name(self) -> str:
-        place = self.repository.rpartition("@")[2]
-        return f"git {place} {hashlib.sha256(self.repository.encode()).hexdigest()[:8]}"
+        if reference := shown(self.repository):
+            return f"git {reference}"
+        url = self.repository.get_secret_value()
+        return f"git {url.rpartition('@')[2]} {hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
     def folder(self) -> Path:
         self._update()
@@ -104,7 +110,7 @@ class GitCopy:
         if _add_tokens(source, self.clone):
             self._commit("Add timestamps")
         if self._has_commits():
-            self._git("push", self.repository, f"HEAD:refs/heads/{self.branch}")
+            self._git("push", self.repository.get_secret_value(), f"HEAD:refs/heads/{self.branch}")
             self._git("update-ref", _SHIPPED, "HEAD")
         return len(missing)
 
@@ -114,8 +120,9 @@ class GitCopy:
             self.clone.mkdir(parents=True, exist_ok=True)
             self._git("init", "--quiet", "--initial-branch", self.branch)
         reference = f"refs/heads/{self.branch}"
-        if self._git("ls-remote", self.repository, reference):
-            self._git("fetch", "--quiet", "--no-tags", self.repository, f"+{reference}:{_FETCHED}")
+        if self._git("ls-remote", self.repository.get_secret_value(), reference):
+            url = self.repository.get_secret_value()
+            self._git("fetch", "--quiet", "--no-tags", url, f"+{reference}:{_FETCHED}")
             self._require_descendant()
             self._git("reset", "--quiet", "--hard", _FETCHED)
         elif self._shipped():
@@ -156,8 +163,7 @@ class GitCopy:
         """
         done = self._run(arguments)
         if done.returncode:
-            # a URL may carry a password
-            said = done.stderr.replace(self.repository, self.name).strip()
+            said = done.stderr.replace(self.repository.get_secret_value(), self.name).strip()
             raise DeliveryFailed(f"git {arguments[0]} failed: {said}")
         return done.stdout
 

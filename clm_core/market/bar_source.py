@@ -6,6 +6,7 @@ from typing import Protocol
 
 import pandas as pd
 
+from clm_core.domain.exchange_settings import ExchangeKeys
 from clm_core.market.exchange import ExchangeSeries, RetryPolicy
 from clm_core.market.timeframes import Timeframe
 
@@ -53,15 +54,21 @@ class ExchangeSource:
     """An exchange of ccxt."""
 
     def __init__(
-        self, exchange: str, retry_policy: RetryPolicy | None = None, base_url: str | None = None
+        self,
+        exchange: str,
+        retry_policy: RetryPolicy | None = None,
+        base_url: str | None = None,
+        keys: ExchangeKeys | None = None,
     ) -> None:
         """
         Args:
             base_url: alternative address of the exchange's API, such as a proxy.
+            keys: API keys; None asks as the public does.
         """
         self.name = exchange
         self._retry_policy = retry_policy or RetryPolicy()
         self._base_url = base_url
+        self._keys = keys
 
     @property
     def options(self) -> str:
@@ -69,4 +76,4 @@ class ExchangeSource:
         return named if self._base_url is None else f"{named} --base-url {shlex.quote(self._base_url)}"
 
     def series(self, symbol: str, timeframe: Timeframe) -> ExchangeSeries:
-        return ExchangeSeries(self.name, symbol, timeframe, self._retry_policy, self._base_url)
+        return ExchangeSeries(self.name, symbol, timeframe, self._retry_policy, self._base_url, self._keys)

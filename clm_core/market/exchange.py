@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from clm_core.domain.errors import SourceUnavailable, UnknownSeries
+from clm_core.domain.exchange_settings import ExchangeKeys
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market.bars import FIELDS
 from clm_core.market.timeframes import Timeframe
@@ -53,18 +54,24 @@ class ExchangeSeries:
         timeframe: Timeframe,
         retry_policy: RetryPolicy,
         base_url: str | None = None,
+        keys: ExchangeKeys | None = None,
     ) -> None:
         """Load the markets of the exchange and look up the symbol.
 
         Args:
             symbol: `BTCUSDT` or `BTC/USDT`; spot markets only.
             base_url: alternative address of the API, such as a proxy.
+            keys: API keys, which sign the requests of endpoints without public access.
 
         Raises:
+            SecretUnavailable: the server of secrets does not give a key.
             UnknownSeries: the exchange, market or timeframe does not exist.
             SourceUnavailable: no valid answer of the exchange before the deadline.
         """
         self._client = _client(exchange, base_url)
+        self._keys = keys
+        self._credentials: dict[str, str] = {}
+        self._log_in()
         self._timeframe = timeframe
         self._retry_policy = retry_policy
         self._deadline = time.monotonic() + retry_policy.deadline_s
@@ -155,7 +162,7 @@ class ExchangeSeries:
                     left = self._deadline - time.monotonic()
                     self._client.timeout = max(1, int(1000 * min(retry_policy.request_s, left)))
                     self._client.last_response_headers = None
-                    return request()
+                    return self._authenticated(request)
         except ccxt.BadSymbol as error:
             raise UnknownSeries(f"{self._client.id} does not know {subject}: {error}") from error
         except ccxt.BaseError as error:
@@ -163,10 +170,33 @@ class ExchangeSeries:
             advice = "" if retry_after is None else f" (Retry-After: {retry_after:.0f} s)"
             raise SourceUnavailable(
                 f"{self._client.id} did not give {subject} in {retry_policy.attempts} attempts or "
-                f"{retry_policy.deadline_s:.0f} s: {type(error).__name__}: {error}{advice}. "
+                f"{retry_policy.deadline_s:.0f} s: {type(error).__name__}: {self._hidden(error)}{advice}. "
                 "Run the command again later to continue after the stored bars"
             ) from error
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _log_in(self) -> None:
+        self._credentials = {} if self._keys is None else self._keys.credentials()
+        for name, value in self._credentials.items():
+            setattr(self._client, name, value)
+
+    def _authenticated(self, request: Callable[[], T]) -> T:
+        """Answer of the exchange; refused keys are read again once, since a rotation may be the reason."""
+        import ccxt
+
+        try:
+            return request()
+        except ccxt.AuthenticationError:
+            if self._keys is None or not self._keys.read_again():
+                raise
+        self._log_in()
+        return request()
+
+    def _hidden(self, error: Exception) -> str:
+        message = str(error)
+        for value in self._credentials.values():
+            message = message.replace(value, "(hidden)")
+        return message
 
     def _wait_after(self, error: Exception) -> bool | float:
         """True to retry, a number of seconds to wait before the retry, or False to give up."""
@@ -180,12 +210,22 @@ class ExchangeSeries:
         return retry_after if retry_after < self._deadline - time.monotonic() else False
 
 
-def _client(exchange: str, base_url: str | None) -> Any:
+def require_known(exchange: str) -> None:
+    """
+    Raises:
+        UnknownSeries: ccxt has no exchange of the name.
+    """
     import ccxt
 
     if exchange not in ccxt.exchanges:
         near = ", ".join(get_close_matches(exchange, ccxt.exchanges, n=5)) or "binance, kraken, coinbase"
         raise UnknownSeries(f"there is no exchange {exchange!r}; there is e.g. {near}")
+
+
+def _client(exchange: str, base_url: str | None) -> Any:
+    import ccxt
+
+    require_known(exchange)
     options = {"defaultType": "spot", "fetchMarkets": {"types": ["spot"]}}
     client = getattr(ccxt, exchange)({"enableRateLimit": True, "options": options})
     if base_url is not None:

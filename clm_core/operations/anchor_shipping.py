@@ -59,8 +59,7 @@ def copies(audit: AuditSettings, home: Path) -> list[AnchorCopy]:
     if audit.folder is not None:
         places.append(FolderCopy(audit.folder))
     if audit.git is not None:
-        repository = audit.git.get_secret_value()
-        places.append(GitCopy(repository, audit.git_branch, home / "audit" / "git"))
+        places.append(GitCopy(audit.git, audit.git_branch, home / "audit" / "git"))
     return places
 
 

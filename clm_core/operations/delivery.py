@@ -24,6 +24,7 @@ from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.deliveries import ReceiverState
 from clm_core.domain.errors import DeliveryFailed, SettingsError
 from clm_core.domain.events import MODEL_RESOURCE, EventType
+from clm_core.domain.secret_references import shown
 from clm_core.domain.webhook_settings import Subscriber
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.receivers import ALERTS, EVENTS, GIVEN_UP_AFTER, OutgoingEvent, ReceiverStore, Stream, T
@@ -80,7 +81,7 @@ def deliver_alerts(
     urls: Sequence[SecretStr], receivers: ReceiverStore, alerts: AlertStore, clock: Callable[[], datetime]
 ) -> list[DeliveryResult]:
     """Send the waiting alerts alone, for a process without settings of its own."""
-    named = [_alert_receiver(url.get_secret_value()) for url in urls]
+    named = [_alert_receiver(url) for url in urls]
     return _deliver_all(AlertDelivery(receivers, alerts, clock), named)
 
 
@@ -92,7 +93,7 @@ def deliver(services: Services) -> list[DeliveryResult]:
         event_receivers.append(_anchor_receiver(settings.audit.webhook, services.clock))
     if api := os.environ.get("PREFECT_API_URL"):
         event_receivers.append(Receiver(PREFECT, EVENTS, lambda event: _to_prefect(api, event)))
-    alert_receivers = [_alert_receiver(url.get_secret_value()) for url in settings.alerts.urls]
+    alert_receivers = [_alert_receiver(url) for url in settings.alerts.urls]
     results = [*_deliver_all(services, event_receivers), *_deliver_all(services, alert_receivers)]
     _end_alerts_of_removed(services, {PREFECT, *(each.name for each in results)})
     return results
@@ -174,13 +175,13 @@ def _end_alerts_of_removed(services: Services, receivers: Set[str]) -> None:
 
 
 def _subscriber(subscriber: Subscriber, clock: Callable[[], datetime]) -> Receiver[OutgoingEvent]:
-    name = f"subscriber {_without_secrets(subscriber.url.get_secret_value())}"
+    name = f"subscriber {_without_secrets(subscriber.url)}"
     return Receiver(name, EVENTS, lambda event: _to_subscriber(subscriber, event, clock()))
 
 
 def _anchor_receiver(subscriber: Subscriber, clock: Callable[[], datetime]) -> Receiver[OutgoingEvent]:
     """Receiver of the anchors of the audit alone; the other events count as delivered."""
-    name = f"anchors {_without_secrets(subscriber.url.get_secret_value())}"
+    name = f"anchors {_without_secrets(subscriber.url)}"
 
     def send(event: OutgoingEvent) -> None:
         if event.type == EventType.AUDIT_ANCHORED:
@@ -189,9 +190,9 @@ def _anchor_receiver(subscriber: Subscriber, clock: Callable[[], datetime]) -> R
     return Receiver(name, EVENTS, send)
 
 
-def _alert_receiver(url: str) -> Receiver[Any]:
-    name = f"alerts {url.partition(':')[0]} {_fingerprint(url)}"
-    return Receiver(name, ALERTS, lambda alert: notifications.send(url, alert))
+def _alert_receiver(url: SecretStr) -> Receiver[Any]:
+    name = f"alerts {shown(url) or _scheme_of(url.get_secret_value())}"
+    return Receiver(name, ALERTS, lambda alert: notifications.send(url.get_secret_value(), alert))
 
 
 def _to_subscriber(subscriber: Subscriber, event: OutgoingEvent, now: datetime) -> None:
@@ -262,10 +263,19 @@ def _post(url: str, body: str, headers: dict[str, str]) -> None:
         raise DeliveryFailed(f"the receiver answered with status {status}")
 
 
-def _without_secrets(url: str) -> str:
-    """Scheme, host and fingerprint of a URL; user, password, path and query may be secrets."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]} {_fingerprint(url)}"
+def _without_secrets(url: SecretStr) -> str:
+    """Scheme, host and fingerprint of a URL; user, password, path and query may be secrets.
+
+    A reference to the server of secrets stands for itself: the name outlasts a rotation, and asks no server.
+    """
+    if reference := shown(url):
+        return reference
+    parts = urlsplit(url.get_secret_value())
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]} {_fingerprint(url.get_secret_value())}"
+
+
+def _scheme_of(url: str) -> str:
+    return f"{url.partition(':')[0]} {_fingerprint(url)}"
 
 
 def _fingerprint(url: str) -> str:

@@ -12,13 +12,15 @@ def send(url: SecretStr | None) -> None:
 
     Raises:
         DeliveryFailed: no answer, or a status other than success; the message hides the address.
+        SecretUnavailable: the address is a reference that cannot be read.
     """
     import httpx
 
     if url is None:
         return
+    address = url.get_secret_value()
     try:
-        answer = httpx.get(url.get_secret_value(), timeout=TIMEOUT_SECONDS, follow_redirects=False)
+        answer = httpx.get(address, timeout=TIMEOUT_SECONDS, follow_redirects=False)
     except httpx.HTTPError as error:
         raise DeliveryFailed(f"no answer ({type(error).__name__})") from None
     if not answer.is_success:

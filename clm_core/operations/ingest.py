@@ -132,7 +132,8 @@ def run(services: Services) -> IngestReport:
 def _fetched_markets(services: Services) -> Iterator[tuple[Market, BarSource]]:
     for market in services.settings.universe:
         if market.exchange is not None:
-            yield market, ExchangeSource(market.exchange, RETRY_POLICY, market.exchange_url)
+            keys = services.settings.exchanges.get(market.exchange)
+            yield market, ExchangeSource(market.exchange, RETRY_POLICY, market.exchange_url, keys)
         elif market.database is not None:
             yield market, database_source(services.settings.databases, market.database)
 

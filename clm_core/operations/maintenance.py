@@ -16,6 +16,7 @@ from clm_core.domain.alerts import Alert, AlertKind, RaisedAlert
 from clm_core.domain.errors import AuditBroken, CLMError, ServerUnavailable
 from clm_core.domain.operation_settings import OnExpiry
 from clm_core.domain.promotions import Promotion
+from clm_core.domain.secret_references import SecretReference, references_of
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger.audit_log import anchor_folder
@@ -45,6 +46,8 @@ class MaintenancePart(StrEnum):
     """Alerts on failed runs and failed actions of automations; Prefect itself sends no alert."""
     AUDIT = "audit"
     """Anchors the newest audit entry outside the database, and ships the anchors outside the home."""
+    SECRETS = "secrets"
+    """Reads every secret kept in Vault or OpenBao, which also keeps the token of a login alive."""
     DELIVER = "deliver"
     """Sends events and alerts."""
 
@@ -138,6 +141,7 @@ def _parts(in_full: bool) -> Mapping[MaintenancePart, PartSteps]:
         MaintenancePart.VERIFY: _verify if in_full else _verify_due,
         MaintenancePart.AUTOMATIONS: _automations,
         MaintenancePart.AUDIT: _anchor,
+        MaintenancePart.SECRETS: _read_secrets,
     }
 
 
@@ -375,6 +379,17 @@ def _alert_while_failing(
         for subject, message in messages.items()
         if services.alerts.record(Alert(kind=kind, subject=subject, message=message, at=now))
     ]
+
+
+def _read_secrets(services: Services) -> Iterable[Step]:
+    """Steps that fail while the server of secrets does not give a value, whoever may need it next."""
+    for _, reference in references_of(services.settings):
+        yield "secret", partial(_read_secret, reference)
+
+
+def _read_secret(reference: SecretReference) -> list[str]:
+    reference.get_secret_value()
+    return []
 
 
 def _anchor(services: Services) -> Iterable[Step]:

@@ -1,12 +1,16 @@
 """Checks of settings before a start: usable on this machine, and equal to those of the running stack."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 
+from pydantic import SecretStr
+
 from clm_core.decisions.gate_policy import load_document, load_store
-from clm_core.domain.errors import CLMError, SettingsError
+from clm_core.domain.errors import CLMError, SecretUnavailable, SettingsError
 from clm_core.domain.kinds import Kind
+from clm_core.domain.secret_references import references_of
 from clm_core.domain.vocabulary import ModelType
 from clm_core.ledger.timestamps import authority_of
 from clm_core.platform import notifications
@@ -35,7 +39,8 @@ def require_usable(settings: Settings) -> None:
 
     Raises:
         SettingsError: the policy, the policy store, a receiver of alerts, a file with own features, a kind of
-            model or the certificates of the time-stamp authority cannot be used; the message names all.
+            model, a secret in the server of secrets or the certificates of the time-stamp authority cannot be
+            used; the message names all.
     """
     problems = [str(error) for check in _checks(settings) if (error := _error_of(check)) is not None]
     if problems:
@@ -133,6 +138,7 @@ def record_deployed(settings: Settings) -> None:
 
 def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
     from clm_core.market import own_features
+    from clm_core.market.exchange import require_known
     from clm_core.models import catalog
 
     policy = settings.policy
@@ -140,7 +146,11 @@ def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
     if policy.store is not None:
         yield partial(load_store, policy.store)
     for url in settings.alerts.urls:
-        yield partial(notifications.receiver, url.get_secret_value())
+        yield partial(_receiver, url)
+    for exchange in settings.exchanges:
+        yield partial(require_known, exchange)
+    for _, reference in references_of(settings):
+        yield reference.get_secret_value
     authority = authority_of(settings.audit)
     if authority is not None:
         yield authority.trusted
@@ -150,6 +160,12 @@ def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
         plugins = (Kind(ModelType.OTHER, name) for name in market.plugins)
         for kind in (*map(Kind, market.model_types or ()), *plugins):
             yield partial(catalog.find_kind, *kind)
+
+
+def _receiver(url: SecretStr) -> None:
+    # an unreadable reference is one problem, of the check of the references
+    with contextlib.suppress(SecretUnavailable):
+        notifications.receiver(url.get_secret_value())
 
 
 def _error_of(check: Callable[[], object]) -> CLMError | None:

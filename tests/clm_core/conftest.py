@@ -15,6 +15,7 @@ import pytest
 import records
 from processes import Parent, parent_of
 from psycopg.sql import SQL
+from secret_servers import SecretServer, serving_secrets
 from sqlalchemy import Engine, NullPool, create_engine, text
 from trials import count_trial_of
 
@@ -78,6 +79,13 @@ class Stored:
     folder: Path
     digest: str
     bars: Bars
+
+
+@pytest.fixture(scope="session")
+def bao() -> Iterator[SecretServer]:
+    """OpenBao server of the test process."""
+    with serving_secrets() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """A local HTTP server with the part of Binance's API that ccxt uses."""
 
+import hashlib
+import hmac
 import json
 import time
 from collections.abc import Iterator
@@ -34,8 +36,25 @@ class Binance:
         self.page = 10
         self.replacements: list[Answer | float] = []
         """Replies or delays (seconds) to use for the next requests, in place of the bars."""
+        self.keys: tuple[str, str] | None = None
+        """Key and secret that the private endpoints accept; None refuses every key."""
+        self.signed_requests = 0
         self.request_starts: list[int] = []
         """Start times of the requests, milliseconds since 1970-01-01 UTC."""
+
+    def private_answer(self, key: str | None, query: str) -> Answer:
+        """Answer of an endpoint for a signed request.
+
+        https://developers.binance.com/docs/binance-spot-api-docs/rest-api/request-security
+        """
+        signed, _, signature = query.rpartition("&signature=")
+        if self.keys is None or key != self.keys[0]:
+            return failure(401, -2015, f"Invalid API-key {key}, IP, or permissions for action.")
+        expected = hmac.new(self.keys[1].encode(), signed.encode(), hashlib.sha256).hexdigest()
+        if signature != expected:
+            return failure(400, -1022, "Signature for this request is not valid.")
+        self.signed_requests += 1
+        return json_answer([])
 
     def answer(self, path: str, query: dict[str, list[str]]) -> Answer:
         if path.endswith("/exchangeInfo"):
@@ -86,7 +105,11 @@ def serving(exchange: Binance) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             url = urlsplit(self.path)
-            status, headers, body = exchange.answer(url.path, parse_qs(url.query))
+            if url.path.startswith("/sapi/"):
+                key = self.headers.get("X-MBX-APIKEY")
+                status, headers, body = exchange.private_answer(key, url.query)
+            else:
+                status, headers, body = exchange.answer(url.path, parse_qs(url.query))
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)

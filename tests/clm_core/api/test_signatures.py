@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from mlflow.webhooks.constants import (
 )
 from mlflow.webhooks.delivery import _generate_hmac_signature
 from pydantic import SecretStr
+from secret_servers import SecretServer
 from sqlalchemy import Engine, text
 from standardwebhooks import Webhook
 
@@ -33,8 +35,10 @@ from clm_core.api.signatures import github, sign, signed_with_time
 from clm_core.domain.vocabulary import Role
 from clm_core.domain.webhook_settings import signing_key
 from clm_core.services import Services
+from clm_core.settings import Settings
 
 Client = Callable[[Role | None], TestClient]
+OLD, NEW = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 BODY = b'{"type": "model.drift_detected", "data": {"model_id": "xgboost_btcusd_1h"}}'
 FORGERIES = 2000 if "CHAOS_REPETITIONS" in os.environ else 300
@@ -318,3 +322,45 @@ def test_a_sender_learns_nothing_about_internals(
     assert answer.status_code == 503
     assert "inbox" not in answer.text
     assert "10.0.0.1" not in json.dumps(answer.json())
+
+
+@pytest.fixture
+def source_in_vault(
+    wired: Services, bao: SecretServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> tuple[TestClient, str]:
+    """API whose source has its secret in the server of secrets, and the path of the secret there."""
+    monkeypatch.setenv("VAULT_TOKEN", bao.token())
+    monkeypatch.setenv("CLM_HOME", str(tmp_path))
+    path = bao.new_path(webhook=OLD)
+    monitor = {"secrets": [f"vault://{path}#webhook"]}
+    settings = Settings(vault=bao.settings(), webhooks={"monitor": monitor})
+    kept = wired.settings.model_copy(update={"webhooks": settings.webhooks})
+    app = create_app(replace(wired, settings=kept, clock=lambda: NOW))
+    return TestClient(app, raise_server_exceptions=False), path
+
+
+def test_a_rotated_secret_is_accepted_at_once_and_the_old_one_refused(
+    source_in_vault: tuple[TestClient, str], bao: SecretServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, path = source_in_vault
+    monkeypatch.setattr("clm_core.platform.secrets.REREAD_AFTER_SECONDS", 0.0)
+
+    def status(secret: str, number: int) -> int:
+        headers = signed(secret, f"{path}-{number}")
+        return receiver.post("/webhooks/monitor", content=BODY, headers=headers).status_code
+
+    assert [status(OLD, 1), status(NEW, 2)] == [202, 401]
+    bao.write(path, webhook=NEW)
+    assert [status(NEW, 3), status(OLD, 4)] == [202, 401]
+
+
+def test_a_secret_that_cannot_be_read_is_answered_503_without_a_reason(
+    source_in_vault: tuple[TestClient, str], bao: SecretServer
+) -> None:
+    receiver, path = source_in_vault
+    bao.delete(path)
+    answer = receiver.post("/webhooks/monitor", content=BODY, headers=signed(OLD, path))
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "5"
+    assert "vault" not in answer.json()["detail"]
+    assert path not in answer.text

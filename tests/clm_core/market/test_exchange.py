@@ -10,9 +10,12 @@ import pytest
 from exchanges import HOUR_MS, NOW, START, SWIFT, Binance, failure, json_answer, kline, serving
 
 from clm_core.domain.errors import DataError, InvalidBars, SourceUnavailable, StoredBarsDiffer, UnknownSeries
+from clm_core.domain.exchange_settings import ExchangeKeys
 from clm_core.market import exchange
+from clm_core.market.bar_source import ExchangeSource
 from clm_core.market.exchange import RetryPolicy
 from clm_core.market.sources import MarketData
+from clm_core.settings import Settings
 
 TOO_MANY = failure(429, -1003, "Too many requests.", Retry_After="0.2")
 BANNED = failure(418, -1003, "Way too many requests; IP banned.", Retry_After="0.2")
@@ -365,3 +368,40 @@ def test_progress_grows_up_to_the_last_bar(fetch):
     fetch(progress=shares.append)
     assert shares == sorted(shares)
     assert 0.9 < shares[-1] <= 1.0
+
+
+KEYS = {"api_key": "key-of-a-reader", "secret": "s3cret-of-a-reader"}
+
+
+def test_keys_of_the_settings_sign_the_requests_of_private_endpoints(market, address, binance):
+    binance.keys = (KEYS["api_key"], KEYS["secret"])
+    source = ExchangeSource("binance", SWIFT, address, ExchangeKeys(**KEYS))
+    info = market.fetch("BTC/USDT", "1h", source, START, now=NOW)
+    assert info.bars == 25
+    assert binance.signed_requests > 0
+
+
+def test_refused_keys_are_named_without_their_values(market, address, binance):
+    source = ExchangeSource("binance", SWIFT, address, ExchangeKeys(**KEYS))
+    with pytest.raises(
+        SourceUnavailable, match=r"AuthenticationError.*Invalid API-key \(hidden\)"
+    ) as refused:
+        market.fetch("BTC/USDT", "1h", source, START, now=NOW)
+    assert not any(value in str(refused.value) for value in KEYS.values())
+
+
+def test_keys_rotated_in_the_server_of_secrets_are_read_again_once_refused(
+    tmp_path, market, address, binance, bao, monkeypatch
+):
+    monkeypatch.setenv("VAULT_TOKEN", bao.token())
+    monkeypatch.setattr("clm_core.platform.secrets.REREAD_AFTER_SECONDS", 0.0)
+    path = bao.new_path(**KEYS)
+    named = {name: f"vault://{path}#{name}" for name in KEYS}
+    settings = Settings(home=tmp_path, vault=bao.settings(), exchanges={"binance": named})
+    assert settings.exchanges["binance"].credentials()["secret"] == KEYS["secret"]
+    rotated = {"api_key": "newer-key", "secret": "newer-secret"}
+    bao.write(path, **rotated)
+    binance.keys = ("newer-key", "newer-secret")
+    source = ExchangeSource("binance", SWIFT, address, settings.exchanges["binance"])
+    info = market.fetch("BTC/USDT", "1h", source, START, now=NOW)
+    assert (info.bars, binance.signed_requests > 0) == (25, True)

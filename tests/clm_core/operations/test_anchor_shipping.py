@@ -247,7 +247,7 @@ def test_every_place_gets_what_it_missed_and_its_alert_ends(audited: Audited) ->
     failed = audited.ship("folder", "git", "timestamp")
     assert len(failed) == 3
     assert audited.clm("audit", "ship", places=("folder",)).exit_code == 1
-    copy = GitCopy(str(audited.repository), "clm-anchors", audited.home / "audit" / "git")
+    copy = GitCopy(SecretStr(str(audited.repository)), "clm-anchors", audited.home / "audit" / "git")
     names = {f"folder {audited.folder}", copy.name, "timestamp"}
     assert audited.alerts() == {(AlertKind.ANCHORS_NOT_SHIPPED, name) for name in names}
     audited.add()

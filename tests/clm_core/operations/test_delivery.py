@@ -23,6 +23,7 @@ from apprise.plugins.slack import NotifySlack
 from patience import PATIENT_SECONDS
 from psycopg.sql import SQL, Identifier
 from pydantic import SecretStr
+from secret_servers import SecretServer
 from sqlalchemy import Engine, create_engine, text
 from standardwebhooks import Webhook
 
@@ -30,6 +31,7 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.errors import NotFound
 from clm_core.domain.operation_settings import AlertSettings
+from clm_core.domain.secret_references import references_of
 from clm_core.domain.vocabulary import Role
 from clm_core.domain.webhook_settings import EventSettings, Subscriber
 from clm_core.ledger.alerts import AlertStore
@@ -39,8 +41,10 @@ from clm_core.ledger.receivers import ReceiverStore
 from clm_core.operations import delivery
 from clm_core.operations.delivery import DeliveryResult, deliver
 from clm_core.services import Services
+from clm_core.settings import Settings
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+ROTATED = "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
 DAY = timedelta(days=1)
 ADMIN = Actor(name="ada", role=Role.ADMIN)
 
@@ -565,3 +569,37 @@ def test_prefect_gets_an_event_with_the_id_and_the_model(
     assert [(each["event"], each["resource"]["prefect.resource.id"]) for each in events] == [
         ("clm.model_promoted", f"clm.model.{model_id}")
     ]
+
+
+def test_receivers_in_the_server_of_secrets_keep_their_place_when_a_secret_is_rotated(
+    clm: Services,
+    engine: Engine,
+    listen: Callable[[], Listener],
+    bao: SecretServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VAULT_TOKEN", bao.token())
+    monkeypatch.setattr("clm_core.platform.secrets.REREAD_AFTER_SECONDS", 0.0)
+    listener = listen()
+    path = bao.new_path(url=listener.url, key=SECRET)
+    subscriber = {"url": f"vault://{path}#url", "secret": f"vault://{path}#key"}
+    settings = Settings(home=clm.settings.home, vault=bao.settings(), events={"subscribers": [subscriber]})
+    clm = replace(clm, settings=settings)
+    [first] = record_events(engine, 1, clm.clock())
+    [result] = deliver(clm)
+    assert (result.name, result.sent) == (f"subscriber vault://{path}#url", 1)
+    bao.write(path, url=f"{listener.url}/moved", key=ROTATED)
+    for _, reference in references_of(settings):
+        reference.read_again()
+    [second] = record_events(engine, 1, clm.clock())
+    [result] = deliver(clm)
+    assert (result.name, result.sent) == (f"subscriber vault://{path}#url", 1)
+    assert listener.ids == [first, second]
+    assert Webhook(ROTATED).verify(listener.requests[1].raw, listener.requests[1].headers)
+    bao.delete(path)
+    for _, reference in references_of(settings):
+        reference.read_again()
+    record_events(engine, 1, clm.clock())
+    [failing] = deliver(clm)
+    assert f"events.subscribers.0.secret is vault://{path}#key, which cannot" in str(failing.last_error)
+    assert failing.waiting == 1

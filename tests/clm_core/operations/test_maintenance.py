@@ -14,6 +14,7 @@ from installations import wait_until
 from jobs import after, end_all_jobs
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from records import a_job
+from secret_servers import SecretServer
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
@@ -32,6 +33,7 @@ from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG, Run, Runs
 from clm_core.platform.prefect_server import load_flow
 from clm_core.retraining import jobs
 from clm_core.services import Services
+from clm_core.settings import Settings
 from clm_core.triggers import inbox
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -552,3 +554,26 @@ def test_a_run_that_completes_before_it_is_crashed_stays_completed_and_pages_nob
         assert about(run_id, report, MaintenancePart.REAP) == ([], [])
         assert prefect.get(f"/flow_runs/{run_id}").json()["state_type"] == "COMPLETED"
     assert alerted(services, run_id) == []
+
+
+def test_an_unreadable_secret_is_alerted_until_it_can_be_read(
+    services: Services, bao: SecretServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VAULT_TOKEN", bao.token())
+    path = bao.new_path(other="")
+    secrets = [f"vault://{path}#webhook"]
+
+    def secrets_of_a_new_process() -> Services:
+        webhooks = {"monitor": {"style": "github", "secrets": secrets}}
+        settings = Settings(home=services.settings.home, vault=bao.settings(), webhooks=webhooks)
+        return replace(services, settings=settings)
+
+    _, problems = about(path, maintenance.run(secrets_of_a_new_process()), MaintenancePart.SECRETS)
+    refusal = f"secret: webhooks.monitor.secrets.0 is {secrets[0]}, which cannot be read"
+    assert [line.partition(":")[2].partition(": the")[0] for line in problems] == [refusal.partition(":")[2]]
+    [alert] = [each for each in services.alerts.lasting() if each.subject == "secrets"]
+    assert path in alert.message
+    bao.write(path, webhook="twenty-four characters and more")
+    report = maintenance.run(secrets_of_a_new_process())
+    assert MaintenancePart.SECRETS not in report.failed
+    assert "secrets" not in [each.subject for each in services.alerts.lasting()]

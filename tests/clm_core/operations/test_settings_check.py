@@ -1,5 +1,6 @@
 """Checks of settings before a start, against this machine and against the running stack."""
 
+import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -7,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from secret_servers import SecretServer
+from typer.testing import CliRunner
 
+from clm_core.cli.app import app
 from clm_core.cli.settings_in_force import settings_for_change, settings_for_repair
 from clm_core.domain.errors import SettingsError
 from clm_core.operations import settings_check
@@ -60,6 +64,26 @@ def test_all_that_cannot_be_used_is_named_at_once(home: Path) -> None:
     files = (str(home / "gone.toml"), str(home / "gone.pem"))
     for named in (*files, "policy store nothing.like:this", "[alerts] urls", "unheard_of"):
         assert named in message
+
+
+def test_secrets_that_cannot_be_read_are_named_at_once_and_settings_load_without_them(
+    home: Path, bao: SecretServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VAULT_TOKEN", bao.token())
+    path = bao.new_path(slack="nosuchservice://s3cret", fine="json://host/s3cret")
+    urls = [f"vault://{path}#{key}" for key in ("fine", "gone")]
+    (home / "clm.toml").write_text(
+        f'database_url = "vault://kv/other#url"\n[alerts]\nurls = {urls}\n[vault]\naddress = "{bao.address}"'
+    )
+    answer = CliRunner().invoke(app, ["config"])
+    assert json.loads(answer.stdout)["alerts"]["urls"] == urls
+    with pytest.raises(SettingsError) as refused:
+        app(["config", "--check"], standalone_mode=False)
+    assert sorted(line.partition(",")[0] for line in str(refused.value).splitlines()) == [
+        f"alerts.urls.1 is vault://{path}#gone",
+        "database_url is vault://kv/other#url",
+    ]
+    assert "s3cret" not in str(refused.value)
 
 
 def test_default_settings_are_usable(home: Path) -> None:
