@@ -1,6 +1,7 @@
 """Errors as problem documents (RFC 9457), each with the next step."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -15,6 +16,7 @@ from starlette.exceptions import HTTPException
 from clm_core.domain import errors
 from clm_core.domain.errors import CLMError
 
+log = logging.getLogger("clm.api")
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = {"Retry-After": "5"}
 """Header of every 503, seconds: the supervisor usually restarts a dead server within the time."""
@@ -86,6 +88,9 @@ def problem_of(error: CLMError) -> Response:
             return problem(status, str(error), kind, {"WWW-Authenticate": "Bearer"})
         case errors.TooManyRequests():
             return problem(status, str(error), kind, {"Retry-After": str(error.wait_seconds)})
+        case errors.SecretUnavailable():
+            detail = "A secret cannot be read at present; the log of the API has the reason. Try again later."
+            return problem(status, detail, kind)
         case errors.PromotionRefused():
             return problem(status, str(error), kind, reasons=error.reasons)
     return problem(status, ADVICE[status] if status >= 500 else str(error), kind)
@@ -93,6 +98,9 @@ def problem_of(error: CLMError) -> Response:
 
 def handle_clm_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, CLMError)
+    if status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # the answer hides the reason
+        log.warning("%s: %s", type(error).__name__, error)
     return problem_of(error)
 
 

@@ -31,7 +31,7 @@ class ExchangeKeys(BaseModel):
         return {name: secret.get_secret_value() for name, secret in named.items() if secret is not None}
 
     def read_again(self) -> bool:
-        """Let the next use of the keys ask the server of secrets; False if no key can have changed."""
+        """Read the keys in the server of secrets anew; False if no key can have changed."""
         secrets = (self.api_key, self.secret, self.password)
         references = [secret for secret in secrets if isinstance(secret, SecretReference)]
         # of every secret, not up to the first

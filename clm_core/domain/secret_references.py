@@ -25,7 +25,7 @@ class SecretServer(Protocol):
         """
 
     def read_again(self, path: str) -> bool:
-        """Let the next use of a path ask the server; False if the server was asked just now."""
+        """Read a path anew; False if nothing can have changed, or the server did not answer."""
 
 
 class UnreadableSecret(Exception):
@@ -83,7 +83,7 @@ class SecretReference(SecretStr):
         return value
 
     def read_again(self) -> bool:
-        """Let the next use ask the server, as after a refusal; False if the server was asked just now."""
+        """Read the value anew, as after a refusal; False if nothing can have changed."""
         return self._server is not None and self._server.read_again(self.path)
 
     def __eq__(self, other: object) -> bool:

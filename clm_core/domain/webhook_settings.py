@@ -105,7 +105,7 @@ class WebhookSource(BaseModel):
         return [signing_key(secret, self.style) for secret in self.secrets]
 
     def read_again(self) -> bool:
-        """Let the next use of the keys ask the server of secrets; False if no key can have changed."""
+        """Read the keys in the server of secrets anew; False if no key can have changed."""
         references = [secret for secret in self.secrets if isinstance(secret, SecretReference)]
         # of every secret, not up to the first
         return bool([secret for secret in references if secret.read_again()])

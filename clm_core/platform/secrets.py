@@ -5,6 +5,7 @@ while the server is sealed, denies or does not answer, a secret is refused. The 
 thirds of the granted time, and made anew where the server does not renew the login.
 """
 
+import math
 import os
 import threading
 import time
@@ -72,6 +73,7 @@ class Vault:
         self._clock = clock
         self._lock = threading.Lock()
         self._readings: dict[str, _Reading] = {}
+        self._asked: dict[str, float] = {}
         self._session: _Session | None = None
 
     def read(self, path: str, key: str) -> str:
@@ -84,10 +86,7 @@ class Vault:
             UnreadableSecret: sealed, denied, unreachable, or no such path or key.
             MissingExtra: hvac is not installed.
         """
-        with self._lock:
-            reading = self._readings.get(path)
-            if reading is None or self._clock() - reading.at >= self._lasts(reading):
-                reading = self._readings[path] = self._ask(path)
+        reading = self._fresh(path) or self._read(path)
         if reading.problem is not None:
             raise UnreadableSecret(reading.problem)
         value = reading.values.get(key)
@@ -96,29 +95,58 @@ class Vault:
         return value
 
     def read_again(self, path: str) -> bool:
-        """Let the next use of a path ask the server; False if the server was asked a second ago."""
-        with self._lock:
-            reading = self._readings.get(path)
-            if reading is not None and self._clock() - reading.at < REREAD_AFTER_SECONDS:
-                return False
-            self._readings.pop(path, None)
-            return True
+        """Read a path anew, as after a refused signature; False if nothing can have changed.
 
-    def _lasts(self, reading: _Reading) -> float:
-        return self._settings.reread_seconds if reading.problem is None else RETRY_AFTER_SECONDS
+        The former reading stays in use for its time if the server refuses or is silent: forged signatures
+        must not end the time sooner. Whoever asks a silent server waits, all others use the reading.
+        """
+        began = self._clock()
+        if not self._lock.acquire(timeout=REREAD_AFTER_SECONDS):
+            return False
+        try:
+            before = self._readings.get(path)
+            if before is not None and before.at > began:
+                return True
+            if began - self._asked.get(path, -math.inf) < REREAD_AFTER_SECONDS:
+                return False
+            answer = self._ask(path)
+            if answer.problem is not None and self._fresh(path) is not None:
+                return False
+            self._readings[path] = answer
+            return True
+        finally:
+            self._lock.release()
+
+    def _fresh(self, path: str) -> _Reading | None:
+        """Reading of a path, unless too old."""
+        reading = self._readings.get(path)
+        if reading is None:
+            return None
+        lasts = self._settings.reread_seconds if reading.problem is None else RETRY_AFTER_SECONDS
+        return reading if self._clock() - reading.at < lasts else None
+
+    def _read(self, path: str) -> _Reading:
+        with self._lock:
+            # of several threads that wait, the first asks for all
+            reading = self._fresh(path) or self._ask(path)
+            self._readings[path] = reading
+        return reading
 
     def _ask(self, path: str) -> _Reading:
         """Ask the server; a revoked or expired login is made anew once."""
-        from_before = self._session is not None
+        is_new = self._session is None
         try:
-            return self._answer(path)
+            reading = self._answer(path)
         except _Denied as error:
-            if not from_before:
-                return self._refusal(error)
+            reading = self._refusal(error) if is_new else self._answer_after_login(path)
+        self._asked[path] = self._clock()
+        return reading
+
+    def _answer_after_login(self, path: str) -> _Reading:
         self._session = None
         try:
             return self._answer(path)
-        except UnreadableSecret as error:
+        except _Denied as error:
             return self._refusal(error)
 
     def _answer(self, path: str) -> _Reading:
@@ -196,14 +224,14 @@ class Vault:
 
     def _session_of(self, client: "Client", auth: Mapping[str, Any]) -> _Session:
         lasts = auth["lease_duration"]
-        renew_at = self._clock() + RENEWED_AT * lasts if lasts else float("inf")
+        renew_at = self._clock() + RENEWED_AT * lasts if lasts else math.inf
         return _Session(client, os.getpid(), renew_at, auth["renewable"])
 
     def _session_of_token(self, client: "Client") -> _Session:
         """Session of a token of an administrator, issued some time ago, perhaps for ever."""
         token = client.auth.token.lookup_self()["data"]
         left, whole = token["ttl"], token.get("period") or token["creation_ttl"]
-        renew_at = self._clock() + left - (1 - RENEWED_AT) * whole if left else float("inf")
+        renew_at = self._clock() + left - (1 - RENEWED_AT) * whole if left else math.inf
         session = _Session(client, os.getpid(), renew_at, bool(token.get("renewable")))
         return session if self._clock() < renew_at or not session.is_renewable else self._renew(session)
 

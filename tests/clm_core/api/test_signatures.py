@@ -355,7 +355,7 @@ def test_a_rotated_secret_is_accepted_at_once_and_the_old_one_refused(
 
 
 def test_a_secret_that_cannot_be_read_is_answered_503_without_a_reason(
-    source_in_vault: tuple[TestClient, str], bao: SecretServer
+    source_in_vault: tuple[TestClient, str], bao: SecretServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver, path = source_in_vault
     bao.delete(path)
@@ -364,3 +364,4 @@ def test_a_secret_that_cannot_be_read_is_answered_503_without_a_reason(
     assert answer.headers["Retry-After"] == "5"
     assert "vault" not in answer.json()["detail"]
     assert path not in answer.text
+    assert f"webhooks.monitor.secrets.0 is vault://{path}#webhook, which cannot be read" in caplog.text

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,15 @@ def test_a_server_that_cannot_be_asked_is_named(settings: dict[str, Any], reason
         Vault(VaultSettings(**settings), {"VAULT_TOKEN": "any"}).read("kv/clm", "password")
 
 
+def test_the_authority_of_the_settings_vouches_for_the_server(tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    with serving_secrets(tmp_path / "tls") as server:
+        path, variables = server.new_path(password=VALUE), {"VAULT_TOKEN": server.token()}
+        assert Vault(server.settings(ca=server.ca), variables).read(path, "password") == VALUE
+        with pytest.raises(UnreadableSecret, match="is not trusted: set"):
+            Vault(server.settings(), variables).read(path, "password")
+
+
 def test_a_token_left_in_the_folder_of_the_user_is_not_used(
     bao: SecretServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +229,27 @@ def test_a_sealed_server_refuses_once_the_last_reading_is_too_old(clock: Clock) 
         for _ in range(2):
             with pytest.raises(UnreadableSecret, match="is sealed: unseal it"):
                 vault.read(path, "password")
+
+
+def test_a_reading_outlives_a_refused_reading_until_its_time_is_over(bao: SecretServer, clock: Clock) -> None:
+    path = bao.new_path(password=VALUE)
+    vault = Vault(bao.settings(), {"VAULT_TOKEN": bao.token()}, clock)
+    vault.read(path, "password")
+    bao.delete(path)
+    clock.now += 299
+    assert not vault.read_again(path)
+    assert vault.read(path, "password") == VALUE
+    clock.now += 1
+    with pytest.raises(UnreadableSecret):
+        vault.read(path, "password")
+
+
+def test_a_reading_is_used_while_another_thread_waits_for_the_server(bao: SecretServer, clock: Clock) -> None:
+    path = bao.new_path(password=VALUE)
+    vault = Vault(bao.settings(), {"VAULT_TOKEN": bao.token()}, clock)
+    vault.read(path, "password")
+    with vault._lock, ThreadPoolExecutor(1) as other:
+        assert other.submit(vault.read, path, "password").result(timeout=60) == VALUE
 
 
 def test_a_refusal_stands_for_seconds_and_then_the_server_is_asked_again(
