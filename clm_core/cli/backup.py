@@ -15,9 +15,10 @@ from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.domain.progress import Announce
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from clm_core.operations.backup import BackupReport
     from clm_core.operations.restoring import RestoreReport
-    from clm_core.settings import Settings
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -58,18 +59,33 @@ def restore(
 
     place = home_in_force() if home is None else home
     with _progress("Restore") as announce:
-        report = restore_home(file, place, _settings_of, this_user(), announce)
+        report = restore_home(file, place, _database_url, this_user(), announce)
     typer.echo(report.model_dump_json(indent=2) if as_json else "\n".join(_restore_lines(report)))
     if report.problems:
         raise typer.Exit(1)
 
 
-def _settings_of(home: Path) -> "Settings":
-    from clm_core.platform.settings_file import HOME_VARIABLE
+def _database_url(home: Path) -> "SecretStr | None":
+    """Server of the restored home; a settings file that this release refuses does not stop a restoration."""
+    from pydantic import SecretStr
+
+    from clm_core.domain.errors import SettingsError
+    from clm_core.platform.settings_file import FILE, HOME_VARIABLE, read_tables
     from clm_core.settings import load_settings
 
     os.environ[HOME_VARIABLE] = str(home)
-    return load_settings()
+    try:
+        return load_settings().database_url
+    except SettingsError as error:
+        typer.echo(f"Warning: correct the settings after the restoration: {error}", err=True)
+    own = home / FILE
+    named = read_tables(own).get("database_url") if own.exists() else None
+    url = os.environ.get("CLM_DATABASE_URL") or named
+    if url is not None and not str(url).startswith("postgres"):
+        raise SettingsError(
+            "Set CLM_DATABASE_URL to the server of the restored home, then repeat the command."
+        )
+    return None if url is None else SecretStr(str(url))
 
 
 @contextlib.contextmanager

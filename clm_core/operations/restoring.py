@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from clm_core.domain.actors import SYSTEM, Actor
 from clm_core.domain.audit import Action
@@ -40,10 +40,11 @@ from clm_core.registry.locations import artifacts_folder, settle
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import Promotions
 from clm_core.services import open_ledger
-from clm_core.settings import Settings
 
 ALL = 1_000_000_000
 """Limit of a list of all versions."""
+UNLIMITED = 2**60
+"""Maximum size of a version, bytes: the manifest of the backup vouches for the files."""
 
 
 class RestoreReport(BaseModel):
@@ -79,12 +80,16 @@ class _Marker(BaseModel):
 
 
 def restore_home(
-    file: Path, home: Path, settings_of: Callable[[Path], Settings], by: Actor, announce: Announce
+    file: Path,
+    home: Path,
+    database_url_of: Callable[[Path], SecretStr | None],
+    by: Actor,
+    announce: Announce,
 ) -> RestoreReport:
     """Restore a backup into an empty home and empty databases.
 
     Args:
-        settings_of: settings of a home, whose settings file is in place.
+        database_url_of: server of a home whose settings file is in place; None for the embedded server.
         by: person who asked for the restoration.
 
     Raises:
@@ -100,7 +105,7 @@ def restore_home(
     _require_empty(home)
     _require_space(home, manifest)
     with _marked(home, file) as marker:
-        return _Restoration(file, home, manifest, marker, settings_of, by, announce).run()
+        return _Restoration(file, home, manifest, marker, database_url_of, by, announce).run()
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class _Restoration:
     home: Path
     manifest: BackupManifest
     marker: _Marker
-    settings_of: Callable[[Path], Settings]
+    database_url_of: Callable[[Path], SecretStr | None]
     by: Actor
     announce: Announce
 
@@ -118,14 +123,14 @@ class _Restoration:
         # beside the home, since the dumps are large
         with tempfile.TemporaryDirectory(prefix=".restore.", dir=self.home) as folder:
             self._write_files(Path(folder))
-            settings = self.settings_of(self.home)
-            with open_database(self.home, settings.database_url, restoring=True) as database:
+            database_url = self.database_url_of(self.home)
+            with open_database(self.home, database_url, restoring=True) as database:
                 try:
                     self._restore_databases(database, Path(folder))
                 except RestoreRefused:
                     self._clear()
                     raise
-                report = self._finish(settings, database)
+                report = self._finish(database)
                 database_dumps.release(database)
         return report
 
@@ -162,7 +167,7 @@ class _Restoration:
             self.announce(f"Database {name}", 0.0)
             database_dumps.restore(database, name, folder / f"{name}.dump")
 
-    def _finish(self, settings: Settings, database: Database) -> RestoreReport:
+    def _finish(self, database: Database) -> RestoreReport:
         self.announce("Upgrade", 0.0)
         applied = upgrade(database.url("ledger"))
         with open_ledger(database) as engine:
@@ -171,7 +176,7 @@ class _Restoration:
             registry = MLflowRegistry(
                 database.url("mlflow"),
                 artifacts_folder(self.home),
-                max_bytes=settings.max_version_mib * 2**20,
+                max_bytes=UNLIMITED,
             )
             ended = _end_promotions(ledger, registry)
             with engine.begin() as connection:

@@ -191,12 +191,24 @@ def _prepare_role(database: Database) -> None:
 
     Restored tables would get the default rights beside the rights in the dump: the application could change
     append-only tables.
+
+    Raises:
+        RestoreRefused: the user of the server can neither make nor assume the role.
     """
     with psycopg.connect(database.address("ledger"), autocommit=True) as connection:
-        known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'clm_app'").fetchone()
-        if known is None:
-            connection.execute("CREATE ROLE clm_app NOLOGIN")
-            connection.execute("GRANT clm_app TO CURRENT_USER")
+        try:
+            known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'clm_app'").fetchone()
+            if known is None:
+                connection.execute("CREATE ROLE clm_app NOLOGIN")
+                connection.execute("GRANT clm_app TO CURRENT_USER")
+            connection.execute("SET ROLE clm_app")
+            connection.execute("RESET ROLE")
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise RestoreRefused(
+                "The ledger needs the role clm_app, which the user of CLM_DATABASE_URL can neither create "
+                "nor assume. Have an administrator of the server run, with that user's name: "
+                "CREATE ROLE clm_app NOLOGIN; GRANT clm_app TO <user>;"
+            ) from error
         # of an interrupted restoration
         connection.execute("ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM clm_app")
         connection.execute("ALTER DEFAULT PRIVILEGES REVOKE ALL ON SEQUENCES FROM clm_app")

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 import promoting
+import psycopg
 import pytest
 from moved_homes import MODEL, locations, opened, retrain
 from pydantic import SecretStr
@@ -23,11 +25,15 @@ from clm_core.domain.audit import Action
 from clm_core.domain.errors import AlreadyExists, BackupDamaged, BackupFailed, HomeUnfinished, RestoreRefused
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, Role
-from clm_core.ledger.migrations import HEAD, REVISIONS, pending
+from clm_core.ledger.migrations import HEAD, REVISIONS, pending, upgrade
+from clm_core.ledger.schema import examine
 from clm_core.market.bars import Bars
 from clm_core.operations import restoring
 from clm_core.operations.backup import BackupReport, write_backup
 from clm_core.operations.restoring import RestoreReport, restore_home
+from clm_core.platform import database_dumps
+from clm_core.platform.backup_archive import extract, verify_archive
+from clm_core.platform.database import open_database
 from clm_core.registry.promotion import Promotions
 from clm_core.services import Services
 from clm_core.serving import load
@@ -49,6 +55,10 @@ def nothing(step: str, share: float) -> None:
     pass
 
 
+def uncounted(count: int) -> None:
+    pass
+
+
 def backup(
     services: Services, target: Path, announce: Callable[[str, float], None] = nothing
 ) -> BackupReport:
@@ -56,7 +66,7 @@ def backup(
 
 
 def restore(file: Path, home: Path) -> RestoreReport:
-    return restore_home(file, home, lambda home: Settings(home=home, database_url=None), ADMIN, nothing)
+    return restore_home(file, home, lambda home: None, ADMIN, nothing)
 
 
 @contextmanager
@@ -178,6 +188,27 @@ def test_a_promotion_caught_half_way_is_ended_by_the_restoration_of_an_older_led
         assert invariants.violations(elsewhere, services.database.server) == []
 
 
+@pytest.mark.chaos
+def test_a_ledger_of_every_earlier_revision_is_upgraded_with_its_data(
+    clm: Services, file: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    extract(file, verify_archive(file, uncounted), lambda name: tmp_path / name, uncounted)
+    versions = set(clm.ledger.promotions.numbers(MODEL))
+    with open_database(elsewhere) as database:
+        database_dumps.restore(database, "ledger", tmp_path / "databases" / "ledger.dump")
+        for revision in reversed(REVISIONS[:-1]):
+            move(database.url("ledger"), revision, down=True)
+            with psycopg.connect(database.server, autocommit=True) as connection:
+                connection.execute("DROP DATABASE IF EXISTS upgraded")
+                connection.execute("CREATE DATABASE upgraded TEMPLATE clm_ledger")
+            url = urlsplit(database.url("ledger"))._replace(path="/upgraded").geturl()
+            assert upgrade(url) == pending(revision)
+            assert examine(url).problems == ()
+            with psycopg.connect(database.server.replace("/postgres?", "/upgraded?")) as connection:
+                kept = connection.execute("SELECT version FROM model_versions").fetchall()
+            assert {label for (label,) in kept} == versions
+
+
 def test_a_damaged_backup_is_refused_by_name_before_anything_is_written(
     file: Path, elsewhere: Path, tmp_path: Path
 ) -> None:
@@ -195,7 +226,7 @@ def test_a_home_in_use_is_not_restored_over(clm: Services, file: Path) -> None:
 
 
 def test_databases_in_use_are_not_restored_over(clm: Services, file: Path, elsewhere: Path) -> None:
-    in_use = Settings(home=elsewhere, database_url=SecretStr(clm.database.server))
+    in_use = SecretStr(clm.database.server)
     with pytest.raises(RestoreRefused, match="The database ledger of the server is in use"):
         restore_home(file, elsewhere, lambda home: in_use, ADMIN, nothing)
     assert list(elsewhere.iterdir()) == []
