@@ -33,6 +33,11 @@ _UNLIMITED = "-c idle_in_transaction_session_timeout=0 -c statement_timeout=0"
 _TABLES = """
 SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') ORDER BY 1
 """
+_VACUUMS = """
+SELECT pid, relname FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+WHERE granted AND mode = 'ShareUpdateExclusiveLock' AND relnamespace = 'public'::regnamespace
+AND relkind IN ('r', 'p') AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -162,7 +167,9 @@ def _ledger_unchanged(database: Database) -> Iterator[None]:
     """No transaction changes the ledger while the block lasts."""
     deadline = time.monotonic() + LOCKED_WITHIN_SECONDS
     with psycopg.connect(database.address("ledger")) as connection:
+        interrupted: set[tuple[int, str]] = set()
         while not _locked(connection):
+            _interrupt_vacuums(connection, interrupted)
             if time.monotonic() > deadline:
                 raise BackupFailed(
                     f"The ledger was written to for {LOCKED_WITHIN_SECONDS} s without a pause: repeat the "
@@ -184,6 +191,23 @@ def _locked(connection: Connection) -> bool:
         connection.rollback()
         return False
     return True
+
+
+def _interrupt_vacuums(connection: Connection, interrupted: set[tuple[int, str]]) -> None:
+    """Let PostgreSQL cancel an autovacuum of the ledger: for a lock that waits alone, and so in no deadlock.
+
+    Args:
+        interrupted: process and table of the vacuums interrupted before; grows. A vacuum started by hand goes
+            on, and is asked once.
+    """
+    for vacuum in connection.execute(_VACUUMS).fetchall():
+        if vacuum not in interrupted:
+            interrupted.add(vacuum)
+            connection.execute("SET LOCAL lock_timeout = '3s'")
+            with contextlib.suppress(psycopg.errors.LockNotAvailable):
+                connection.execute(SQL("LOCK TABLE {} IN SHARE MODE").format(Identifier(vacuum[1])))
+        connection.rollback()
+    connection.rollback()
 
 
 def _prepare_role(database: Database) -> None:

@@ -41,6 +41,13 @@ def test_a_cut_waits_for_the_end_of_a_transaction_and_sees_all_of_it(
     writer.commit()
 
 
+def test_a_vacuum_is_waited_for_once(services: Services, writer: "psycopg.Connection[Any]") -> None:
+    writer.execute("LOCK TABLE promotions IN SHARE UPDATE EXCLUSIVE MODE")
+    threading.Timer(0.1, writer.commit).start()
+    with consistent_cut(services.database) as cut:
+        assert set(cut.snapshots) == set(database_dumps.DUMPED)
+
+
 def test_a_ledger_that_is_never_quiet_refuses_the_cut(
     services: Services, writer: "psycopg.Connection[Any]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
