@@ -6,6 +6,7 @@ the rendered chart.
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,9 @@ import yaml
 
 import deployments
 from clm_core.domain.operation_settings import TrainingSettings
+from clm_core.domain.secret_references import references_of
 from clm_core.domain.setting_keys import fields, variable
+from clm_core.domain.vault_settings import VaultLogin
 from clm_core.settings import Settings
 from deployments import container
 from deployments.work_pool import COMMAND
@@ -80,12 +83,20 @@ def test_every_value_of_a_template_is_in_the_chart_s_values() -> None:
                 found = found[key]
 
 
-@pytest.mark.parametrize("name", ["external-database", "gpu"])
+@pytest.mark.parametrize("name", ["external-database", "gpu", "vault"])
 def test_the_other_sets_of_values_name_values_of_the_chart(name: str) -> None:
     values = yaml.safe_load((FOLDER / "chart" / "values.yaml").read_text(encoding="utf-8"))
     others = yaml.safe_load((FOLDER / "values" / f"{name}.yaml").read_text(encoding="utf-8"))
     assert others.keys() <= values.keys()
-    assert all(inner.keys() <= values[group].keys() for group, inner in others.items())
+    groups = {group: inner for group, inner in others.items() if group != "settings"}
+    assert all(inner.keys() <= values[group].keys() for group, inner in groups.items())
+
+
+def test_the_settings_for_a_server_of_secrets_are_settings_of_clm() -> None:
+    values = yaml.safe_load((FOLDER / "values" / "vault.yaml").read_text(encoding="utf-8"))
+    settings = Settings(**tomllib.loads(values["settings"]))
+    assert settings.vault.login is VaultLogin.KUBERNETES
+    assert [name for name, _ in references_of(settings)] == ["webhooks.monitor.secrets.0"]
 
 
 def test_containers_run_services_of_the_entry_point() -> None:

@@ -57,6 +57,9 @@ PREFECT_HOME: /var/lib/clm/home/prefect
 - {name: tmp, mountPath: /tmp}
 - {name: config, mountPath: /etc/clm, readOnly: true}
 - {name: secrets, mountPath: /run/secrets/clm, readOnly: true}
+{{- if (.root | default .).Values.vault.audience }}
+- {name: vault, mountPath: /run/secrets/vault, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{- define "clm.homeVolume" -}}
@@ -84,6 +87,13 @@ PREFECT_HOME: /var/lib/clm/home/prefect
     {{- if has "prefect" .secrets }}
       - {key: {{ .root.Values.secret.prefectAuthKey }}, path: prefect-auth}
     {{- end }}
+{{- if and .root.Values.vault.audience (has "database" .secrets) }}
+- name: vault
+  projected:
+    defaultMode: 288
+    sources:
+      - serviceAccountToken: {audience: {{ .root.Values.vault.audience }}, path: token, expirationSeconds: 3600}
+{{- end }}
 {{- end -}}
 
 {{- /* Fields of every pod that has no use for the cluster's API. Without service links: Kubernetes would set
