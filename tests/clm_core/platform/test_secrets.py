@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import secret_servers
 from secret_servers import READERS, SecretServer, by_approle, kubernetes_login, serving_secrets
 
-from clm_core.domain.errors import SecretUnavailable
+from clm_core.domain.errors import MissingExtra, SecretUnavailable
 from clm_core.domain.secret_references import UnreadableSecret
 from clm_core.domain.vault_settings import VaultLogin, VaultSettings
 from clm_core.platform import secrets
@@ -187,6 +188,12 @@ def test_the_authority_of_the_settings_vouches_for_the_server(tmp_path: Path) ->
         assert Vault(server.settings(ca=server.ca), variables).read(path, "password") == VALUE
         with pytest.raises(UnreadableSecret, match="is not trusted: set"):
             Vault(server.settings(), variables).read(path, "password")
+
+
+def test_without_the_client_the_extra_is_named(bao: SecretServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hvac", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'continuous-learning-manager\[vault\]'"):
+        Vault(bao.settings(), {"VAULT_TOKEN": "any"}).read("kv/clm", "password")
 
 
 def test_a_token_left_in_the_folder_of_the_user_is_not_used(
