@@ -205,6 +205,10 @@ def main(arguments: Sequence[str]) -> None:
     except CLMError as error:
         sys.exit(f"Error: {error}")
     if service is not None:
+        # a worker starts runs by `python`, which must be this interpreter
+        os.environ["PATH"] = os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        )
         # the variables of the container have the last word
         os.execvpe(service.command[0], service.command, {**service.environment, **os.environ})
 

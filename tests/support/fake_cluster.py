@@ -32,7 +32,7 @@ class FakeCluster:
     fails: bool = False
     """True if the Job fails together with its pod."""
     _objects: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {PODS: [], JOBS: []})
-    _watchers: dict[str, set["asyncio.Queue[dict[str, Any]]"]] = field(
+    _watchers: dict[str, set["asyncio.Queue[dict[str, Any] | None]"]] = field(
         default_factory=lambda: {PODS: set(), JOBS: set()}
     )
     _version: int = 1
@@ -118,13 +118,18 @@ class FakeCluster:
             return web.json_response({"kind": list_kind, "metadata": version, "items": items})
         stream = web.StreamResponse(headers={"Content-Type": "application/json"})
         await stream.prepare(request)
-        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._watchers[kind].add(queue)
         try:
-            while True:
-                await stream.write(json.dumps(await queue.get()).encode() + b"\n")
+            while (change := await queue.get()) is not None:
+                await stream.write(json.dumps(change).encode() + b"\n")
         finally:
             self._watchers[kind].discard(queue)
+        return stream
+
+    def end_watches(self) -> None:
+        for queue in (*self._watchers[PODS], *self._watchers[JOBS]):
+            queue.put_nowait(None)
 
 
 @contextmanager
@@ -151,6 +156,7 @@ def serving(cluster: FakeCluster, kubeconfig: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        loop.call_soon_threadsafe(cluster.end_watches)
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
