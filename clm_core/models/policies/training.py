@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 
 from clm_core.models.policies.learners import exported
 from clm_core.models.policies.policy_params import PolicyParams
@@ -31,7 +32,10 @@ def train(
     rng = np.random.default_rng(seed)
     env = VectorTradingEnv(episodes, params.players, rng)
     callback = _CheckCallback(params, check)
-    params.learner(env, device, rng).learn(params.bars_played, callback, log_interval=NEVER)
+    learner = params.learner(env, device, rng)
+    # the logger by default makes a folder for temporary files, and leaves it
+    learner.set_logger(Logger(folder=None, output_formats=[]))
+    learner.learn(params.bars_played, callback, log_interval=NEVER)
 
 
 class _CheckCallback(BaseCallback):

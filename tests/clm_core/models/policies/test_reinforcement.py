@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -216,7 +217,10 @@ def test_a_policy_without_trades_counts_as_collapsed_and_fails_the_preflight(
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_training_stops_when_the_policy_no_longer_gets_better(kind: ModelType, bars: Bars):
+def test_training_stops_when_the_policy_no_longer_gets_better(
+    kind: ModelType, bars: Bars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     reports: list[float] = []
     params = FAST[kind] | {"checks": 40, "patience": 2}
     params["bars_played"] *= 4
@@ -226,6 +230,7 @@ def test_training_stops_when_the_policy_no_longer_gets_better(kind: ModelType, b
     assert len(losses) - 1 - losses.index(min(losses)) == 2
     assert model.train_metrics["validation_bps_a_bar"] == -min(losses)
     assert reports[-1] == 1.0
+    assert list(tmp_path.iterdir()) == [], "nothing is left among the temporary files"
 
 
 def test_the_costs_of_the_training_are_kept_with_the_parameters():
