@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -206,6 +207,13 @@ def render_sections(title: str, label: str, subtitle: str, sections: Sequence[Se
             plotly=packed_plotly(),
         )
     )
+
+
+def write_sections(path: Path, title: str, label: str, subtitle: str, sections: Sequence[Section]) -> Path:
+    """Write the page of `render_sections`, with the folder it lies in; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render_sections(title, label, subtitle, sections), encoding="utf-8")
+    return path
 
 
 def section_figures(sections: Sequence[Section]) -> dict[str, Any]:

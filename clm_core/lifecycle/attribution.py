@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clm_core.backtest.pools import portfolio
-from clm_core.backtest.tearsheet import render_sections
+from clm_core.backtest.tearsheet import write_sections
 from clm_core.domain.errors import CLMError, NotFound
 from clm_core.domain.explanations import Section
 from clm_core.domain.versions import ModelVersion
@@ -125,10 +125,8 @@ def write_page(services: Services, name: str, section: Section) -> Path:
     Args:
         name: version, model or "all models", for the heading and the file.
     """
-    services.reports.mkdir(parents=True, exist_ok=True)
     path = services.reports / f"attribution-{name.replace('@', '-').replace(' ', '-')}.html"
-    path.write_text(render_sections(name, "", SUBTITLE, [section]), encoding="utf-8")
-    return path
+    return write_sections(path, name, "", SUBTITLE, [section])
 
 
 def _profit(services: Services, version: ModelVersion, periods: Sequence[ProductionPeriod]) -> RecordProfit:

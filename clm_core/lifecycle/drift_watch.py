@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clm_core.backtest.tearsheet import render_sections
+from clm_core.backtest.tearsheet import write_sections
 from clm_core.decisions.drift_discoveries import FALSE_DISCOVERIES, FAMILY, discoveries
 from clm_core.domain.drift_history import PREDICTION, SHAP, DriftHistory, DriftMeasurement, FeatureHistory
 from clm_core.domain.errors import ExplanationUnavailable, NotFound
@@ -70,13 +70,9 @@ def drift_history(services: Services, model_id: str, days: int) -> DriftHistory:
 
 def write_drift_page(services: Services, history: DriftHistory) -> Path:
     """Write a self-contained page with the drift by week; returns the path."""
-    folder = services.reports / history.model_id
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{history.version}-drift.html"
+    path = services.reports / history.model_id / f"{history.version}-drift.html"
     subtitle = "Distance of the newest bars from the training, as the watch kept it by day."
-    section = drift_section(history)
-    path.write_text(render_sections(history.model_id, history.version, subtitle, [section]), encoding="utf-8")
-    return path
+    return write_sections(path, history.model_id, history.version, subtitle, [drift_section(history)])
 
 
 def feature_drift(version: ModelVersion, model: Model, bars: Bars, first_new: int, days: int) -> Drift | None:

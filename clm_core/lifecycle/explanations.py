@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from clm_core.backtest.tearsheet import render_sections
+from clm_core.backtest.tearsheet import render_sections, write_sections
 from clm_core.domain.errors import NotFound
 from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.versions import ModelVersion
@@ -89,12 +89,8 @@ def current_page(services: Services, version: ModelVersion) -> str:
 
 def write_page(services: Services, explanation: VersionExplanation) -> Path:
     """Write a self-contained page of the sections; returns the path."""
-    folder = services.reports / explanation.model_id
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{explanation.version}-explanation.html"
-    page = render_sections(explanation.model_id, explanation.version, SUBTITLE, explanation.sections)
-    path.write_text(page, encoding="utf-8")
-    return path
+    path = services.reports / explanation.model_id / f"{explanation.version}-explanation.html"
+    return write_sections(path, explanation.model_id, explanation.version, SUBTITLE, explanation.sections)
 
 
 def _drift(services: Services, version: ModelVersion) -> tuple[Section, ...]:

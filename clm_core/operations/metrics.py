@@ -22,7 +22,7 @@ from clm_core.ledger.metrics import (
 from clm_core.services import Services
 
 if TYPE_CHECKING:
-    from prometheus_client.core import Metric
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PROMOTIONS = ("promotion", "adoption")
@@ -285,16 +285,16 @@ def _seconds_since(moment: datetime | None, now: datetime) -> float:
 def _gauge(name: str, description: str, labels: Labels, values: Mapping[Labels, float]) -> "Metric":
     from prometheus_client.core import GaugeMetricFamily
 
-    family = GaugeMetricFamily(name, description, labels=labels)
-    for key, value in sorted(values.items()):
-        family.add_metric(key, float(value))
-    return family
+    return _filled(GaugeMetricFamily(name, description, labels=labels), values)
 
 
 def _counter(name: str, description: str, labels: Labels, values: Mapping[Labels, float]) -> "Metric":
     from prometheus_client.core import CounterMetricFamily
 
-    family = CounterMetricFamily(name, description, labels=labels)
+    return _filled(CounterMetricFamily(name, description, labels=labels), values)
+
+
+def _filled(family: "GaugeMetricFamily | CounterMetricFamily", values: Mapping[Labels, float]) -> "Metric":
     for key, value in sorted(values.items()):
         family.add_metric(key, float(value))
     return family

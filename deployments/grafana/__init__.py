@@ -49,6 +49,17 @@ def panel(title: str, *queries: tuple[str, str] | str, **options: Any) -> Dashbo
     return DashboardPanel(title, parsed, **options)
 
 
+def burn_rates(window: str, name: str, description: str = "") -> DashboardPanel:
+    """Panel of the rates at which the error budgets burn, over a window of the recorded rules."""
+    return panel(
+        f"Burn rate of the error budgets, {name}",
+        (f"clm:late_retrains:ratio{window} / 0.01", "late retrains"),
+        (f"clm:slow_webhooks:ratio{window} / 0.05", "slow messages"),
+        (f"max(clm:expired_production:ratio{window}) / 0.001", "expired production"),
+        description=description,
+    )
+
+
 BAD_ABOVE_0 = ((0.0, "green"), (1.0, "red"))
 GOOD_AT_1 = ((0.0, "red"), (1.0, "green"))
 STATUS = Dashboard(
@@ -221,19 +232,8 @@ SLO = Dashboard(
             thresholds=((0.0, "red"), (0.999, "green")),
             width=8,
         ),
-        panel(
-            "Burn rate of the error budgets, one hour",
-            ("clm:late_retrains:ratio1h / 0.01", "late retrains"),
-            ("clm:slow_webhooks:ratio1h / 0.05", "slow messages"),
-            ("max(clm:expired_production:ratio1h) / 0.001", "expired production"),
-            description="1 uses up the budget in exactly 30 days; 14.4 in two days.",
-        ),
-        panel(
-            "Burn rate of the error budgets, six hours",
-            ("clm:late_retrains:ratio6h / 0.01", "late retrains"),
-            ("clm:slow_webhooks:ratio6h / 0.05", "slow messages"),
-            ("max(clm:expired_production:ratio6h) / 0.001", "expired production"),
-        ),
+        burn_rates("1h", "one hour", "1 uses up the budget in exactly 30 days; 14.4 in two days."),
+        burn_rates("6h", "six hours"),
     ),
 )
 DASHBOARDS = (STATUS, QUEUE, PROMOTION, MODELS, SLO)
