@@ -34,6 +34,7 @@ from clm_core.ledger.receivers import ReceiverStore
 from clm_core.ledger.store import Ledger
 from clm_core.market import feature_files
 from clm_core.market.timeframes import Calendar
+from clm_core.platform.bucket import Bucket
 from clm_core.platform.database import Database, open_database
 from clm_core.platform.home_costs import HomeCosts
 from clm_core.platform.home_record import HomeRecord, is_settled
@@ -81,6 +82,12 @@ class Services:
     def market(self) -> "MarketData":
         """Stored bars, opened at the first use: many commands need neither bars nor their libraries."""
         return self.open_market()
+
+    @cached_property
+    def storage_probe(self) -> Bucket | None:
+        """Bucket for a look at the storage; None where the home holds everything."""
+        storage = self.settings.storage
+        return None if storage.url is None else Bucket.probed(storage)
 
     @property
     def work(self) -> Path:
@@ -283,7 +290,7 @@ def _connect(
             promotions=Promotions(ledger, registry, settings.fault),
             alerts=AlertStore(engine),
             receivers=ReceiverStore(engine),
-            open_market=lambda: _open_market(settings.home),
+            open_market=lambda: _open_market(settings),
             policies=policies,
             policy_store=store,
             clock=ledger.now,
@@ -298,10 +305,10 @@ def _connect(
             anchor(engine, anchor_folder(settings.home), opened.clock())
 
 
-def _open_market(home: Path) -> "MarketData":
-    from clm_core.market.sources import MarketData
+def _open_market(settings: Settings) -> "MarketData":
+    from clm_core.platform.object_storage import market_data
 
-    return MarketData(home)
+    return market_data(settings.home, settings.storage)
 
 
 def _settle_costs(settings: Settings, ledger: Ledger, costs: HomeCosts) -> bool:

@@ -58,6 +58,7 @@ from clm_core.domain.setting_keys import (
     variable_given,
 )
 from clm_core.domain.spellings import normalise_symbol
+from clm_core.domain.storage_settings import StorageSettings
 from clm_core.domain.terms import (
     COST_FIELDS,
     CostSettings,
@@ -100,6 +101,7 @@ class Settings(BaseSettings):
     """Folder of all state, named by CLM_HOME; a relative path starts at the current folder."""
     database_url: Annotated[SecretStr, Referable(_postgresql)] | None = None
     """PostgreSQL, `postgresql://user:password@host:5432/database`; by default embedded, under home."""
+    storage: StorageSettings = StorageSettings()
     costs: GeneralCostSettings = GeneralCostSettings()
     markets: dict[str, MarketSettings] = {}
     """Costs and rules by symbol, as in `clm data list`; a name with a dot may be written with or without

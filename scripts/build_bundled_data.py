@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from clm_core.market.sources import BUNDLED
-from clm_core.market.store import write_snapshot
+from clm_core.market.store import SeriesStore
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import validate
 
@@ -43,7 +43,8 @@ def build(frame: pd.DataFrame, symbol: str, calendar: Calendar, source: str) -> 
     folder = BUNDLED / symbol / Timeframe.H1.value
     for stale in folder.glob("*"):
         stale.unlink()
-    write_snapshot(folder, bars, source, BUILT_AT)
+    SeriesStore(BUNDLED).add(bars, source, BUILT_AT)
+    (folder / ".lock").unlink()
     print(f"{symbol}: {len(bars):,} bars, {len(bars.gaps)} gaps, {bars.content_hash}")
 
 

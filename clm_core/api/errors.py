@@ -29,6 +29,7 @@ STATUS: Mapping[type[CLMError], HTTPStatus] = {
     errors.BundleCorrupt: HTTPStatus.CONFLICT,
     errors.InvalidCursor: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.StorageUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.SecretUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ServerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.RegistryUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,

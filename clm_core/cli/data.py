@@ -408,10 +408,11 @@ def _columns(options: list[str]) -> dict[str, str]:
 
 
 def _market() -> "MarketData":
-    from clm_core.market.sources import MarketData
+    from clm_core.platform.object_storage import market_data
     from clm_core.settings import load_settings
 
-    return MarketData(load_settings().home)
+    settings = load_settings()
+    return market_data(settings.home, settings.storage)
 
 
 def _print_calendar(info: "SeriesInfo") -> None:

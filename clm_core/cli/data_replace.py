@@ -65,10 +65,11 @@ def replace(
     and --to the whole series is replaced. With --json nothing is replaced without --yes. A file that needs
     options to be read goes through `clm data import`, whose refusal has the command that replaces.
     """
-    from clm_core.market.sources import MarketData
+    from clm_core.platform.object_storage import market_data
     from clm_core.settings import load_settings
 
-    market = MarketData(load_settings().home)
+    settings = load_settings()
+    market = market_data(settings.home, settings.storage)
     begin = None if first is None else _moment(first, whole_day_end=False)
     end = None if last is None else _moment(last, whole_day_end=True)
     sources = sum((file is not None, exchange is not None, database is not None, keep_stored))

@@ -185,13 +185,14 @@ def _refuse_with_strategy(**options: Any) -> None:
 
 
 def _evolve(request: "EvolveRequest") -> "EvolveResult":
-    from clm_core.market.sources import MarketData
+    from clm_core.platform.object_storage import market_data
     from clm_core.search.evolution import check
 
     settings = settings_for_change()
     # before any server is started: a typing error must not cost ten seconds
     check(request)
-    MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
+    market = market_data(settings.home, settings.storage)
+    market.bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     with flow_of("flows.evolve.evolve", settings, lambda services: None) as (_, run):
         result: EvolveResult = run(request.name, request)
     return result

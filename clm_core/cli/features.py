@@ -58,12 +58,12 @@ def check(
 ) -> None:
     """Examine own features on real bars: look-ahead, memory, warm-up, and time for 10,000 bars."""
     from clm_core.market import own_features
-    from clm_core.market.sources import MarketData
+    from clm_core.platform.object_storage import market_data
 
     settings = settings_for_look()
     with own_features.use(settings.features.files):
         found = own_features.table() if file is None else own_features.load_file(file)
-        market = MarketData(settings.home)
+        market = market_data(settings.home, settings.storage)
         bars = market.bars(symbol, timeframe, closed_by=datetime.now(UTC))
         bars = market.with_series(bars, sorted({name for each in found.values() for name in each.series}))
         results = [_examined(each, bars, seed) for each in found.values()]

@@ -40,10 +40,11 @@ PLANTED_NOTES = (
 def demo() -> None:
     """Retrain, backtest and judge models on bundled BTCUSD bars, and one on a made-up market with an edge."""
     from clm_core.domain.jobs import RetrainRequest
-    from clm_core.market.sources import MarketData
+    from clm_core.platform.object_storage import market_data
 
     settings = settings_for_change()
-    planted = MarketData(settings.home).add_planted(DEMO_DAYS * 24, datetime.now(UTC)).symbol
+    market = market_data(settings.home, settings.storage)
+    planted = market.add_planted(DEMO_DAYS * 24, datetime.now(UTC)).symbol
     series = [(ModelType.XGBOOST, "BTCUSD"), (ModelType.LIGHTGBM, "BTCUSD"), (ModelType.XGBOOST, planted)]
     requests = [
         RetrainRequest(model_type=model_type, symbol=symbol, dataset_span_days=DEMO_DAYS, requested_by=user())
@@ -158,15 +159,15 @@ def _require_valid(settings: "Settings", request: "RetrainRequest") -> None:
     """
     from clm_core.domain.costs import Costs
     from clm_core.domain.spellings import normalise_symbol
-    from clm_core.market.sources import MarketData
     from clm_core.models import catalog
+    from clm_core.platform.object_storage import market_data
 
     recipe = catalog.recipe(request.model_type, request.training_params, Costs(), request.plugin)
     named = settings.pools.get(normalise_symbol(request.symbol))
     symbols = request.symbols or (() if named is None else named.symbols)
     if symbols:
         catalog.pooling(recipe)
-    market = MarketData(settings.home)
+    market = market_data(settings.home, settings.storage)
     for symbol in symbols or (request.symbol,):
         market.bars(symbol, request.timeframe, closed_by=datetime.now(UTC))
 
@@ -180,11 +181,12 @@ def _require_members(settings: "Settings", database: "Database", request: "Retra
     if request.model_type is not ModelType.ENSEMBLE:
         return
     from clm_core.ledger.store import Ledger
-    from clm_core.market.sources import MarketData
+    from clm_core.platform.object_storage import market_data
     from clm_core.retraining.ensembles import resolve_members
     from clm_core.services import open_ledger
 
-    bars = MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
+    market = market_data(settings.home, settings.storage)
+    bars = market.bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     stored_names = {"symbol": bars.symbol, "timeframe": bars.timeframe.value}
     resolved_request = request.model_copy(update=stored_names)
     with open_ledger(database) as engine:

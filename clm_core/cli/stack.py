@@ -217,6 +217,10 @@ def _show(home: Path, status: "InstallationStatus") -> None:
         plain.print(f"{ill} {status.settings_problem} Every pass tries again.", soft_wrap=True)
     if status.command_problem and status.command_problem != status.settings_problem:
         plain.print(f"This command cannot load settings or policy: {status.command_problem}", soft_wrap=True)
+    if status.storage_problem:
+        plain.print(f"Ill: {status.storage_problem}", soft_wrap=True)
+    elif status.storage:
+        plain.print(f"Bars and artifacts: {status.storage}")
     if status.settings_differ:
         plain.print(
             f"The running stack uses other settings than this command: {', '.join(status.settings_differ)}. "

@@ -127,13 +127,14 @@ def verify_search(name: str, placement: dict[str, Any], as_json: bool) -> None:
 
 
 def _evolve(request: "StrategySearchRequest") -> "StrategySearchResult":
-    from clm_core.market.sources import MarketData
+    from clm_core.platform.object_storage import market_data
     from clm_core.search.strategy_search import check
 
     settings = settings_for_change()
     # before any server is started: a typing error must not cost ten seconds
     check(request)
-    MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
+    market = market_data(settings.home, settings.storage)
+    market.bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     with flow_of("flows.evolve_strategies.evolve_strategies", settings, _prepare) as (_, run):
         result: StrategySearchResult = run(request.name, request)
     return result

@@ -176,7 +176,7 @@ def _params_of(services: "Services", source: str) -> "tuple[Kind, dict[str, Any]
 
 def _tune(resume: str | None, definition: dict[str, Any], run_fields: dict[str, Any]) -> "TuneResult":
     from clm_core.domain.tuning import TuneRequest
-    from clm_core.market.sources import MarketData
+    from clm_core.platform.object_storage import market_data
     from clm_core.search.tuning import check, require_libraries
 
     settings = settings_for_change()
@@ -187,7 +187,8 @@ def _tune(resume: str | None, definition: dict[str, Any], run_fields: dict[str, 
     else:
         request = _continued(settings, resume, run_fields)
         require_libraries(request)
-    MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
+    market = market_data(settings.home, settings.storage)
+    market.bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     with flow_of("flows.tune.tune", settings, lambda services: __import__("optuna")) as (_, run):
         result: TuneResult = run(f"{request.kind} {request.symbol}", request)
     return result

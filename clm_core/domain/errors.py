@@ -34,6 +34,7 @@ CLMError                        the root
 │   └── NothingTuned            a study has no measured trial
 ├── InvalidMessage              an incoming message is malformed
 ├── DatabaseUnavailable         PostgreSQL cannot be started, reached or used
+├── StorageUnavailable          the bucket with bars and artifacts cannot be reached or used
 ├── HomeNotPrivate              the home folder belongs to another user
 ├── SecretExposed               another user could read the file of a secret
 ├── HomeMismatch                the versions of the database lie in another home
@@ -256,6 +257,10 @@ class InvalidMessage(CLMError):
 
 class DatabaseUnavailable(CLMError):
     """PostgreSQL cannot be started or reached, or the tables belong to another release."""
+
+
+class StorageUnavailable(CLMError):
+    """The bucket with bars and artifacts cannot be reached or used; the message says what to do."""
 
 
 class HomeNotPrivate(CLMError):

@@ -1,4 +1,4 @@
-"""Funding rates and dividends on disk: validated imports, kept as immutable, content-addressed snapshots.
+"""Stored funding rates and dividends: validated imports, kept as immutable, content-addressed snapshots.
 
 <root>/BTCUSDT.P/funding/manifest.json       <root>/SPY/dividends/manifest.json
 <root>/BTCUSDT.P/funding/<content hash>.csv  <root>/SPY/dividends/<content hash>.csv
@@ -20,14 +20,16 @@ from clm_core.market import quarantine
 from clm_core.market.bars import Floats
 from clm_core.market.carry import Carry, Payments, Times
 from clm_core.market.snapshots import (
-    MANIFEST,
+    UNCHANGED,
     ImportedSnapshot,
+    edit_of,
+    file_name,
     moment,
+    parsed_manifest,
     read_manifest,
     read_snapshot,
-    write_snapshot,
 )
-from clm_core.market.store import locked
+from clm_core.market.storage import FolderStorage, SeriesEdit, SeriesStorage, StoredFolder
 from clm_core.market.times import EPOCH_BOUNDS, EPOCH_UNITS
 
 MAX_FUNDING_RATE = 0.05
@@ -67,15 +69,16 @@ class _InvalidError(Exception):
 
 
 class CarryStore:
-    """Funding rates and dividends below a folder; safe for concurrent processes."""
+    """Funding rates and dividends below a folder or in a storage; safe for concurrent processes."""
 
-    def __init__(self, root: Path, quarantine_folder: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path | SeriesStorage, quarantine_folder: Path) -> None:
+        self._storage: SeriesStorage = FolderStorage(root) if isinstance(root, Path) else root
         self._quarantine = quarantine_folder
 
     def manifests(self) -> list[CarryManifest]:
         """All stored series, by symbol."""
-        return [read_manifest(path, CarryManifest) for path in sorted(self._root.glob(f"*/*/{MANIFEST}"))]
+        found = (read_manifest(self._storage, each, CarryManifest) for each in self._storage.folders())
+        return [manifest for manifest in found if manifest is not None]
 
     def newest(self, symbol: str) -> Carry:
         """The newest stored payments of a market.
@@ -112,42 +115,25 @@ class CarryStore:
             InvalidBars: a rule is broken; the file and a report are in quarantine.
         """
         name = normalise_symbol(symbol)
-        folder = self._root / name / kind.value
+        folder = _folder(name, kind)
         try:
             payments = _parsed(kind, path, name, now)
-            folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder / ".lock"):
-                stored = self._read(name, kind)
-                merged = payments if stored is None else _merged(stored, payments, replace)
-                return self._write(folder, name, kind, merged, path.name, now)
+
+            def edit(present: StoredFolder) -> tuple[CarrySnapshot, SeriesEdit]:
+                manifest = parsed_manifest(self._storage, folder, present.manifest, CarryManifest)
+                if manifest is None:
+                    return _edited(None, name, kind, payments, path.name, now)
+                stored = self._load(folder, manifest.snapshots[-1])
+                merged = _merged(stored, payments, replace)
+                return _edited(manifest, name, kind, merged, path.name, now)
+
+            return self._storage.change(folder, edit)
         except _InvalidError as error:
             refusal = InvalidBars(str(path), [error.finding])
             raise quarantine.keep(self._quarantine, path.name, path.read_bytes(), refusal, now) from error
 
-    def _write(
-        self, folder: Path, symbol: str, kind: PaymentKind, payments: Payments, source: str, now: datetime
-    ) -> CarrySnapshot:
-        manifest = self._manifest(symbol, kind)
-        earlier = () if manifest is None else manifest.snapshots
-        if earlier and earlier[-1].content_hash == payments.content_hash:
-            return earlier[-1]
-        content = _csv(payments)
-        snapshot = CarrySnapshot(
-            content_hash=payments.content_hash,
-            file_sha256=hashlib.sha256(content).hexdigest(),
-            source=source,
-            payments=len(payments),
-            start=moment(payments.time[0]),
-            end=moment(payments.time[-1]),
-            written_at=now,
-        )
-        grown = CarryManifest(symbol=symbol, kind=kind, snapshots=(*earlier, snapshot))
-        write_snapshot(folder, snapshot, "csv", content, grown)
-        return snapshot
-
     def _manifest(self, symbol: str, kind: PaymentKind) -> CarryManifest | None:
-        path = self._root / symbol / kind.value / MANIFEST
-        return read_manifest(path, CarryManifest) if path.exists() else None
+        return read_manifest(self._storage, _folder(symbol, kind), CarryManifest)
 
     def _read(self, symbol: str, kind: PaymentKind, content_hash: str | None = None) -> Payments | None:
         manifest = self._manifest(symbol, kind)
@@ -160,7 +146,43 @@ class CarryStore:
                 f"{symbol} has no stored {kind} {content_hash!r}: import them again with "
                 f"`clm data import-{kind} FILE --symbol {symbol}`"
             )
-        return _load(self._root / symbol / kind.value, matching[-1])
+        return self._load(_folder(symbol, kind), matching[-1])
+
+    def _load(self, folder: str, snapshot: CarrySnapshot) -> Payments:
+        content = read_snapshot(self._storage, folder, snapshot, "csv")
+        rows = [line.split(",") for line in content.decode().splitlines()[1:]]
+        return Payments(
+            np.array([int(time) for time, _ in rows], np.int64), np.array([float(value) for _, value in rows])
+        )
+
+
+def _folder(symbol: str, kind: PaymentKind) -> str:
+    return f"{symbol}/{kind.value}"
+
+
+def _edited(
+    manifest: CarryManifest | None,
+    symbol: str,
+    kind: PaymentKind,
+    payments: Payments,
+    source: str,
+    now: datetime,
+) -> tuple[CarrySnapshot, SeriesEdit]:
+    earlier = () if manifest is None else manifest.snapshots
+    if earlier and earlier[-1].content_hash == payments.content_hash:
+        return earlier[-1], UNCHANGED
+    content = _csv(payments)
+    snapshot = CarrySnapshot(
+        content_hash=payments.content_hash,
+        file_sha256=hashlib.sha256(content).hexdigest(),
+        source=source,
+        payments=len(payments),
+        start=moment(payments.time[0]),
+        end=moment(payments.time[-1]),
+        written_at=now,
+    )
+    grown = CarryManifest(symbol=symbol, kind=kind, snapshots=(*earlier, snapshot))
+    return snapshot, edit_of(grown, {file_name(payments.content_hash, "csv"): content})
 
 
 def _parsed(kind: PaymentKind, path: Path, symbol: str, now: datetime) -> Payments:
@@ -314,11 +336,3 @@ def _csv(payments: Payments) -> bytes:
         for time, value in zip(payments.time.tolist(), payments.value.tolist(), strict=True)
     )
     return ("time_ns,value\n" + "\n".join(rows) + "\n").encode()
-
-
-def _load(folder: Path, snapshot: CarrySnapshot) -> Payments:
-    content = read_snapshot(folder, snapshot, "csv")
-    rows = [line.split(",") for line in content.decode().splitlines()[1:]]
-    return Payments(
-        np.array([int(time) for time, _ in rows], np.int64), np.array([float(value) for _, value in rows])
-    )

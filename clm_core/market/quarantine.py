@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from clm_core.domain.errors import InvalidBars
-from clm_core.market.store import write_atomically
+from clm_core.market.storage import write_atomically
 
 
 def keep(root: Path, name: str, content: bytes, refusal: InvalidBars, now: datetime) -> InvalidBars:

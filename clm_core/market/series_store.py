@@ -1,4 +1,4 @@
-"""Own series on disk: append-only imports, kept as immutable, content-addressed snapshots.
+"""Stored own series: append-only imports, kept as immutable, content-addressed snapshots.
 
 <root>/funding/all/manifest.json             a series for every market
 <root>/funding/BTCUSDT/manifest.json         a series of one market, which takes precedence
@@ -14,19 +14,21 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from clm_core.domain.errors import InvalidSeries, UnknownSeries
+from clm_core.domain.errors import DataError, InvalidSeries, UnknownSeries
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market.arrow_files import read_parquet
 from clm_core.market.series import KnownSeries
 from clm_core.market.snapshots import (
-    MANIFEST,
+    UNCHANGED,
     ImportedSnapshot,
+    edit_of,
+    file_name,
     moment,
+    parsed_manifest,
     read_manifest,
     read_snapshot,
-    write_snapshot,
 )
-from clm_core.market.store import locked
+from clm_core.market.storage import FolderStorage, SeriesEdit, SeriesStorage, StoredFolder
 
 EVERY_MARKET = "all"
 
@@ -55,14 +57,15 @@ class ValuesManifest(BaseModel):
 
 
 class ValuesStore:
-    """Own series below a folder; safe for concurrent processes."""
+    """Own series below a folder or in a storage; safe for concurrent processes."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path | SeriesStorage) -> None:
+        self._storage: SeriesStorage = FolderStorage(root) if isinstance(root, Path) else root
 
     def manifests(self) -> list[ValuesManifest]:
         """All stored series, by name and symbol."""
-        return [read_manifest(path, ValuesManifest) for path in sorted(self._root.glob(f"*/*/{MANIFEST}"))]
+        found = (self._manifest(folder) for folder in self._storage.folders())
+        return [manifest for manifest in found if manifest is not None]
 
     def newest_hashes(self, names: Iterable[str], symbol: str) -> dict[str, str]:
         """Content hash of the newest state of each series, by name.
@@ -94,43 +97,53 @@ class ValuesStore:
                 `now`.
         """
         _require_past(series, now)
-        folder = self._folder(series.name, symbol)
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / ".lock"):
-            path = folder / MANIFEST
-            manifest = read_manifest(path, ValuesManifest) if path.exists() else None
-            if manifest is not None:
-                stored = _load(folder, manifest, manifest.snapshots[-1])
-                series = _united(stored, series, stored.max_age if keep_age else series.max_age)
-            return _write(folder, series, manifest, symbol, source, now)
+        name = _folder(series.name, None if symbol is None else normalise_symbol(symbol))
+
+        def edit(folder: StoredFolder) -> tuple[ValuesSnapshot, SeriesEdit]:
+            manifest = parsed_manifest(self._storage, name, folder.manifest, ValuesManifest)
+            if manifest is None:
+                return _edited(folder, series, None, symbol, source, now)
+            stored = self._load(name, manifest, manifest.snapshots[-1])
+            united = _united(stored, series, stored.max_age if keep_age else series.max_age)
+            return _edited(folder, united, manifest, symbol, source, now)
+
+        return self._storage.change(name, edit)
 
     def _read(self, name: str, symbol: str, content_hash: str) -> KnownSeries:
         for place in (normalise_symbol(symbol), EVERY_MARKET):
-            folder = self._root / name / place
-            if not (folder / MANIFEST).exists():
+            folder = _folder(name, place)
+            manifest = self._manifest(folder)
+            if manifest is None:
                 continue
-            manifest = read_manifest(folder / MANIFEST, ValuesManifest)
             matching = [each for each in manifest.snapshots if each.content_hash == content_hash]
             if matching:
-                return _load(folder, manifest, matching[-1])
+                return self._load(folder, manifest, matching[-1])
         raise UnknownSeries(
             f"the series {name} has no stored state {content_hash[:12]}: restore the folder "
-            f"{self._root / name} from a backup"
+            f"{self._storage.address(name)} from a backup"
         )
 
     def _manifest_for(self, name: str, symbol: str) -> ValuesManifest:
         for place in (normalise_symbol(symbol), EVERY_MARKET):
-            path = self._root / name / place / MANIFEST
-            if path.exists():
-                return read_manifest(path, ValuesManifest)
+            manifest = self._manifest(_folder(name, place))
+            if manifest is not None:
+                return manifest
         have = ", ".join(dict.fromkeys(each.name for each in self.manifests()))
         raise UnknownSeries(
             f"there is no series {name} for {symbol} (stored: {have or 'none'}): "
             f"`clm data import --as series {name} FILE` adds it"
         )
 
-    def _folder(self, name: str, symbol: str | None) -> Path:
-        return self._root / name / (EVERY_MARKET if symbol is None else normalise_symbol(symbol))
+    def _manifest(self, folder: str) -> ValuesManifest | None:
+        return read_manifest(self._storage, folder, ValuesManifest)
+
+    def _load(self, folder: str, manifest: ValuesManifest, snapshot: ValuesSnapshot) -> KnownSeries:
+        content = read_snapshot(self._storage, folder, snapshot, "parquet")
+        return _series(content, manifest.name, snapshot.max_age)
+
+
+def _folder(name: str, symbol: str | None) -> str:
+    return f"{name}/{EVERY_MARKET if symbol is None else symbol}"
 
 
 def _require_past(series: KnownSeries, now: datetime) -> None:
@@ -150,18 +163,19 @@ def _united(stored: KnownSeries, new: KnownSeries, max_age: int | None) -> Known
     return KnownSeries.of(stored.name, time, known, value, max_age)
 
 
-def _write(
-    folder: Path,
+def _edited(
+    folder: StoredFolder,
     series: KnownSeries,
     manifest: ValuesManifest | None,
     symbol: str | None,
     source: str,
     now: datetime,
-) -> ValuesSnapshot:
+) -> tuple[ValuesSnapshot, SeriesEdit]:
     earlier = () if manifest is None else manifest.snapshots
     if earlier and earlier[-1].content_hash == series.content_hash:
-        return earlier[-1]
-    content = _parquet(series)
+        return earlier[-1], UNCHANGED
+    file = file_name(series.content_hash, "parquet")
+    content = _whole(folder.left.get(file), series) or _parquet(series)
     snapshot = ValuesSnapshot(
         content_hash=series.content_hash,
         file_sha256=hashlib.sha256(content).hexdigest(),
@@ -179,8 +193,7 @@ def _write(
         symbol=None if symbol is None else normalise_symbol(symbol),
         snapshots=(*earlier, snapshot),
     )
-    write_snapshot(folder, snapshot, "parquet", content, grown)
-    return snapshot
+    return snapshot, edit_of(grown, {file: content})
 
 
 def _parquet(series: KnownSeries) -> bytes:
@@ -200,7 +213,18 @@ def _parquet(series: KnownSeries) -> bytes:
     return sink.getvalue()
 
 
-def _load(folder: Path, manifest: ValuesManifest, snapshot: ValuesSnapshot) -> KnownSeries:
-    table = read_parquet(read_snapshot(folder, snapshot, "parquet"))
+def _series(content: bytes, name: str, max_age: int | None) -> KnownSeries:
+    table = read_parquet(content)
     time, known, value = (table[name].to_numpy().copy() for name in ("time", "known", "value"))
-    return KnownSeries(manifest.name, time, known, value, snapshot.max_age)
+    return KnownSeries(name, time, known, value, max_age)
+
+
+def _whole(content: bytes | None, series: KnownSeries) -> bytes | None:
+    """Content written by another process, if the series is equal: the encoding may differ by release."""
+    if content is None:
+        return None
+    try:
+        found = _series(content, series.name, series.max_age)
+    except (DataError, ValueError, KeyError, OSError):
+        return None
+    return content if found.content_hash == series.content_hash else None

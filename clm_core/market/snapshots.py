@@ -1,16 +1,17 @@
 """Snapshots of values beside the bars: a folder with a manifest and immutable, content-addressed files."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.domain.errors import StoreCorrupt
-from clm_core.market.store import verified_content, write_atomically
+from clm_core.market.storage import MANIFEST, SeriesEdit, SeriesStorage
 
-MANIFEST = "manifest.json"
+UNCHANGED = SeriesEdit(None)
+"""Edit of a folder that is left as it is."""
 Manifest = TypeVar("Manifest", bound=BaseModel)
 
 
@@ -31,38 +32,50 @@ class ImportedSnapshot(BaseModel):
     written_at: datetime
 
 
-def read_manifest(path: Path, kind: type[Manifest]) -> Manifest:
-    """
+def read_manifest(storage: SeriesStorage, folder: str, kind: type[Manifest]) -> Manifest | None:
+    """Manifest of a folder; None for a folder without.
+
     Raises:
         StoreCorrupt: the file is no manifest of the kind.
     """
+    return parsed_manifest(storage, folder, storage.manifest(folder), kind)
+
+
+def parsed_manifest(
+    storage: SeriesStorage, folder: str, content: bytes | None, kind: type[Manifest]
+) -> Manifest | None:
+    """Manifest of a folder by the content, as `read_manifest`."""
+    if content is None:
+        return None
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(content)
     except ValueError as error:
-        raise StoreCorrupt(f"{path} is damaged: restore it from a backup, or delete its folder") from error
+        place = storage.address(folder, MANIFEST)
+        raise StoreCorrupt(f"{place} is damaged: restore it from a backup, or delete its folder") from error
 
 
-def read_snapshot(folder: Path, snapshot: ImportedSnapshot, ending: str) -> bytes:
+def read_snapshot(storage: SeriesStorage, folder: str, snapshot: ImportedSnapshot, ending: str) -> bytes:
     """Content of a snapshot's file.
 
     Raises:
         StoreCorrupt: the file is missing or differs from the file that was written.
     """
-    path = folder / f"{snapshot.content_hash}.{ending}"
-    damaged = f"{path} is missing or damaged: restore it from a backup, or delete {folder} and import again"
-    return verified_content(path, snapshot.file_sha256, damaged)
+    file = file_name(snapshot.content_hash, ending)
+    damaged = (
+        f"{storage.address(folder, file)} is missing or damaged: restore it from a backup, or delete "
+        f"{storage.address(folder)} and import again"
+    )
+    return storage.read(folder, file, snapshot.file_sha256, damaged)
 
 
-def write_snapshot(
-    folder: Path, snapshot: ImportedSnapshot, ending: str, content: bytes, grown: BaseModel
-) -> None:
-    """Write the file of a snapshot, then the manifest that names the snapshot.
+def file_name(content_hash: str, ending: str) -> str:
+    """Name of the file of a snapshot."""
+    return f"{content_hash}.{ending}"
 
-    Args:
-        grown: manifest with the snapshot as the newest.
-    """
-    write_atomically(folder / f"{snapshot.content_hash}.{ending}", content)
-    write_atomically(folder / MANIFEST, grown.model_dump_json(indent=1).encode() + b"\n")
+
+def edit_of(grown: BaseModel, files: Mapping[str, bytes]) -> SeriesEdit:
+    """Edit with the files of a snapshot and the manifest with the snapshot."""
+    return SeriesEdit(grown.model_dump_json(indent=1).encode() + b"\n", files)
 
 
 def moment(nanoseconds: np.int64) -> datetime:

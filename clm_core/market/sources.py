@@ -33,6 +33,7 @@ from clm_core.market.reading import Layout, content_of, read
 from clm_core.market.same_market import DailyReturns, daily_log_returns
 from clm_core.market.series import with_series
 from clm_core.market.series_store import ValuesStore
+from clm_core.market.storage import FolderStorage, SeriesStorage
 from clm_core.market.store import Replacement, SeriesManifest, SeriesStore, parquet, replacement
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import Examined, examine, refuse_unknown_rules
@@ -75,15 +76,19 @@ class SeriesInfo:
 
 
 class MarketData:
-    """All series: the series stored under `home`, and the bundled series unless stored under the same
-    name."""
+    """All series: the stored series, and the bundled series unless stored under the same name."""
 
-    def __init__(self, home: Path) -> None:
-        self._store = SeriesStore(home / "data")
+    def __init__(self, home: Path, storage: SeriesStorage | None = None) -> None:
+        """
+        Args:
+            storage: place of the stored series; by default the home.
+        """
+        storage = storage or FolderStorage(home)
+        self._store = SeriesStore(storage.below("data"))
         self._bundled = SeriesStore(BUNDLED)
         self._quarantine = home / "quarantine"
-        self.payments = CarryStore(home / "carry", self._quarantine)
-        self.own_series = ValuesStore(home / "series")
+        self.payments = CarryStore(storage.below("carry"), self._quarantine)
+        self.own_series = ValuesStore(storage.below("series"))
         self._daily: dict[tuple[str, str], tuple[str, DailyReturns]] = {}
 
     def series(self) -> list[SeriesInfo]:

@@ -1,4 +1,4 @@
-"""Series on disk: immutable, content-addressed snapshots and a manifest listing the snapshots by age.
+"""Stored series: immutable, content-addressed snapshots and a manifest listing the snapshots by age.
 
     <root>/BTCUSDT/1h/manifest.json
     <root>/BTCUSDT/1h/<content hash>.parquet
@@ -7,13 +7,10 @@ Files are never changed in place: an addition or correction writes a new snapsho
 atomically. Every earlier snapshot stays readable by its hash.
 """
 
-import fcntl
 import hashlib
 import io
-import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -43,6 +40,7 @@ from clm_core.market.corrections import (
     moment,
 )
 from clm_core.market.differing import WaitingBar, take_corrections
+from clm_core.market.storage import MANIFEST, FolderStorage, SeriesEdit, SeriesStorage, StoredFolder
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import validate
 
@@ -150,18 +148,26 @@ class SnapshotRecord:
 NO_RECORD = SnapshotRecord()
 
 
-class SeriesStore:
-    """Series below a folder; safe for concurrent processes."""
+@dataclass(frozen=True)
+class _Written:
+    """Edit of the folder of a series."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    manifest: SeriesManifest
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class SeriesStore:
+    """Series below a folder or in a storage; safe for concurrent processes."""
+
+    def __init__(self, root: Path | SeriesStorage) -> None:
+        self._storage: SeriesStorage = FolderStorage(root) if isinstance(root, Path) else root
 
     def manifests(self) -> list[SeriesManifest]:
-        return [_read_manifest(path) for path in sorted(self.root.glob("*/*/manifest.json"))]
+        found = (self._manifest_in(folder) for folder in self._storage.folders())
+        return [manifest for manifest in found if manifest is not None]
 
     def manifest(self, symbol: str, timeframe: Timeframe) -> SeriesManifest | None:
-        path = self._folder(symbol, timeframe) / "manifest.json"
-        return _read_manifest(path) if path.exists() else None
+        return self._manifest_in(_folder(symbol, timeframe))
 
     def read(self, manifest: SeriesManifest, content_hash: str | None = None) -> Bars:
         """Bars of the newest snapshot, or of the snapshot whose hash begins with `content_hash`.
@@ -181,8 +187,7 @@ class SeriesStore:
                 f"{manifest.symbol} {manifest.timeframe} has no snapshot {prefix!r}; there is {have}"
             )
         [snapshot] = matching.values()
-        path = self._folder(manifest.symbol, manifest.timeframe) / f"{snapshot.content_hash}.parquet"
-        return _load(path, manifest, snapshot)
+        return self._load(manifest, snapshot)
 
     def add(
         self,
@@ -206,13 +211,16 @@ class SeriesStore:
             InvalidSymbol: the name is taken by another symbol of the source.
         """
         self._refuse_other_market(bars.symbol, native)
-        with self._changing(bars) as (folder, manifest):
+
+        def edit(folder: StoredFolder, manifest: SeriesManifest | None) -> _Written:
             record = SnapshotRecord(native=native, allowed=allowed, adjusted=adjusted)
             if manifest is None:
-                return write_snapshot(folder, bars, source, now, record=record)
+                return self._snapshot(folder, bars, source, now, record=record)
             stored = self.read(manifest)
             merged = merge(stored, bars, source, now, allow=manifest.allowed | frozenset(allowed))
-            return self._write(folder, manifest, stored, merged, source, now, record)
+            return self._merged(folder, manifest, stored, merged, source, now, record)
+
+        return self._change(bars.symbol, bars.timeframe, edit)
 
     def update(
         self,
@@ -243,10 +251,11 @@ class SeriesStore:
             InvalidSymbol: the name is taken by another symbol of the source.
         """
         self._refuse_other_market(bars.symbol, native)
-        with self._changing(bars) as (folder, manifest):
+
+        def edit(folder: StoredFolder, manifest: SeriesManifest | None) -> _Written:
             record = SnapshotRecord(native=native, allowed=allowed, adjusted=adjusted)
             if manifest is None:
-                return write_snapshot(folder, bars, source, now, record=record)
+                return self._snapshot(folder, bars, source, now, record=record)
             stored = self.read(manifest)
             _require_calendar(stored, bars)
             known = stored[:0] if base is None else self.read(manifest, base)
@@ -256,7 +265,9 @@ class SeriesStore:
             known_breaks = manifest.allowed | frozenset(allowed)
             merged = _validated(_united(stored, corrected, bars), stored, source, now, allow=known_breaks)
             compared = manifest.model_copy(update={"differing": differing})
-            return self._write(folder, compared, stored, merged, source, now, record)
+            return self._merged(folder, compared, stored, merged, source, now, record)
+
+        return self._change(bars.symbol, bars.timeframe, edit)
 
     def replace(
         self,
@@ -274,7 +285,8 @@ class SeriesStore:
             InvalidBars: the series with the replaced bars breaks a rule.
         """
         offered = replacement.offered
-        with self._changing(offered) as (folder, current):
+
+        def edit(folder: StoredFolder, current: SeriesManifest | None) -> _Written:
             if current is None:
                 raise UnknownSeries(f"{manifest.symbol} {manifest.timeframe} is no longer stored")
             stored = self.read(current)
@@ -303,13 +315,14 @@ class SeriesStore:
             )
             record = SnapshotRecord(revision=revision, allowed=replacement.allowed)
             settled = current.model_copy(update={"differing": differing})
-            return self._write(folder, settled, stored, merged, source, now, record)
+            return self._merged(folder, settled, stored, merged, source, now, record)
+
+        return self._change(offered.symbol, offered.timeframe, edit)
 
     def keep(self, symbol: str, timeframe: Timeframe, first: int, last: int) -> SeriesManifest:
         """Decide for the stored values of a span: the differing values are ignored from now on."""
-        folder = self._folder(symbol, timeframe)
-        with locked(folder / ".lock"):
-            manifest = self.manifest(symbol, timeframe)
+
+        def edit(_: StoredFolder, manifest: SeriesManifest | None) -> _Written:
             if manifest is None:
                 raise UnknownSeries(f"{symbol} {timeframe} is not stored")
             kept = tuple(
@@ -318,46 +331,138 @@ class SeriesStore:
                 else bar
                 for bar in manifest.differing
             )
-            return _write_manifest(folder, manifest.model_copy(update={"differing": kept}))
+            return _Written(manifest.model_copy(update={"differing": kept}))
 
-    @contextmanager
-    def _changing(self, bars: Bars) -> Iterator[tuple[Path, SeriesManifest | None]]:
-        """Folder and manifest of the series of the bars, locked against other processes."""
-        folder = self._folder(bars.symbol, bars.timeframe)
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / ".lock"):
-            yield folder, self.manifest(bars.symbol, bars.timeframe)
+        return self._change(symbol, timeframe, edit)
 
-    def _write(
+    def _change(
         self,
-        folder: Path,
+        symbol: str,
+        timeframe: Timeframe,
+        edit: Callable[[StoredFolder, SeriesManifest | None], _Written],
+    ) -> SeriesManifest:
+        """Change a series on the basis of the present manifest."""
+        name = _folder(symbol, timeframe)
+
+        def change(folder: StoredFolder) -> tuple[SeriesManifest, SeriesEdit]:
+            written = edit(folder, self._parsed(name, folder.manifest))
+            return written.manifest, SeriesEdit(_content_of(written.manifest), written.files)
+
+        return self._storage.change(name, change)
+
+    def _merged(
+        self,
+        folder: StoredFolder,
         manifest: SeriesManifest,
         stored: Bars,
         merged: Bars,
         source: str,
         now: datetime,
         record: "SnapshotRecord",
-    ) -> SeriesManifest:
-        """Write the merged bars as a snapshot if any bar differs, and the manifest if anything differs."""
+    ) -> _Written:
+        """The merged bars as a snapshot if any bar differs, and the manifest."""
         if merged.content_hash == stored.content_hash:
-            return _write_manifest(folder, manifest)
+            return _Written(manifest)
         if record.revision is None:
             inside = _inside(merged, stored.time[0], stored.time[-1])
             record = replace(record, revision=compare(stored, inside).revision())
-        return write_snapshot(folder, merged, source, now, manifest, record)
+        return self._snapshot(folder, merged, source, now, manifest, record)
+
+    def _snapshot(
+        self,
+        folder: StoredFolder,
+        bars: Bars,
+        source: str,
+        now: datetime,
+        before: SeriesManifest | None = None,
+        record: SnapshotRecord = NO_RECORD,
+    ) -> _Written:
+        """The bars as the newest snapshot of the series.
+
+        Args:
+            before: manifest of the series so far.
+        """
+        earlier = () if before is None else _with_calendar(before, bars.calendar)
+        known = None if before is None else before.native
+        native = record.native
+        if native is None or native_symbol(native) == bars.symbol:
+            native = known
+        same = next((each for each in earlier if each.content_hash == bars.content_hash), None)
+        file = _file_name(bars.content_hash)
+        content = b""
+        if same is None or not self._storage.holds(_folder(bars.symbol, bars.timeframe), file):
+            same = None
+            content = _whole(folder.left.get(file), bars) or parquet(bars)
+        snapshot = Snapshot(
+            content_hash=bars.content_hash,
+            file_sha256=hashlib.sha256(content).hexdigest() if same is None else same.file_sha256,
+            source=source,
+            bars=len(bars),
+            start=bars.start.to_pydatetime(),
+            end=bars.end.to_pydatetime(),
+            gaps=len(bars.gaps),
+            missing_bars=sum(gap.missing for gap in bars.gaps),
+            written_at=now,
+            allowed=dict(record.allowed),
+            adjusted=dict(record.adjusted),
+            revision=record.revision,
+        )
+        manifest = SeriesManifest(
+            symbol=bars.symbol,
+            timeframe=bars.timeframe,
+            calendar=bars.calendar,
+            snapshots=(*earlier, snapshot),
+            native=native,
+            differing=() if before is None else before.differing,
+        )
+        return _Written(manifest, {file: content} if same is None else {})
 
     def _refuse_other_market(self, symbol: str, native: str | None) -> None:
-        for path in sorted(self.root.glob(f"{symbol}/*/manifest.json")):
-            stored = _read_manifest(path).native
-            if native is not None and stored is not None and not same_market(stored, native):
+        if native is None:
+            return
+        for folder in self._storage.folders(within=symbol):
+            manifest = self._manifest_in(folder)
+            stored = None if manifest is None else manifest.native
+            if stored is not None and not same_market(stored, native):
                 other = re.sub(r"[^A-Za-z0-9]+", "-", native)
                 raise InvalidSymbol(
                     f"{native} and the stored {stored} are different markets with the same canonical name "
                     f"{symbol}: pass another name, e.g. --symbol {other}"
                 )
 
-    def _folder(self, symbol: str, timeframe: Timeframe) -> Path:
-        return self.root / symbol / timeframe.value
+    def _manifest_in(self, folder: str) -> SeriesManifest | None:
+        return self._parsed(folder, self._storage.manifest(folder))
+
+    def _parsed(self, folder: str, content: bytes | None) -> SeriesManifest | None:
+        if content is None:
+            return None
+        try:
+            return SeriesManifest.model_validate_json(content)
+        except ValueError as error:
+            place = self._storage.address(folder, MANIFEST)
+            advice = "restore it from a backup, or delete its folder"
+            raise StoreCorrupt(f"{place} is damaged: {advice}") from error
+
+    def _load(self, manifest: SeriesManifest, snapshot: Snapshot) -> Bars:
+        folder, file = _folder(manifest.symbol, manifest.timeframe), _file_name(snapshot.content_hash)
+        damaged = (
+            f"{self._storage.address(folder, file)} is missing or damaged: restore it from a backup, or "
+            "delete its folder and import again"
+        )
+        content = self._storage.read(folder, file, snapshot.file_sha256, damaged)
+        calendar = snapshot.calendar or manifest.calendar
+        bars = _bars(content, manifest.symbol, manifest.timeframe, calendar)
+        if bars.content_hash != snapshot.content_hash:
+            raise StoreCorrupt(damaged)
+        return bars
+
+
+def _folder(symbol: str, timeframe: Timeframe) -> str:
+    return f"{symbol}/{timeframe.value}"
+
+
+def _file_name(content_hash: str) -> str:
+    return f"{content_hash}.parquet"
 
 
 def merge(
@@ -456,55 +561,6 @@ def _contradiction(new: Bars, comparison: BarComparison) -> Finding:
     return Finding("contradicts-store", tuple(rows[:20].tolist()), len(rows), message)
 
 
-def write_snapshot(
-    folder: Path,
-    bars: Bars,
-    source: str,
-    now: datetime,
-    before: SeriesManifest | None = None,
-    record: SnapshotRecord = NO_RECORD,
-) -> SeriesManifest:
-    """Write the bars as the newest snapshot of the series in `folder`; the caller holds the lock of the
-    series.
-
-    Args:
-        before: manifest of the series so far.
-    """
-    earlier = () if before is None else _with_calendar(before, bars.calendar)
-    known = None if before is None else before.native
-    native = record.native
-    if native is None or native_symbol(native) == bars.symbol:
-        native = known
-    path = folder / f"{bars.content_hash}.parquet"
-    same = next((each for each in earlier if each.content_hash == bars.content_hash and path.exists()), None)
-    content = parquet(bars) if same is None else b""
-    snapshot = Snapshot(
-        content_hash=bars.content_hash,
-        file_sha256=hashlib.sha256(content).hexdigest() if same is None else same.file_sha256,
-        source=source,
-        bars=len(bars),
-        start=bars.start.to_pydatetime(),
-        end=bars.end.to_pydatetime(),
-        gaps=len(bars.gaps),
-        missing_bars=sum(gap.missing for gap in bars.gaps),
-        written_at=now,
-        allowed=dict(record.allowed),
-        adjusted=dict(record.adjusted),
-        revision=record.revision,
-    )
-    manifest = SeriesManifest(
-        symbol=bars.symbol,
-        timeframe=bars.timeframe,
-        calendar=bars.calendar,
-        snapshots=(*earlier, snapshot),
-        native=native,
-        differing=() if before is None else before.differing,
-    )
-    if same is None:
-        write_atomically(path, content)
-    return _write_manifest(folder, manifest)
-
-
 def _with_calendar(manifest: SeriesManifest, calendar: Calendar) -> tuple[Snapshot, ...]:
     """Snapshots that stay readable after a change of the calendar of the series."""
     if manifest.calendar == calendar:
@@ -515,43 +571,8 @@ def _with_calendar(manifest: SeriesManifest, calendar: Calendar) -> tuple[Snapsh
     )
 
 
-def _write_manifest(folder: Path, manifest: SeriesManifest) -> SeriesManifest:
-    content = manifest.model_dump_json(indent=1, exclude_defaults=True).encode() + b"\n"
-    path = folder / "manifest.json"
-    if not path.exists() or path.read_bytes() != content:
-        write_atomically(path, content)
-    return manifest
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file atomically: readers see the old or the complete new file, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Exclusive file lock between processes, released by the system on the death of the holder."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _read_manifest(path: Path) -> SeriesManifest:
-    try:
-        return SeriesManifest.model_validate_json(path.read_bytes())
-    except ValueError as error:
-        raise StoreCorrupt(f"{path} is damaged: restore it from a backup, or delete its folder") from error
+def _content_of(manifest: SeriesManifest) -> bytes:
+    return manifest.model_dump_json(indent=1, exclude_defaults=True).encode() + b"\n"
 
 
 def parquet(bars: Bars) -> bytes:
@@ -565,27 +586,19 @@ def parquet(bars: Bars) -> bytes:
     return sink.getvalue()
 
 
-def verified_content(path: Path, file_sha256: str, damaged: str) -> bytes:
-    """Content of a stored file.
-
-    Raises:
-        StoreCorrupt: the file is missing, or differs from the file that was written; with the text `damaged`.
-    """
-    if not path.exists():
-        raise StoreCorrupt(damaged)
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != file_sha256:
-        raise StoreCorrupt(damaged)
-    return content
-
-
-def _load(path: Path, manifest: SeriesManifest, snapshot: Snapshot) -> Bars:
-    damaged = f"{path} is missing or damaged: restore it from a backup, or delete its folder and import again"
-    table = read_parquet(verified_content(path, snapshot.file_sha256, damaged))
+def _bars(content: bytes, symbol: str, timeframe: Timeframe, calendar: Calendar) -> Bars:
+    table = read_parquet(content)
     arrays = {field: table[field].to_numpy().copy() for field in FIELDS}
     time = table["timestamp"].to_numpy().astype(np.int64)
-    calendar = snapshot.calendar or manifest.calendar
-    bars = Bars(manifest.symbol, manifest.timeframe, calendar, time, **arrays)
-    if bars.content_hash != snapshot.content_hash:
-        raise StoreCorrupt(damaged)
-    return bars
+    return Bars(symbol, timeframe, calendar, time, **arrays)
+
+
+def _whole(content: bytes | None, bars: Bars) -> bytes | None:
+    """Content written by another process, if the bars are equal: the encoding may differ by release."""
+    if content is None:
+        return None
+    try:
+        found = _bars(content, bars.symbol, bars.timeframe, bars.calendar)
+    except (DataError, ValueError, KeyError, OSError):
+        return None
+    return content if found.content_hash == bars.content_hash else None

@@ -48,6 +48,7 @@ NOT_COPIED = {
     "prefect": "files of Prefect, made anew by `clm up`",
     "stack": "state, ports, passwords and logs of running servers, made anew by `clm up`",
     "work": "files of unfinished trainings",
+    "cache": "copies of files of the storage",
     "folds": "models of past folds, trained again where needed",
     "maintenance": "times of verifications: a restored home verifies every version again",
     "audit/git": "a clone of the repository of the anchors",

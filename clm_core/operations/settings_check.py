@@ -11,9 +11,11 @@ from clm_core.decisions.gate_policy import load_document, load_store
 from clm_core.domain.errors import CLMError, SecretUnavailable, SettingsError
 from clm_core.domain.kinds import Kind
 from clm_core.domain.secret_references import references_of
+from clm_core.domain.storage_settings import StorageSettings
 from clm_core.domain.vocabulary import ModelType
 from clm_core.ledger.timestamps import authority_of
 from clm_core.platform import notifications
+from clm_core.platform.bucket import Bucket
 from clm_core.platform.settings_file import HOME_VARIABLE
 from clm_core.platform.stack_settings import StackSettingsRecord
 from clm_core.settings import (
@@ -30,8 +32,8 @@ SERVED = ("stack.", "api.", "webhooks")
 """Settings that only the servers of the stack read: a command may have others."""
 DELIVERED = ("alerts.", "events.", "audit.")
 """Settings that only deliveries read."""
-STORES = ("database_url",)
-"""Settings that name the versions and the ledger."""
+STORES = ("database_url", "storage.url", "storage.endpoint")
+"""Settings that name the versions, the ledger and the bars."""
 
 
 def require_usable(settings: Settings) -> None:
@@ -39,8 +41,8 @@ def require_usable(settings: Settings) -> None:
 
     Raises:
         SettingsError: the policy, the policy store, a receiver of alerts, a file with own features, a kind of
-            model, a secret in the server of secrets or the certificates of the time-stamp authority cannot be
-            used; the message names all.
+            model, a secret in the server of secrets, the bucket or the certificates of the time-stamp
+            authority cannot be used; the message names all.
     """
     problems = [str(error) for check in _checks(settings) if (error := _error_of(check)) is not None]
     if problems:
@@ -156,10 +158,20 @@ def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
         yield authority.trusted
     with own_features.use(settings.features.files):
         yield own_features.table
+    if settings.storage.url is not None:
+        yield partial(_bucket, settings.storage)
     for market in settings.universe:
         plugins = (Kind(ModelType.OTHER, name) for name in market.plugins)
         for kind in (*map(Kind, market.model_types or ()), *plugins):
             yield partial(catalog.find_kind, *kind)
+
+
+def _bucket(storage: StorageSettings) -> None:
+    bucket = Bucket(storage)
+    # an unreadable reference is one problem, of the check of the references
+    with contextlib.suppress(SecretUnavailable):
+        bucket.require_reachable()
+        bucket.require_writable()
 
 
 def _receiver(url: SecretStr) -> None:

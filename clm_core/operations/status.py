@@ -7,12 +7,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.decisions.overdue import judge_passes, overdue
-from clm_core.domain.errors import ServerUnavailable
+from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.domain.passes import PassHealth
+from clm_core.domain.storage_settings import StorageSettings
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger.store import Ledger
 from clm_core.operations.settings_check import differences
 from clm_core.platform import stack_state
+from clm_core.platform.bucket import Bucket
 from clm_core.platform.database import open_database
 from clm_core.platform.prefect_runs import ask, is_answering, workers_online
 from clm_core.platform.run_engine import is_listening
@@ -69,6 +71,10 @@ class InstallationStatus(BaseModel):
     """Reason why the running stack cannot load settings or policy, if any: no scheduled pass runs."""
     command_problem: str | None = None
     """Reason why this command cannot load settings or policy, if any."""
+    storage: str | None = None
+    """Address of the bucket with bars and artifacts; None where the home holds both."""
+    storage_problem: str | None = None
+    """Reason why the bucket cannot be used at present, if any."""
     settings_differ: tuple[str, ...] = ()
     """Names of the settings that differ between this command and the running stack."""
     is_complete: bool = True
@@ -77,7 +83,7 @@ class InstallationStatus(BaseModel):
     @property
     def healthy(self) -> bool:
         loadable = self.settings_problem is None and self.command_problem is None
-        well = loadable and not overdue(self.passes)
+        well = loadable and self.storage_problem is None and not overdue(self.passes)
         return self.up and well and all(part.healthy for part in self.parts)
 
 
@@ -117,6 +123,8 @@ def read_status(settings: Settings) -> InstallationStatus:
             production=production,
             next_runs=(),
             command_problem=loading_problem(),
+            storage=settings.storage.url,
+            storage_problem=_storage_problem(settings.storage),
         )
     return InstallationStatus(
         up=True,
@@ -127,9 +135,21 @@ def read_status(settings: Settings) -> InstallationStatus:
         next_runs=next_runs(stack_state.prefect_environment(settings.home, state)),
         settings_problem=state.settings_problem,
         command_problem=loading_problem(),
+        storage=settings.storage.url,
+        storage_problem=_storage_problem(settings.storage),
         settings_differ=tuple(differences(settings)),
         passes=tuple(passes),
     )
+
+
+def _storage_problem(storage: StorageSettings) -> str | None:
+    if storage.url is None:
+        return None
+    try:
+        Bucket.probed(storage).require_reachable()
+    except CLMError as error:
+        return str(error)
+    return None
 
 
 def urls(state: StackState) -> dict[str, str]:

@@ -22,14 +22,14 @@ class Condition(StrEnum):
     OK = "ok"
     ILL = "ill"
     """The database answers, and a scheduled pass has not succeeded for several of its intervals, or none can,
-    since settings or policy cannot be loaded."""
+    since settings or policy cannot be loaded, or the storage does not answer."""
     DOWN = "down"
 
 
 class Health(BaseModel):
     status: Condition
-    """Down without the database; ill while a scheduled pass is overdue, or settings or policy cannot be
-    loaded. Retrains need the other parts as well."""
+    """Down without the database; ill while a scheduled pass is overdue, settings or policy cannot be loaded,
+    or the storage does not answer. Retrains need the other parts as well."""
     parts: Mapping[str, Condition]
     problems: list[str]
     """A sentence for each overdue pass, with the last success and the remedy."""
@@ -64,7 +64,7 @@ def health(clm: Connected, response: Response) -> Health:
     except SQLAlchemyError:
         response.status_code = 503
         return Health(status=Condition.DOWN, parts={**parts, "database": Condition.DOWN}, problems=[])
-    ill = problems or parts["settings"] is Condition.DOWN
+    ill = problems or Condition.DOWN in (parts["settings"], parts.get("storage"))
     return Health(status=Condition.ILL if ill else Condition.OK, parts=parts, problems=problems)
 
 
@@ -91,6 +91,8 @@ def _parts(clm: Services) -> dict[str, Callable[[], None]]:
         "mlflow": clm.registry.require_reachable,
         "settings": _require_loadable,
     }
+    if clm.storage_probe is not None:
+        parts["storage"] = clm.storage_probe.require_reachable
     if url := os.environ.get("PREFECT_API_URL"):
         parts["prefect"] = lambda: _require_prefect(url)
     return parts

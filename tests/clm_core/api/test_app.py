@@ -2,14 +2,17 @@
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
 from clm_core.api.app import create_app, require_policies
 from clm_core.api.auth import Open
 from clm_core.api.route_table import ROUTES, Route
+from clm_core.domain.storage_settings import StorageSettings
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 
@@ -116,6 +119,18 @@ def test_health_is_ill_while_a_new_process_could_not_load_the_policy(
     health = answer.json()
     assert (answer.status_code, health["status"], health["parts"]["settings"]) == (200, "ill", "down")
     assert str(tmp_path) not in answer.text
+
+
+def test_health_is_ill_while_the_storage_does_not_answer(wired: Services) -> None:
+    silent = StorageSettings(
+        url="s3://bars",
+        endpoint="http://127.0.0.1:9",
+        access_key=SecretStr("key"),
+        secret_key=SecretStr("secret"),
+    )
+    settings = wired.settings.model_copy(update={"storage": silent})
+    health = TestClient(create_app(replace(wired, settings=settings))).get("/health").json()
+    assert (health["status"], health["parts"]["storage"]) == ("ill", "down")
 
 
 def test_a_route_outside_the_table_is_refused_when_the_application_is_created(wired: Services) -> None:

@@ -14,6 +14,7 @@ from clm_core.settings import Settings
 REFERENCE = "vault://kv/clm#it"
 SECRET_SETTINGS: dict[str, Any] = {
     "database_url": REFERENCE,
+    "storage": {"url": "s3://bars", "access_key": REFERENCE, "secret_key": REFERENCE},
     "alerts": {"urls": [REFERENCE], "heartbeat_url": REFERENCE},
     "events": {"subscribers": [{"url": REFERENCE, "secret": REFERENCE}]},
     "audit": {"git": REFERENCE, "webhook": {"url": REFERENCE, "secret": REFERENCE}},
@@ -42,7 +43,7 @@ def test_every_secret_setting_takes_a_reference() -> None:
     secret = {key[0] for key, annotation in fields(Settings) if is_secret(annotation)}
     assert secret == set(SECRET_SETTINGS), "a secret setting is missing from this test"
     found = list(secrets_of(Settings(**SECRET_SETTINGS)))
-    assert len(found) == 14
+    assert len(found) == 16
     assert all(isinstance(each, SecretReference) and each.reference == REFERENCE for _, each in found)
 
 

@@ -106,16 +106,16 @@ def test_an_unwritten_hash_is_unknown(store, walk):
         pytest.param(Path.unlink, id="gone"),
     ],
 )
-def test_a_damaged_snapshot_is_never_read(store, walk, damage):
+def test_a_damaged_snapshot_is_never_read(store, walk, damage, tmp_path):
     store.add(walk, "a file", NOW)
-    damage(next(store.root.glob("*/*/*.parquet")))
+    damage(next(tmp_path.glob("*/*/*.parquet")))
     with pytest.raises(StoreCorrupt, match="import again"):
         newest(store, walk)
 
 
-def test_a_damaged_manifest_is_named(store, walk):
+def test_a_damaged_manifest_is_named(store, walk, tmp_path):
     store.add(walk, "a file", NOW)
-    (store.root / "TEST" / "1h" / "manifest.json").write_text("{}")
+    (tmp_path / "TEST" / "1h" / "manifest.json").write_text("{}")
     with pytest.raises(StoreCorrupt, match=r"manifest\.json is damaged"):
         store.manifest(walk.symbol, walk.timeframe)
 
@@ -125,10 +125,10 @@ def _add_parts(root: Path, bars: Bars, offset: int) -> None:
         SeriesStore(root).add(bars[first : first + 75], f"from {first}", NOW)
 
 
-def test_two_processes_lose_nothing_of_each_other(store, walk):
+def test_two_processes_lose_nothing_of_each_other(store, walk, tmp_path):
     # a forked child of a process that has used numba's threads is ended by them
     context = multiprocessing.get_context("spawn")
-    both = [context.Process(target=_add_parts, args=(store.root, walk, offset)) for offset in (0, 75)]
+    both = [context.Process(target=_add_parts, args=(tmp_path, walk, offset)) for offset in (0, 75)]
     for process in both:
         process.start()
     for process in both:
@@ -138,7 +138,7 @@ def test_two_processes_lose_nothing_of_each_other(store, walk):
     assert len(manifest_of(store, walk).snapshots) == 12
 
 
-def test_no_partial_file_stays_behind(store, walk):
+def test_no_partial_file_stays_behind(store, walk, tmp_path):
     store.add(walk, "a file", NOW)
-    names = {path.suffix or path.name for path in (store.root / "TEST" / "1h").iterdir()}
+    names = {path.suffix or path.name for path in (tmp_path / "TEST" / "1h").iterdir()}
     assert names == {".parquet", ".json", ".lock"}
