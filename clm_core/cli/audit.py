@@ -10,7 +10,7 @@ import typer
 from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
-from clm_core.cli.output import AsJson, plain
+from clm_core.cli.output import AsJson, plain, progress_bar
 from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
 from clm_core.domain.errors import AuditBroken
 
@@ -69,16 +69,19 @@ def verify(
             exists=True, file_okay=False, help="Folder with a copy of the anchors, <CLM_HOME>/audit/anchors."
         ),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted verification of the database.")
+    ] = False,
 ) -> None:
     """Check for edited, removed, inserted, reordered and rewritten entries; exits with 1 if there are any.
 
     Without --anchors, the database is compared with the anchors under CLM_HOME, an export with no anchors.
     The database is also compared with the timestamps and with the copies of the settings; a copy that cannot
-    be read is an error.
+    be read is an error. With --resume, entries found sound before an interruption are not read again.
     """
     from clm_core.ledger import audit_log
     from clm_core.ledger.clock import read_clock
-    from clm_core.operations import anchor_shipping
+    from clm_core.operations import anchor_shipping, audit_verification
 
     if file is not None:
         _print_report(
@@ -93,7 +96,10 @@ def verify(
         *(each for place in places for each in place.anchors),
     ]
     with _ledger() as engine:
-        report = audit_log.verify(engine, _distinct(known))
+        with progress_bar("Audit") as announce, _interruption(settings.home):
+            report = audit_verification.verify(
+                engine, settings.home, _distinct(known), read_clock(engine), announce, resume
+            )
         unread = [place for place in places if place.problem]
         sound = not report.problems and not unread
         anchored = audit_log.anchor(engine, folder, read_clock(engine)) if sound else None
@@ -118,8 +124,8 @@ def export(
     """Write all entries with hashes to a file, to be checked anywhere by `clm audit verify --file`."""
     from clm_core.ledger import audit_log
 
-    with _ledger() as engine:
-        count = audit_log.export(engine, file)
+    with _ledger() as engine, progress_bar("Export") as announce:
+        count = audit_log.export(engine, file, announce)
     typer.echo(f"Wrote {count:,} entries to {file}.")
 
 
@@ -186,6 +192,22 @@ def _action(stored: str) -> str:
     from clm_core.domain.audit import OLD_ACTIONS
 
     return f"{stored} (now {OLD_ACTIONS[stored]})" if stored in OLD_ACTIONS else stored
+
+
+@contextlib.contextmanager
+def _interruption(home: Path) -> "Iterator[None]":
+    """Message about the way on after Ctrl-C."""
+    from clm_core.operations.audit_verification import interrupted
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if checked := interrupted(home):
+            typer.echo(
+                f"Entries up to {checked.seq:,} are sound: `clm audit verify --resume` checks the others.",
+                err=True,
+            )
+        raise
 
 
 @contextlib.contextmanager

@@ -1,18 +1,15 @@
 """`clm backup`, `clm restore`: a home in one file, and back."""
 
-import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from clm_core.cli.output import AsJson
+from clm_core.cli.output import AsJson, progress_bar
 from clm_core.cli.promotion import this_user
 from clm_core.cli.settings_in_force import settings_for_look
-from clm_core.domain.progress import Announce
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -36,7 +33,7 @@ def backup(
     from clm_core.operations.backup import write_backup
 
     settings = settings_for_look()
-    with _progress("Backup") as announce:
+    with progress_bar("Backup") as announce:
         report = write_backup(settings, file, announce)
     typer.echo(report.model_dump_json(indent=2) if as_json else "\n".join(_backup_lines(report)))
 
@@ -58,7 +55,7 @@ def restore(
     from clm_core.platform.settings_file import home_in_force
 
     place = home_in_force() if home is None else home
-    with _progress("Restore") as announce:
+    with progress_bar("Restore") as announce:
         report = restore_home(file, place, _database_url, this_user(), announce)
     typer.echo(report.model_dump_json(indent=2) if as_json else "\n".join(_restore_lines(report)))
     if report.problems:
@@ -86,18 +83,6 @@ def _database_url(home: Path) -> "SecretStr | None":
             "Set CLM_DATABASE_URL to the server of the restored home, then repeat the command."
         )
     return None if url is None else SecretStr(str(url))
-
-
-@contextlib.contextmanager
-def _progress(title: str) -> Iterator[Announce]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        TextColumn("{task.description:<28}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
-    ) as progress:
-        bar = progress.add_task(title, total=1.0)
-        yield lambda step, share: progress.update(bar, description=f"{title}: {step}", completed=share)
-        progress.update(bar, description=f"{title}: done", completed=1.0)
 
 
 def _backup_lines(report: "BackupReport") -> Iterator[str]:

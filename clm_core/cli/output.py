@@ -1,13 +1,16 @@
 """Input and output of the commands: tables for people, JSON for scripts."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.table import Table
+
+from clm_core.domain.progress import Announce
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -26,6 +29,19 @@ console = _console()
 plain = _console(markup=False, highlight=False)
 """Prints text of other origin unchanged, without interpreting markup."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+
+
+@contextlib.contextmanager
+def progress_bar(title: str) -> Iterator[Announce]:
+    """Bar of the work in the block, on standard error."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description:<28}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
+    ) as progress:
+        bar = progress.add_task(title, total=1.0)
+        yield lambda step, share: progress.update(bar, description=f"{title}: {step}", completed=share)
+        progress.update(bar, description=f"{title}: done", completed=1.0)
 
 
 def listing(*columns: str) -> Table:

@@ -32,7 +32,8 @@ the server process.
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,25 @@ from typing import Any
 import rfc8785
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
-from sqlalchemy import Connection, Engine, Select, Text, cast, func, insert, or_, select
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Connection,
+    Engine,
+    Select,
+    Text,
+    any_,
+    cast,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+)
 
 from clm_core.domain.audit import AuditEntry
 from clm_core.domain.errors import AuditBroken
+from clm_core.domain.progress import Announce
 from clm_core.ledger.hash_chain import GENESIS, Anchor, ChainReport, Recorded, check, digest, parse
 from clm_core.ledger.tables import AuditRow, Base, storable
 from clm_core.platform.locks import AdvisoryLock
@@ -101,21 +117,49 @@ def entries_after(engine: Engine, seq: int, limit: int) -> list[Recorded]:
         return [_recorded(row) for row in connection.execute(query).mappings()]
 
 
-def verify(engine: Engine, anchors: Iterable[Anchor]) -> ChainReport:
-    """Check the content and order of all entries, and compare the log with the anchors."""
+def verify(
+    engine: Engine,
+    anchors: Iterable[Anchor],
+    checked: Anchor | None = None,
+    note: Callable[[int, str], None] | None = None,
+) -> ChainReport:
+    """Check the content and order of all entries, and compare the log with the anchors.
+
+    Args:
+        checked: last entry of an interrupted verification, whose earlier entries are not read again. All are,
+            if the log no longer agrees with this entry, or with an anchor before.
+        note: called with number and hash of each entry while all entries so far are sound.
+    """
+    known = sorted([*anchors, *([] if checked is None else [checked])], key=lambda anchor: anchor.seq)
     # the log may be read twice, with entries appended meanwhile
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-        return check(lambda: _stream(connection), list(anchors))
+        start = 0
+        if checked is not None:
+            before = [anchor for anchor in known if anchor.seq <= checked.seq]
+            held = _hashes(connection, before)
+            start = checked.seq if all(held.get(each.seq) == each.hash for each in before) else 0
+        report = check(lambda after: _stream(connection, after), known, start, note)
+        return replace(report, anchors=len(known) - (checked is not None))
 
 
-def export(engine: Engine, file: Path) -> int:
+def newest_number(engine: Engine) -> int:
+    """Number of the newest entry; 0 for an empty log."""
+    with engine.connect() as connection:
+        newest = connection.execute(_NEWEST).one_or_none()
+    return 0 if newest is None else int(newest.seq)
+
+
+def export(engine: Engine, file: Path, announce: Announce = lambda step, share: None) -> int:
     """Write all entries as JSON lines; returns the number of entries. The file is replaced as a whole."""
     unfinished = file.with_name(f"{file.name}.unfinished")
     count = 0
+    total = max(newest_number(engine), 1)
     with engine.connect() as connection, unfinished.open("wb") as output:
         for entry in _stream(connection):
             output.write(rfc8785.dumps(entry.model_dump()) + b"\n")
             count += 1
+            if count % 1000 == 0:
+                announce(f"{count:,} of {total:,} entries", min(count / total, 1.0))
     unfinished.replace(file)
     return count
 
@@ -126,7 +170,11 @@ def verify_export(file: Path, anchors: Iterable[Anchor]) -> ChainReport:
     Raises:
         AuditBroken: a line is not an entry.
     """
-    return check(lambda: _exported(file), list(anchors))
+
+    def read(after: int) -> Iterator[Recorded]:
+        return (entry for entry in _exported(file) if not after or entry.seq > after)
+
+    return check(read, list(anchors))
 
 
 def anchor_folder(home: Path) -> Path:
@@ -167,10 +215,8 @@ def require_held(engine: Engine, anchors: Sequence[Anchor], place: str) -> None:
     Raises:
         AuditBroken: an anchored entry is missing from the log, or differs.
     """
-    numbers = [anchor.seq for anchor in anchors]
     with engine.connect() as connection:
-        recorded = select(_LOG.c.seq, _LOG.c.hash).where(_LOG.c.seq.in_(numbers))
-        held = dict(connection.execute(recorded).tuples().all())
+        held = _hashes(connection, anchors)
     for anchor in anchors:
         if held.get(anchor.seq) != anchor.hash:
             raise AuditBroken(
@@ -223,8 +269,19 @@ def _hash_of(seq: int) -> Select[tuple[str]]:
     return select(_LOG.c.hash).where(_LOG.c.seq == seq)
 
 
-def _stream(connection: Connection) -> Iterator[Recorded]:
-    rows = connection.execution_options(yield_per=1000).execute(_RECORDED.order_by(_LOG.c.seq))
+def _hashes(connection: Connection, anchors: Sequence[Anchor]) -> dict[int, str]:
+    """Hashes of the anchored entries in the log, by number."""
+    # an array: a list of parameters ends at 65,535, and a year has more anchors
+    numbers = literal([anchor.seq for anchor in anchors], ARRAY(BigInteger))
+    recorded = select(_LOG.c.seq, _LOG.c.hash).where(_LOG.c.seq == any_(numbers))
+    return dict(connection.execute(recorded).tuples().all())
+
+
+def _stream(connection: Connection, after: int = 0) -> Iterator[Recorded]:
+    query = _RECORDED.order_by(_LOG.c.seq)
+    rows = connection.execution_options(yield_per=1000).execute(
+        query.where(_LOG.c.seq > after) if after else query
+    )
     return map(_recorded, rows.mappings())
 
 

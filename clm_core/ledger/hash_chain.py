@@ -89,7 +89,8 @@ class ChainReport:
     """Hash of the newest entry; GENESIS for an empty log."""
     anchors: int
     anchored: int
-    """Number of entries, counted from the first, confirmed by a matching anchor."""
+    """Number of entries, counted from the first, confirmed by a matching anchor, or by the last entry of an
+    interrupted verification."""
     problems: tuple[ChainProblem, ...]
 
 
@@ -104,21 +105,27 @@ def parse(text: str) -> Any:
     return json.loads(text, parse_int=_whole, parse_float=_exact)
 
 
-def check(read: Callable[[], Iterable[Recorded]], anchors: Sequence[Anchor]) -> ChainReport:
+def check(
+    read: Callable[[int], Iterable[Recorded]],
+    anchors: Sequence[Anchor],
+    start: int = 0,
+    note: Callable[[int, str], None] | None = None,
+) -> ChainReport:
     """Check the chain in a single pass; a broken order is located in a second pass.
 
     Args:
-        read: returns the entries by ascending number, the same entries at every call.
-        anchors: anchors by ascending number.
+        read: returns the entries after a number, ascending, the same entries at every call.
+        anchors: anchors by ascending number; those up to `start` agree with the log.
+        start: number of the last entry of a sound chain checked before, an anchor's; 0 checks all entries.
+        note: called with number and hash of each entry while all entries so far are sound.
     """
     anchored = {anchor.hash for anchor in anchors}
-    places: dict[str, int] = {}
+    places = {anchor.hash: anchor.seq for anchor in anchors if anchor.seq <= start}
     edited: set[int] = set()
     in_order = True
-    count = 0
-    newest = 0
-    head = GENESIS
-    for entry in read():
+    count = newest = start
+    head = next((anchor.hash for anchor in anchors if anchor.seq == start), GENESIS)
+    for entry in read(start):
         count += 1
         in_order &= entry.seq == count and entry.prev_hash == head
         if not entry.intact:
@@ -127,9 +134,11 @@ def check(read: Callable[[], Iterable[Recorded]], anchors: Sequence[Anchor]) -> 
             places[entry.hash] = count
         newest = entry.seq
         head = entry.hash
+        if note is not None and in_order and not edited:
+            note(newest, head)
     problems = [_problem(Tampering.EDITED, seq, seq) for seq in edited]
     if not in_order:
-        links = [_Link(entry.seq, entry.prev_hash, entry.hash) for entry in read()]
+        links = [_Link(entry.seq, entry.prev_hash, entry.hash) for entry in read(0)]
         counts = {places[anchor.hash]: anchor.count for anchor in anchors if anchor.hash in places}
         problems += _disorder(links, edited, counts)
     problems += _against_anchors(anchors, places, newest, problems)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from clm_core.domain.errors import AuditBroken, DatabaseUnavailable
 from clm_core.domain.vocabulary import Role
 from clm_core.ledger.audit_log import anchor, append, entries, export, read_anchors, verify, verify_export
 from clm_core.ledger.engine import open_engine
-from clm_core.ledger.hash_chain import GENESIS, ChainProblem, Tampering
+from clm_core.ledger.hash_chain import GENESIS, Anchor, ChainProblem, Tampering
 from clm_core.ledger.migrations import upgrade
 from clm_core.platform.database import Database
 
@@ -374,6 +375,31 @@ def test_a_rewritten_history_contradicts_its_anchor(audit: Engine, superuser: En
     assert (problem.kind, problem.first, problem.last) == (Tampering.REWRITTEN, 4, 5)
     with pytest.raises(AuditBroken, match="Entry 5 of the audit differs from the entry anchored"):
         anchor(audit, tmp_path, NOW)
+
+
+def test_entries_before_the_last_sound_one_are_not_read_again(audit: Engine, superuser: Engine) -> None:
+    appended(audit, *map(an_entry, range(6)))
+    sound = list[tuple[int, str]]()
+    whole = verify(audit, [], note=lambda *entry: sound.append(entry))
+    assert [seq for seq, _ in sound] == [1, 2, 3, 4, 5, 6]
+    third = Anchor(at=NOW, seq=3, hash=sound[2][1], count=3)
+    again = list[tuple[int, str]]()
+    rest = verify(audit, [], third, note=lambda *entry: again.append(entry))
+    assert (rest, again) == (replace(whole, anchored=3), sound[3:])
+    early, late = (Anchor(at=NOW, seq=seq, hash=sound[seq - 1][1], count=seq) for seq in (2, 5))
+    assert verify(audit, [early, late], third) == verify(audit, [early, late])
+
+
+def test_a_change_behind_the_last_sound_entry_is_found_by_its_hash(audit: Engine, superuser: Engine) -> None:
+    appended(audit, *map(an_entry, range(5)))
+    sound = dict[int, str]()
+    verify(audit, [], note=sound.__setitem__)
+    checked = Anchor(at=NOW, seq=3, hash=sound[3], count=3)
+    with superuser.begin() as connection:
+        connection.execute(text(UNGUARDED + "DELETE FROM audit_log WHERE seq > 1"))
+    appended(superuser, *map(an_entry, range(7, 10)))
+    [problem] = verify(audit, [], checked).problems
+    assert (problem.kind, problem.first, problem.last) == (Tampering.REWRITTEN, 1, 3)
 
 
 def test_an_anchor_is_written_after_new_entries_only(audit: Engine, tmp_path: Path) -> None:
