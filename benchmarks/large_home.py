@@ -52,6 +52,7 @@ IN_MLFLOW = (
 ONCE_A_MODEL = {
     "registered_models": "copies.first",
     "registered_model_aliases": "(copies.first OR kept.row->>'alias' <> 'production')",
+    "model_version_tags": "(copies.first OR kept.row->>'key' <> 'clm.status')",
 }
 """Conditions of the rows that a model has once, whatever the number of its versions."""
 SHARED_FILES = {
@@ -67,11 +68,15 @@ AS names(number int, first bool, made_at timestamptz, version text, upper text, 
     trial text, evaluation text, run text, logged text, place int)
 """)
 _COPY = """
-INSERT INTO "{table}" OVERRIDING SYSTEM VALUE SELECT copied.*
+INSERT INTO "{table}" ({columns}) OVERRIDING SYSTEM VALUE SELECT {copied}
 FROM copies, (SELECT to_jsonb(original) AS row FROM "{table}" AS original WHERE {which}) AS kept,
 LATERAL jsonb_populate_record(NULL::"{table}", {renamed}::jsonb || {own}) AS copied
 WHERE {condition}
 """
+_COLUMNS = text("""
+SELECT column_name FROM information_schema.columns
+WHERE table_schema = 'public' AND table_name = :table AND is_generated = 'NEVER'
+""")
 NAMES = ("version", "upper", "lower", "job", "trial", "evaluation", "run", "logged")
 MOMENTS = {
     "training_jobs": ("created_at", "started_at", "finished_at"),
@@ -221,8 +226,15 @@ def _copy(
     for name in NAMES:
         renamed = f"replace({renamed}, :{name}, copies.{name})"
     pairs = ", ".join(f"'{column}', {value}" for column, value in own.items())
+    columns = [f'"{name}"' for name in connection.scalars(_COLUMNS, {"table": table})]
     statement = _COPY.format(
-        table=table, which=which, renamed=renamed, own=f"jsonb_build_object({pairs})", condition=condition
+        table=table,
+        columns=", ".join(columns),
+        copied=", ".join(f"copied.{name}" for name in columns),
+        which=which,
+        renamed=renamed,
+        own=f"jsonb_build_object({pairs})",
+        condition=condition,
     )
     connection.execute(text(statement), dict(original))
 

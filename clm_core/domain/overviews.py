@@ -141,6 +141,14 @@ class Overview(BaseModel):
 
     at: datetime
     models: tuple[ModelOverview, ...]
+    """All models, without verdicts."""
+    shown: tuple[ModelOverview, ...]
+    """Models of the page asked for, with their newest verdicts."""
+    matching: int
+    """Number of models on all pages."""
+    page: int
+    """Number of the page, from 1."""
+    pages: int
     alerts: tuple[RaisedAlert, ...]
     """Alerts whose condition lasts, newest first."""
     training: int

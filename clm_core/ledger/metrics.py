@@ -3,9 +3,11 @@
 Counters count records that are never deleted, so that a restart of a process loses nothing.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
@@ -132,7 +134,7 @@ WHERE status = 'failed' GROUP BY 1
 _CHANGES = """
 SELECT kind, forced::text, count(*) FROM promotions WHERE state = 'committed' GROUP BY 1, 2
 """
-_VERDICTS = "SELECT verdict ->> 'decision', count(*) FROM evaluations GROUP BY 1"
+_VERDICTS = "SELECT decision, count(*) FROM evaluations GROUP BY 1"
 _TRIALS = """
 SELECT source, count(*) FROM trials GROUP BY 1
 UNION ALL SELECT 'strategy_search', coalesce(sum(trials), 0)::bigint FROM strategy_trials
@@ -175,14 +177,14 @@ SELECT kind, count(*) FROM alerts WHERE ended_at IS NULL AND recovers IS NULL GR
 """
 _RETRAINS = """
 SELECT count(*) AS due, count(*) FILTER (WHERE judged_at <= at + :prompt * interval '1 second') AS prompt
-FROM (
-    SELECT r.at, j.status,
-           (SELECT min(e.created_at) FROM model_versions v JOIN evaluations e USING (model_id, version)
-            WHERE v.training_job_id = j.id) AS judged_at
-    FROM trigger_requests r JOIN training_jobs j ON j.id = r.job_id
-    WHERE r.reply = 'accepted'
-) AS requests
-WHERE judged_at IS NOT NULL OR status IN ('completed', 'failed') OR at < :now - :prompt * interval '1 second'
+FROM trigger_requests r
+JOIN training_jobs j ON j.id = r.job_id
+LEFT JOIN (
+    SELECT v.training_job_id, min(e.created_at) AS judged_at
+    FROM model_versions v JOIN evaluations e USING (model_id, version) GROUP BY 1
+) AS judged ON judged.training_job_id = j.id
+WHERE r.reply = 'accepted' AND (judged_at IS NOT NULL OR j.status IN ('completed', 'failed')
+    OR r.at < :now - :prompt * interval '1 second')
 """
 
 
@@ -249,11 +251,22 @@ def _histograms(
         rows: table, with a condition.
         labels: expressions of the labels.
     """
-    below = ", ".join(f"count(*) FILTER (WHERE {figure} <= {bound})" for bound in bounds)
-    columns = ", ".join([*labels, "count(*)", f"coalesce(sum({figure}), 0)::float8", below])
-    groups = f"GROUP BY {', '.join(labels)}" if labels else ""
-    number = len(labels)
+    # the number of bounds that are not below the figure, in one pass over the rows
+    descending = ", ".join(f"{-bound}::float8" for bound in reversed(bounds))
+    bucket = f"width_bucket(-({figure})::float8, ARRAY[{descending}])"
+    columns = ", ".join([*labels, bucket, "count(*)", f"coalesce(sum({figure}), 0)::float8"])
+    groups = ", ".join(str(number + 1) for number in range(len(labels) + 1))
+    counts = dict[Labels, list[int]]()
+    totals = defaultdict[Labels, float](float)
+    if not labels:
+        counts[()] = [0] * (len(bounds) + 1)
+    for *values, reached, count, total in connection.execute(
+        text(f"SELECT {columns} FROM {rows} GROUP BY {groups}")
+    ):
+        of_label = counts.setdefault(tuple(values), [0] * (len(bounds) + 1))
+        of_label[len(bounds) - reached] += count
+        totals[tuple(values)] += total
     return [
-        Histogram(tuple(row[:number]), tuple(row[number + 2 :]), row[number], row[number + 1])
-        for row in connection.execute(text(f"SELECT {columns} FROM {rows} {groups}"))
+        Histogram(label, tuple(accumulate(each[:-1])), sum(each), totals[label])
+        for label, each in counts.items()
     ]

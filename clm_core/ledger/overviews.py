@@ -52,17 +52,27 @@ class OverviewStore:
         )
         return {row["model_id"]: Promotion.model_validate(dict(row)) for row in self._rows(newest)}
 
-    def verdicts(self, of_each: int, model_id: str | None = None) -> list[JudgedVersion]:
-        """Newest verdicts of each model, newest first.
+    def verdicts(self, of_each: int, model_ids: Sequence[str]) -> list[JudgedVersion]:
+        """Newest verdicts of each of some models, newest first.
 
         Args:
             of_each: maximum number of verdicts of a model.
         """
         newest = (_EVALUATIONS.c.created_at.desc(), _EVALUATIONS.c.id.desc())
         number = func.row_number().over(partition_by=_EVALUATIONS.c.model_id, order_by=newest)
+        # verdicts are long: only those of the newest are read
+        ranked = (
+            select(_EVALUATIONS.c.id, number.label("number"))
+            .where(_EVALUATIONS.c.model_id.in_(model_ids))
+            .subquery()
+        )
         columns = [_EVALUATIONS.c[name] for name in ("model_id", "version", "created_at", "verdict")]
-        ranked = select(*columns, number.label("number")).where(*_of(_EVALUATIONS, model_id)).subquery()
-        query = select(ranked).where(ranked.c.number <= of_each).order_by(ranked.c.created_at.desc())
+        query = (
+            select(*columns)
+            .join(ranked, ranked.c.id == _EVALUATIONS.c.id)
+            .where(ranked.c.number <= of_each)
+            .order_by(*newest)
+        )
         return [
             JudgedVersion(
                 model_id=row["model_id"],

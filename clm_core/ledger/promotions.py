@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, func, insert, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    NullPool,
+    and_,
+    create_engine,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import OperationalError
 
 from clm_core.domain.actors import AUTOMATIC, PROTECTION, SYSTEM, Actor
@@ -135,6 +147,26 @@ class PromotionStore:
         """Unfinished change of a model, if any."""
         changes = self._promotions(_PROMOTIONS.c.model_id == model_id, _PROMOTIONS.c.finished_at.is_(None))
         return changes[0] if changes else None
+
+    def models_under_way(self) -> set[str]:
+        """Models with an unfinished change."""
+        query = select(_PROMOTIONS.c.model_id.distinct()).where(_PROMOTIONS.c.finished_at.is_(None))
+        with self._engine.begin() as connection:
+            return set(connection.scalars(query))
+
+    def champion_numbers(self) -> dict[str, int]:
+        """MLflow's number of the production version of each model, according to the ledger."""
+        newest = (
+            select(_PROMOTIONS.c.model_id, _PROMOTIONS.c.to_version)
+            .where(_PROMOTIONS.c.state == PromotionState.COMMITTED)
+            .distinct(_PROMOTIONS.c.model_id)
+            .order_by(_PROMOTIONS.c.model_id, _PROMOTIONS.c.id.desc())
+            .subquery()
+        )
+        named = and_(newest.c.model_id == _VERSIONS.c.model_id, newest.c.to_version == _VERSIONS.c.version)
+        query = select(_VERSIONS.c.model_id, _VERSIONS.c.mlflow_version).join(newest, named)
+        with self._engine.begin() as connection:
+            return dict(connection.execute(query).tuples().all())
 
     def evidence(self, model_id: str, label: str) -> Evidence | None:
         newest = (

@@ -373,6 +373,8 @@ class EvaluationRow(Base):
     promotion_score: Mapped[float]
     failure_reason: Mapped[str | None]
     verdict: Mapped[dict[str, Any]] = mapped_column(Measured)
+    decision: Mapped[str | None] = mapped_column(Computed("verdict ->> 'decision'"))
+    """`Decision` of the verdict, for counts."""
     policy: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime]
     trial_id: Mapped[UUID] = mapped_column(ForeignKey("trials.id"))

@@ -4,7 +4,8 @@ A failing part leaves the other parts unaffected, and a failing model the other 
 failures, and an alert per part lasts until the part works again.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.alerts import Alert, AlertKind, RaisedAlert
-from clm_core.domain.errors import AuditBroken, CLMError, ServerUnavailable
+from clm_core.domain.errors import AuditBroken, BundleCorrupt, CLMError, ServerUnavailable
 from clm_core.domain.operation_settings import OnExpiry
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.secret_references import SecretReference, references_of
@@ -24,6 +25,7 @@ from clm_core.operations import anchor_shipping
 from clm_core.operations.delivery import DeliveryResult, deliver
 from clm_core.operations.passes import PassReport, Row, attempt, report_problems, run_each
 from clm_core.platform.prefect_runs import RunState, knows_prefect, prefect_runs
+from clm_core.registry import integrity
 from clm_core.registry.due_verifications import DueVerifications
 from clm_core.retraining.jobs import LEASE_LOST_CAUSE, reap_dead_jobs
 from clm_core.services import Services
@@ -99,6 +101,8 @@ LOST_RUNS_WITHIN = timedelta(days=1)
 """Age up to which the run of a failed job is marked as crashed."""
 RUNS_RECOVERED_AFTER = timedelta(hours=3)
 """Time without a failed run after which a deployment counts as recovered."""
+MAX_MODELS = 100_000
+"""Maximum number of models in production looked at."""
 MAX_JOBS = 1_000
 """Maximum number of jobs in progress looked at."""
 OWN_DEPLOYMENTS = frozenset({"maintenance", "upkeep"})
@@ -242,7 +246,7 @@ def _start_jobs(services: Services) -> list[str]:
 
 
 def _reconcile(services: Services) -> Iterable[Step]:
-    for model_id in services.ledger.promotions.models():
+    for model_id in services.promotions.unsettled():
         yield model_id, partial(_reconcile_model, services, model_id)
 
 
@@ -292,16 +296,28 @@ def _verify(services: Services) -> Iterable[Step]:
 def _verify_due(services: Services) -> Iterable[Step]:
     """Steps that read all files of versions due or refused, and the listing in MLflow of the rest."""
     refused = {alert.subject for alert in services.alerts.lasting(AlertKind.BUNDLE_REFUSED)}
-    verifications = _due_verifications(services)
-    now = services.clock()
-    for version in _production_versions(services):
-        in_full = _label(version) in refused or verifications.is_due(version, now)
-        yield _label(version), partial(_verify_files if in_full else _verify_listing, services, version)
+    listings = services.registry.listings(ModelStatus.PRODUCTION)
+    versions = _production_versions(services)
+    due = _due_verifications(services).due(versions, services.clock())
+    for version in versions:
+        if _label(version) in refused or version.model_id in due:
+            yield _label(version), partial(_verify_files, services, version)
+        elif not _is_as_listed(version, listings):
+            yield _label(version), partial(_verify_listing, services, version)
 
 
-def _production_versions(services: Services) -> Iterator[ModelVersion]:
-    for model_id in services.ledger.promotions.models():
-        yield from services.ledger.versions(model_id=model_id, status=ModelStatus.PRODUCTION)
+def _is_as_listed(version: ModelVersion, listings: Mapping[tuple[str, int], str | None]) -> bool:
+    """True if the listing read together with all others is the registered one."""
+    listed = listings.get((version.model_id, version.mlflow_version))
+    with contextlib.suppress(BundleCorrupt):
+        integrity.verify_listing(listed, version.package_digest)
+        return listed is not None
+    return False
+
+
+def _production_versions(services: Services) -> list[ModelVersion]:
+    versions = services.ledger.versions(status=ModelStatus.PRODUCTION, limit=MAX_MODELS)
+    return sorted(versions, key=lambda each: each.model_id)
 
 
 def _label(version: ModelVersion) -> str:

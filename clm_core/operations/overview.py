@@ -1,5 +1,6 @@
 """Overview of all models and history of a model, from the records of the ledger without computation."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +11,7 @@ from clm_core.domain.overviews import (
     AWAITING,
     TIMELINE_KIND_OF,
     Challenger,
+    JudgedVersion,
     ModelHistory,
     ModelOverview,
     Overview,
@@ -25,6 +27,8 @@ from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.registry.allocation_in_force import allocation_in_force
 from clm_core.services import Services
 
+MODELS_SHOWN = 50
+"""Models on a page of an overview."""
 VERDICTS_SHOWN = 2
 """Newest verdicts of each model in an overview."""
 VERSIONS_SHOWN = 50
@@ -34,13 +38,27 @@ EVENTS_SHOWN = 100
 MAX_VERSIONS = 1000
 
 
-def read_overview(services: Services) -> Overview:
-    """All models by id, first the models in need of a person."""
+def read_overview(services: Services, name: str = "", page: int = 1) -> Overview:
+    """All models by id, first the models in need of a person; a page of them with verdicts.
+
+    Args:
+        name: part of the model ids on the pages.
+        page: number of the page, from 1; the last page for a higher number.
+    """
     counts = services.ledger.counts().jobs
     models = sorted(_models(services, None), key=lambda each: (_calm(each), each.model_id))
+    matching = [each for each in models if name.strip().lower() in each.model_id]
+    pages = max(math.ceil(len(matching) / MODELS_SHOWN), 1)
+    page = min(page, pages)
+    shown = matching[(page - 1) * MODELS_SHOWN : page * MODELS_SHOWN]
+    verdicts = services.ledger.overviews.verdicts(VERDICTS_SHOWN, [each.model_id for each in shown])
     return Overview(
         at=services.clock(),
         models=tuple(models),
+        shown=tuple(_with_verdicts(each, verdicts) for each in shown),
+        matching=len(matching),
+        page=page,
+        pages=pages,
         alerts=tuple(reversed(services.alerts.lasting())),
         training=sum(counts.get(status, 0) for status in (JobStatus.PENDING, JobStatus.IN_PROGRESS)),
     )
@@ -57,11 +75,12 @@ def read_history(services: Services, model_id: str) -> ModelHistory:
     if not listed:
         raise NotFound(f"There is no model {model_id}: the home page lists the models.")
     [overview] = _models(services, model_id)
+    verdicts = services.ledger.overviews.verdicts(VERDICTS_SHOWN, [model_id])
     judged = next((each.version for each in listed if each.evaluation is not None), None)
     alerts = (each for each in reversed(services.alerts.lasting()) if is_about(each, model_id))
     return ModelHistory(
         at=services.clock(),
-        overview=overview,
+        overview=_with_verdicts(overview, verdicts),
         alerts=tuple(alerts),
         versions=listed,
         judged=None if judged is None else services.ledger.evaluation(model_id, judged.version),
@@ -78,7 +97,6 @@ def _models(services: Services, model_id: str | None) -> Iterator[ModelOverview]
             challengers[each.model_id].append(each)
     decisions = store.decisions(model_id)
     changes = store.changes(model_id)
-    verdicts = store.verdicts(VERDICTS_SHOWN, model_id)
     weights = store.weights(model_id)
     standings = services.ledger.standings.newest(model_id)
     learned = services.ledger.learning_values.newest(model_id)
@@ -91,11 +109,16 @@ def _models(services: Services, model_id: str | None) -> Iterator[ModelOverview]
                 Challenger(version=each, decision=decisions.get((name, each.version)))
                 for each in sorted(challengers[name], key=lambda each: each.created_at)
             ),
-            verdicts=tuple(each for each in verdicts if each.model_id == name),
+            verdicts=(),
             weights=_in_force(services, name, weights.get(name), champions.get(name)),
             standing=_since_promotion(standings.get(name), changes.get(name)),
             learning=learned.get(name),
         )
+
+
+def _with_verdicts(model: ModelOverview, verdicts: Sequence[JudgedVersion]) -> ModelOverview:
+    own = tuple(each for each in verdicts if each.model_id == model.model_id)
+    return model.model_copy(update={"verdicts": own})
 
 
 def _in_force(
@@ -143,7 +166,7 @@ def _timeline(services: Services, model_id: str) -> list[TimelineEntry]:
             by="",
             text="; ".join((each.verdict.headline, *each.verdict.reasons)),
         )
-        for each in store.verdicts(EVENTS_SHOWN, model_id)
+        for each in store.verdicts(EVENTS_SHOWN, [model_id])
     ]
     entries += [
         TimelineEntry(

@@ -1,8 +1,9 @@
 """Status of an installation: servers, jobs, production versions and the next scheduled runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,7 +25,12 @@ from clm_core.services import loading_problem, open_ledger
 from clm_core.settings import Settings
 
 FROZEN = ConfigDict(frozen=True, extra="forbid")
-SCHEDULED_RUNS_READ = 200
+RECORDS_ON_PAGE = 200
+"""Maximum number of records that Prefect gives out at a time."""
+MAX_RECORDS = 5_000
+"""Maximum number of deployments and of scheduled runs read."""
+SCHEDULED = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "sort": "EXPECTED_START_TIME_ASC"}
+"""Scheduled runs of all deployments, soonest first."""
 
 
 class PartHealth(BaseModel):
@@ -189,25 +195,23 @@ def _parts(home: Path, work_pool: str, state: StackState) -> tuple[PartHealth, .
 def next_runs(environment: Mapping[str, str]) -> tuple[NextRun, ...]:
     """Next scheduled run of each deployment, soonest first; empty while no Prefect server answers."""
     try:
-        deployments = ask(environment, "POST", "/deployments/filter", {"limit": SCHEDULED_RUNS_READ})
-        runs = [run for each in deployments for run in _scheduled(environment, each["id"])]
+        deployments = list(_pages(environment, "/deployments/filter", {}))
+        scheduled = list(_pages(environment, "/flow_runs/filter", SCHEDULED))
     except ServerUnavailable:
         return ()
     names = {deployment["id"]: deployment["name"] for deployment in deployments}
-    next_runs = [
-        NextRun(deployment=names[run["deployment_id"]], at=datetime.fromisoformat(run["expected_start_time"]))
-        for run in runs
-    ]
-    return tuple(sorted(next_runs, key=lambda run: run.at.astimezone(UTC)))
+    soonest = dict[str, NextRun]()
+    for run in scheduled:
+        if name := names.get(run["deployment_id"]):
+            at = datetime.fromisoformat(run["expected_start_time"]).astimezone(UTC)
+            soonest.setdefault(name, NextRun(deployment=name, at=at))
+    return tuple(sorted(soonest.values(), key=lambda run: run.at))
 
 
-def _scheduled(environment: Mapping[str, str], deployment_id: str) -> list[dict[str, str]]:
-    """Next scheduled run of a deployment, in a list of at most one run."""
-    filters = {
-        "deployments": {"id": {"any_": [deployment_id]}},
-        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
-        "sort": "EXPECTED_START_TIME_ASC",
-        "limit": 1,
-    }
-    runs: list[dict[str, str]] = ask(environment, "POST", "/flow_runs/filter", filters)
-    return runs
+def _pages(environment: Mapping[str, str], path: str, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """All records of a list of Prefect, which gives out 200 at a time."""
+    for offset in range(0, MAX_RECORDS, RECORDS_ON_PAGE):
+        page = ask(environment, "POST", path, {**filters, "limit": RECORDS_ON_PAGE, "offset": offset})
+        yield from page
+        if len(page) < RECORDS_ON_PAGE:
+            return

@@ -4,6 +4,7 @@ The times are kept in a file of the home folder. Without the file, every version
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,12 +33,10 @@ class DueVerifications:
     every: timedelta
     """Length of a round; each model is due once a round, at a moment of its own."""
 
-    def is_due(self, version: ModelVersion, now: datetime) -> bool:
-        """True unless the version itself, not an earlier version, was verified in the present round."""
-        last = self._read().get(version.model_id)
-        if last is None or last.version != version.version or not self.every:
-            return True
-        return self._round(version.model_id, now) != self._round(version.model_id, last.at)
+    def due(self, versions: Iterable[ModelVersion], now: datetime) -> set[str]:
+        """Models whose version itself, not an earlier version, was not verified in the present round."""
+        times = self._read()
+        return {each.model_id for each in versions if self._is_due(each, times.get(each.model_id), now)}
 
     def note(self, version: ModelVersion, now: datetime) -> None:
         """Record a verification of the version."""
@@ -47,6 +46,11 @@ class DueVerifications:
         new_file.write_bytes(_TIMES.dump_json(times))
         # replaced in one step, so that a concurrent reader finds a complete file
         new_file.replace(self.file)
+
+    def _is_due(self, version: ModelVersion, last: Verified | None, now: datetime) -> bool:
+        if last is None or last.version != version.version or not self.every:
+            return True
+        return self._round(version.model_id, now) != self._round(version.model_id, last.at)
 
     def _read(self) -> dict[str, Verified]:
         try:

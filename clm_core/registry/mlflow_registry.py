@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
     from mlflow.entities.model_registry import RegisteredModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
+    from mlflow.store.entities.paged_list import PagedList
 
     from clm_core.market.bars import Bars, Floats
     from clm_core.market.panel import Panel
@@ -57,6 +58,8 @@ REGIME_TAG = "clm.regime"
 RUNNING = "attributes.status = 'RUNNING'"
 BARS_TAG = "clm.bars_needed"
 """Tag with the number of closed bars that a prediction needs; see `Model.bars_needed`."""
+PAGE = 1000
+"""Maximum number of items that a search in MLflow answers with."""
 PACKAGE_TAG = "clm.package"
 """Tag with the SHA-256 of every file beside the bundle; see `integrity`."""
 MAX_FILES = 1000
@@ -400,6 +403,22 @@ class MLflowRegistry:
             )
         return None if version is None else int(version.version)
 
+    def aliased_by_model(self, alias: str) -> dict[str, int]:
+        """MLflow's number of the version behind an alias, of all models that have it, in few requests."""
+        with _mlflow_request(f"list the aliases {alias}"):
+            models = _all_pages(partial(self._client.search_registered_models, max_results=PAGE))
+            return {each.name: int(each.aliases[alias]) for each in models if alias in each.aliases}
+
+    def listings(self, status: ModelStatus) -> dict[tuple[str, int], str | None]:
+        """Listing of the files of each version with a status, by model and MLflow's number, in few requests.
+
+        The status is MLflow's tag, which follows the ledger with a short delay.
+        """
+        condition = f"tags.`{STATUS_TAG}` = '{status}'"
+        with _mlflow_request(f"list the versions with status {status}"):
+            search = partial(self._client.search_model_versions, condition, max_results=PAGE)
+            return {(each.name, int(each.version)): each.tags.get(PACKAGE_TAG) for each in _all_pages(search)}
+
     def point(self, model_id: str, alias: str, mlflow_version: int | None) -> None:
         """Set an alias to a version; None removes the alias."""
         with _mlflow_request(f"point the alias {alias} of {model_id} at {mlflow_version}"):
@@ -714,6 +733,17 @@ def _mlflow_request(action: str) -> Iterator[None]:
             f"MLflow could not {action}: {error}. "
             "Check its server, database and disk; `clm reconcile` ends an interrupted promotion."
         ) from error
+
+
+def _all_pages(search: "Callable[..., PagedList[T]]") -> Iterator[T]:
+    """All items of a search in MLflow, which answers page by page."""
+    token: str | None = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        token = page.token or None
+        if token is None:
+            return
 
 
 def _none_on(codes: set[str], read: Callable[[], T]) -> T | None:

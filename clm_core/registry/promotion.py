@@ -265,6 +265,21 @@ class Promotions:
         with self._store.lock(model_id):
             return self._reconcile(model_id, ChangeRequest(actor, reason, now), adopt)
 
+    def unsettled(self) -> list[str]:
+        """Models with an unfinished change, or with an alias that differs from the ledger, in few requests.
+
+        A promotion that moves the alias meanwhile makes its model appear; `reconcile` waits for the lock of
+        the promotion, and then finds nothing to do.
+        """
+        recorded = self._store.champion_numbers()
+        aliased = self.registry.aliased_by_model(PRODUCTION)
+        under_way = self._store.models_under_way()
+        return [
+            model_id
+            for model_id in self._store.models()
+            if model_id in under_way or aliased.get(model_id) != recorded.get(model_id)
+        ]
+
     @property
     def _store(self) -> PromotionStore:
         return self.ledger.promotions

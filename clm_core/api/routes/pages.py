@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -68,12 +68,20 @@ def _surroundings(request: Request) -> Surroundings:
 Beside = Annotated[Surroundings, Depends(_surroundings)]
 
 
-def home(request: Request, session: SignedIn, clm: Connected, beside: Beside) -> HTMLResponse:
-    """All models with state, challengers, verdicts and alerts, and the next runs."""
-    overview = read_overview(clm)
+def home(
+    request: Request,
+    session: SignedIn,
+    clm: Connected,
+    beside: Beside,
+    name: Annotated[str, Query(max_length=200)] = "",
+    number: Annotated[int, Query(ge=1, le=100_000, alias="page")] = 1,
+) -> HTMLResponse:
+    """All models with state, challengers, verdicts and alerts, page by page, and the next runs."""
+    overview = read_overview(clm, name, number)
     return page(
         request,
         "home.html",
+        name=name,
         session=session,
         overview=overview,
         alerts=overview.alerts[:ALERTS_SHOWN],

@@ -71,8 +71,7 @@ def health(clm: Connected, response: Response) -> Health:
 def status(clm: Connected) -> SystemStatus:
     """Counts, and the production versions."""
     counts = clm.ledger.counts()
-    store = clm.ledger.promotions
-    committed = [store.committed(model_id) for model_id in store.models()]
+    changes = clm.ledger.overviews.changes()
     return SystemStatus(
         models=counts.models,
         versions=counts.versions,
@@ -81,7 +80,7 @@ def status(clm: Connected) -> SystemStatus:
         rollbacks=counts.rollbacks,
         forced=counts.forced,
         promotion_rate=counts.promotion_rate,
-        production=[changes[-1] for changes in committed if changes and changes[-1].to_version],
+        production=[change for _, change in sorted(changes.items()) if change.to_version],
     )
 
 

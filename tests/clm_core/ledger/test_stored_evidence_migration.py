@@ -53,4 +53,9 @@ def test_revision_0025_keeps_evaluations_and_stores_positions_that_nobody_change
     for change in ("UPDATE evaluation_evidence SET digest = ''", "DELETE FROM market_costs"):
         with pytest.raises(ProgrammingError, match="permission denied"), engine.begin() as connection:
             connection.execute(text(change))
+    # revision 0046 takes the decision of earlier verdicts into a column of its own
+    move(url, "head")
+    with engine.begin() as connection:
+        assert connection.scalars(text("SELECT decision FROM evaluations")).all() == ["fail", "fail"]
+    assert ledger.metrics.read(NOW).verdicts == {("fail",): 2}
     engine.dispose()

@@ -15,7 +15,7 @@ from jobs import after, end_all_jobs
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from records import a_job
 from secret_servers import SecretServer
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 from typer.testing import CliRunner
 
 from clm_core.cli.app import app
@@ -273,6 +273,30 @@ def test_scheduled_maintenance_reads_files_once_a_round_and_refused_files_until_
     stored.write_bytes(original + b"\n")
     assert problems_after(hour) == []
     assert len(problems_after(hour, in_full=True)) == 1
+
+
+def test_more_models_in_order_take_no_more_queries(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    clm = at(services, NOW)
+
+    def queries() -> int:
+        count = 0
+
+        def counted(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        maintenance.run(clm, in_full=False)
+        event.listen(Engine, "before_cursor_execute", counted)
+        maintenance.run(clm, in_full=False)
+        event.remove(Engine, "before_cursor_execute", counted)
+        return count
+
+    before = queries()
+    for letter in "ab":
+        promote(services, make_version(model_id.replace("usd_", f"usd{letter}_")))
+    assert queries() == before
 
 
 def test_scheduled_maintenance_verifies_a_new_production_version_and_every_listing(

@@ -16,6 +16,7 @@ from clm_core.domain.standings import ProductionStanding
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
 from clm_core.lifecycle import allocation
+from clm_core.operations import overview
 from clm_core.operations.overview import read_history, read_overview
 from clm_core.services import Services
 
@@ -32,7 +33,8 @@ def decided(
 
 
 def shown(services: Services, model_id: str) -> ModelOverview:
-    return next(each for each in read_overview(services).models if each.model_id == model_id)
+    found = read_overview(services, model_id).shown
+    return next(each for each in found if each.model_id == model_id)
 
 
 def promote(services: Services, version: ModelVersion, reason: str = "") -> None:
@@ -61,12 +63,12 @@ def test_a_promotion_that_waits_comes_first_with_its_obstacle(
     version = make_version(model_id)
     before = read_overview(services)
     decided(services, version, ShadowAction.PROMOTE, services.clock(), "promotion = approval in the policy")
-    overview = read_overview(services)
+    after = read_overview(services)
     [challenger] = shown(services, model_id).challengers
     assert challenger.waits_for == "promotion = approval in the policy"
-    assert overview.waiting == before.waiting + 1
-    names = [each.model_id for each in overview.models]
-    calm = [each.model_id for each in overview.models if each.state is ServingState.SERVING]
+    assert after.waiting == before.waiting + 1
+    names = [each.model_id for each in after.models]
+    calm = [each.model_id for each in after.models if each.state is ServingState.SERVING]
     assert all(names.index(model_id) < names.index(each) for each in calm)
 
 
@@ -204,3 +206,17 @@ def test_more_models_take_no_more_queries(
         version = make_version(model_id.replace("usd_", f"usd{letter}_"))
         decided(services, version, ShadowAction.CONTINUE, services.clock())
     assert queries() == before < 20
+
+
+def test_models_are_shown_page_by_page_with_verdicts_and_found_by_name(
+    services: Services, make_version: MakeVersion, model_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [model_id.replace("usd_", f"usdpage{letter}_") for letter in "abc"]
+    for each in ids:
+        make_version(each)
+    monkeypatch.setattr(overview, "MODELS_SHOWN", 2)
+    first, last = (read_overview(services, " USDpage", page) for page in (1, 9))
+    assert [model.model_id for page in (first, last) for model in page.shown] == ids
+    assert [(page.page, page.pages, page.matching) for page in (first, last)] == [(1, 2, 3), (2, 2, 3)]
+    assert len(first.models) > 3
+    assert read_overview(services, "no such model").shown == ()

@@ -32,7 +32,8 @@ def test_a_hundred_models_verified_at_once_fall_due_once_an_hour_and_never_all_a
     max_due = 0
     for minute in range(1, 241):
         now = NOW + minute * MINUTE
-        due = [version for version in models if rounds.is_due(version, now)]
+        due_ids = rounds.due(models, now)
+        due = [version for version in models if version.model_id in due_ids]
         max_due = max(max_due, len(due))
         for version in due:
             times[version.model_id] += 1
@@ -43,20 +44,20 @@ def test_a_hundred_models_verified_at_once_fall_due_once_an_hour_and_never_all_a
 
 def test_another_version_is_due_at_once(rounds: DueVerifications) -> None:
     rounds.note(production_version("A"), NOW)
-    assert not rounds.is_due(production_version("A"), NOW)
-    assert rounds.is_due(production_version("A", "v20260101_000000"), NOW)
+    assert not rounds.due([production_version("A")], NOW)
+    assert rounds.due([production_version("A", "v20260101_000000")], NOW)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"xgboost_a_1h": {"version": 1}}'], ids=repr)
 def test_a_damaged_file_counts_as_no_verification(rounds: DueVerifications, content: bytes) -> None:
     rounds.note(production_version("A"), NOW)
     rounds.file.write_bytes(content)
-    assert rounds.is_due(production_version("A"), NOW)
+    assert rounds.due([production_version("A")], NOW)
     rounds.note(production_version("A"), NOW)
-    assert not rounds.is_due(production_version("A"), NOW)
+    assert not rounds.due([production_version("A")], NOW)
 
 
 def test_rounds_without_a_length_make_every_version_always_due(tmp_path: Path) -> None:
     rounds = DueVerifications(tmp_path / "verified.json", timedelta())
     rounds.note(production_version("A"), NOW)
-    assert rounds.is_due(production_version("A"), NOW)
+    assert rounds.due([production_version("A")], NOW)
