@@ -47,7 +47,8 @@ chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again, 
 deploy-check: $(VENV)/.dev .venv-deploy/.ready ## check the files of deployments/ with the tools that read them; needs promtool, amtool and npm
 	scripts/check_kubernetes.sh .venv-deploy
 	@$(INSTALL) $(WITH_HASHES) --requirement pyproject.toml --extra kubernetes
-	DEPLOY_CHECK=1 $(BIN)/python -m pytest -n 0 -q tests/deployments/test_runs_on_kubernetes.py
+	DEPLOY_CHECK=1 $(BIN)/python -m pytest -n 0 -q tests/deployments/test_runs_on_kubernetes.py \
+	  tests/deployments/test_trainings_on_kubernetes.py tests/clm_core/retraining/test_training_pods.py
 	promtool check config --syntax-only deployments/docker/prometheus.yml
 	promtool check rules deployments/prometheus/rules.yml
 	promtool test rules deployments/prometheus/rules_test.yml

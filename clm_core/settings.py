@@ -43,7 +43,6 @@ from clm_core.domain.operation_settings import (
     MaintenanceSettings,
     PolicySource,
     StackSettings,
-    TrainingSettings,
 )
 from clm_core.domain.pools import PoolSettings, by_pool_name
 from clm_core.domain.secret_references import Referable, SecretReference, references_of, secrets_of
@@ -67,6 +66,7 @@ from clm_core.domain.terms import (
     MarketSettings,
     by_symbol,
 )
+from clm_core.domain.training_settings import TrainingSettings
 from clm_core.domain.universe import Market
 from clm_core.domain.vault_settings import VaultSettings
 from clm_core.domain.walk_forward import WalkForwardPlan

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import settings as hypothesis
 from prepared_homes import prepare
 
-from clm_core.domain.operation_settings import TrainingSettings
+from clm_core.domain.training_settings import TrainingPlace, TrainingSettings
 from clm_core.platform.prefect_server import prepare_environment, server_environment
 from clm_core.platform.shared_prefect import shared_server
 from clm_core.services import Services, open_services
@@ -208,7 +208,7 @@ def services(home: Path) -> Iterator[Services]:
     prepare_environment(home)
     prepare(home, _shared_folder())
     with open_services(
-        Settings(home=home, database_url=None, training=TrainingSettings(isolated=False))
+        Settings(home=home, database_url=None, training=TrainingSettings(where=TrainingPlace.INLINE))
     ) as opened:
         yield opened
 

@@ -45,6 +45,8 @@ CLMError                        the root
 ├── RestoreRefused              a backup cannot be restored to the place asked for
 ├── AuditBroken                 the audit, an export or an anchor was changed
 ├── ServerUnavailable           the Prefect server did not become ready
+├── ClusterUnavailable          the API of Kubernetes does not answer
+│   └── ClusterRefused          the API of Kubernetes refuses a request
 ├── WorkersLost                 worker after worker of a search died
 ├── StackRunning                `clm up` is already running for the home
 ├── PortTaken                   a port is in use
@@ -301,6 +303,18 @@ class AuditBroken(CLMError):
 
 class ServerUnavailable(CLMError):
     """The Prefect server did not become ready in time."""
+
+
+class ClusterUnavailable(CLMError):
+    """The API of Kubernetes does not answer, or answers with an error of its own; try again later."""
+
+
+class ClusterRefused(ClusterUnavailable):
+    """The API of Kubernetes refuses a request: a missing right, a quota, a name in use."""
+
+    def __init__(self, request: str, status: int, reason: str) -> None:
+        self.status = status
+        super().__init__(f"Kubernetes refused to {request}: {reason}")
 
 
 class WorkersLost(CLMError):

@@ -1,4 +1,4 @@
-"""Settings of operation: training, alerts, maintenance, servers, work pool, source of the policy."""
+"""Settings of operation: alerts, maintenance, servers, work pool, source of the policy."""
 
 import re
 from collections.abc import Mapping
@@ -15,22 +15,6 @@ from clm_core.domain.webhook_settings import of_http
 def _with_scheme(url: SecretStr, _: Mapping[str, Any]) -> None:
     if not re.match(r"[a-z][a-z0-9+.-]*://.", url.get_secret_value()):
         raise ValueError("must look like slack://... or json://host/path")
-
-
-class TrainingSettings(BaseModel):
-    """Process and time limit of a training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    isolated: bool = True
-    """True trains in a subprocess, which a time limit or cancellation ends; false in the run's process."""
-    limit_seconds: float = Field(default=21_600.0, gt=0)
-    """Time limit of a training in a subprocess, seconds."""
-    alert_after_seconds: float = Field(default=7_200.0, gt=0)
-    """Time in progress from which on a job is alerted, seconds."""
-    fold_cache_mib: int = Field(default=512, ge=0)
-    """Maximum size of the models of past folds in the home, MiB; 0 keeps none, and every retrain fits all
-    folds again."""
 
 
 class FeatureSettings(BaseModel):

@@ -12,6 +12,7 @@ from clm_core.domain.errors import CLMError, SecretUnavailable, SettingsError
 from clm_core.domain.kinds import Kind
 from clm_core.domain.secret_references import references_of
 from clm_core.domain.storage_settings import StorageSettings
+from clm_core.domain.training_settings import TrainingPlace
 from clm_core.domain.vocabulary import ModelType
 from clm_core.ledger.timestamps import authority_of
 from clm_core.platform import notifications
@@ -41,8 +42,8 @@ def require_usable(settings: Settings) -> None:
 
     Raises:
         SettingsError: the policy, the policy store, a receiver of alerts, a file with own features, a kind of
-            model, a secret in the server of secrets, the bucket or the certificates of the time-stamp
-            authority cannot be used; the message names all.
+            model, a secret in the server of secrets, the bucket, the certificates of the time-stamp authority
+            or the cluster for trainings cannot be used; the message names all.
     """
     problems = [str(error) for check in _checks(settings) if (error := _error_of(check)) is not None]
     if problems:
@@ -160,6 +161,10 @@ def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
         yield own_features.table
     if settings.storage.url is not None:
         yield partial(_bucket, settings.storage)
+    if settings.training.where is TrainingPlace.KUBERNETES:
+        from clm_core.retraining.training_pods import require_pods
+
+        yield partial(require_pods, settings.home, settings.training)
     for market in settings.universe:
         plugins = (Kind(ModelType.OTHER, name) for name in market.plugins)
         for kind in (*map(Kind, market.model_types or ()), *plugins):

@@ -34,7 +34,7 @@ from clm_core.models.bundle import read_card
 from clm_core.models.contract import ModelCard
 from clm_core.models.ensemble import readable
 from clm_core.registry.mlflow_registry import Registered
-from clm_core.retraining import case, folds, pools, recipe_record, resume, training
+from clm_core.retraining import case, folds, pools, recipe_record, resume, training, training_places
 from clm_core.retraining.code_version import code_digest, code_version
 from clm_core.retraining.ensembles import fetch_members
 from clm_core.retraining.evaluation import (
@@ -52,6 +52,7 @@ from clm_core.retraining.recipes import recipe_of
 from clm_core.retraining.results import BacktestEvaluation, FittedModel, TearSheetFiles
 from clm_core.retraining.stored_evidence import pack
 from clm_core.retraining.training import TrainingResult, TrainingSpec
+from clm_core.retraining.training_following import TrainingTask
 from clm_core.services import Services
 
 STATUS_AFTER_DECISION = {
@@ -78,7 +79,7 @@ def train(services: Services, job: TrainingJob, bars: Bars | Panel) -> TrainingR
 
     Raises:
         LookAhead: a feature or the model uses future bars; the message names the culprit.
-        TrainingFailed: the training exceeded its time limit, or its process died.
+        TrainingFailed: the training exceeded its time limit, or its process or pod died.
     """
     settings = services.settings
     costs = training_costs(services, bars)
@@ -91,11 +92,8 @@ def train(services: Services, job: TrainingJob, bars: Bars | Panel) -> TrainingR
         fetch_members(services.ledger, services.registry, spec.recipe(), folder / training.MEMBERS)
         max_mib = settings.training.fold_cache_mib
         cache = FoldCache(services.folds, max_mib) if max_mib else None
-        if settings.training.isolated:
-            limit = settings.training.limit_seconds
-            training.train_in_subprocess(spec, bars, folder, services.announce, limit, cache)
-        else:
-            training.train(spec, bars, folder, services.announce, cache)
+        task = TrainingTask(str(job.id), spec, bars, folder, cache)
+        training_places.run(task, settings.training, services.announce)
     crash_at(Fault.TRAINED, settings.fault)
     return training.read(resume.workspace(services.work, job.id), bars)
 

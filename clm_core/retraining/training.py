@@ -1,26 +1,29 @@
-"""Training, inline or in a subprocess; native code ignores time limits and interrupts, a killed process ends.
+"""Training in a folder, which holds input and results as JSON, numpy arrays and a bundle.
 
-The folder of a training holds input and results as JSON, numpy arrays and a bundle:
+`training_places` runs this module as a process on the machine of the run, or in a pod:
 
-spec.json  bars.npz  features.json  members/    input: the spec, the bars, own features, members of an
-ensemble bundle/  out_of_sample.npz  trained.json        results; `trained.json` is written last
+    python -P -m clm_core.retraining.training FOLDER
+
+input      spec.json  bars.npz  features.json  members/ (bundles of an ensemble's members)
+results    bundle/  out_of_sample.npz  trained.json (written last)
+messages   see `training_messages`
 
 `results_key` names the results by everything they depend on, so that the next retrain can take over the
 training of a failed job.
 """
 
+import argparse
 import contextlib
 import hashlib
 import json
 import os
-import subprocess
+import shutil
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -36,9 +39,8 @@ from clm_core.backtest.walk_forward import (
     fold_rows,
     walk_forward,
 )
-from clm_core.domain import errors
 from clm_core.domain.costs import MarketCosts
-from clm_core.domain.errors import BundleCorrupt, CLMError, NotEnoughBars, TrainingFailed
+from clm_core.domain.errors import BundleCorrupt, CLMError, NotEnoughBars
 from clm_core.domain.progress import Announce
 from clm_core.domain.recipes import regime_of
 from clm_core.domain.vocabulary import ModelType
@@ -57,10 +59,10 @@ from clm_core.models.params import feature_names, own_origins
 from clm_core.models.pooled import PooledModel, fit_pool
 from clm_core.models.sizing import following_folds
 from clm_core.platform.garbage_collection import collect_garbage_rarely
-from clm_core.platform.interpreter import MODULE
 from clm_core.platform.private_files import keep_files_private
 from clm_core.retraining.code_version import code_digest
 from clm_core.retraining.fold_cache import FoldCache
+from clm_core.retraining.training_messages import MESSAGES, MessageWriter, end_without_caller
 
 SPEC = "spec.json"
 BARS = "bars.npz"
@@ -75,16 +77,11 @@ ARRAYS = ("positions", "forecast")
 RETURNS = ("expected", "quantiles", "levels")
 """Arrays of `ReturnForecasts`, among the out-of-sample arrays of a kind with forecasts of returns."""
 RESULTS = "trained.json"
-LOG = "training.log"
 MEMBERS = "members"
 """Folder for the bundles of an ensemble's members, filled before the training."""
 MIN_REGIME_SHARE = 0.05
 """Share of the bars that a regime trained towards needs: weighing four times, a twentieth of the bars has a
 sixth of the weight."""
-PAUSE_SECONDS = 0.1
-"""Minimum time between two progress messages of the same step."""
-LOG_TAIL = 2000
-"""Number of characters quoted from the end of the log in an error."""
 
 
 class TrainingSpec(BaseModel):
@@ -237,41 +234,6 @@ def require_regime(bars: Bars, regime: str, plan: WalkForwardPlan) -> None:
         )
 
 
-def train_in_subprocess(
-    spec: TrainingSpec,
-    bars: Bars | Panel,
-    folder: Path,
-    announce: Announce,
-    limit_seconds: float,
-    cache: FoldCache | None = None,
-) -> None:
-    """`train` in a subprocess, which ends at the time limit, or when the caller is interrupted or dies.
-
-    Raises:
-        TrainingFailed: the subprocess exceeded the limit, or died; carries the end of the subprocess's log.
-        CLMError: the error raised by the training.
-    """
-    _write_input(spec, bars, folder)
-    with (folder / LOG).open("wb") as log, _process(folder, log, cache) as process:
-        timed_out = threading.Event()
-
-        def end_at_limit() -> None:
-            timed_out.set()
-            process.kill()
-
-        limit = threading.Timer(limit_seconds, end_at_limit)
-        limit.start()
-        try:
-            assert process.stdout is not None
-            done = any(_is_done(json.loads(line), announce) for line in process.stdout)
-        finally:
-            limit.cancel()
-            process.kill()
-    if not done:
-        exceeded = limit_seconds if timed_out.is_set() else None
-        raise _training_failed(process.returncode, folder / LOG, exceeded)
-
-
 def read(folder: Path, bars: Bars | Panel) -> TrainingResult:
     """Read the results of a training on the bars."""
     results = json.loads((folder / RESULTS).read_text())
@@ -305,6 +267,13 @@ def read(folder: Path, bars: Bars | Panel) -> TrainingResult:
         out_of_sample=tuple(pools.on_axis(bars, run) if isinstance(bars, Panel) else run[0] for run in runs),
         by_member=runs if isinstance(bars, Panel) else (),
     )
+
+
+def clear_results(folder: Path) -> None:
+    """Delete the results and messages of an earlier try; the input stays."""
+    for name in (RESULTS, OUT_OF_SAMPLE, MESSAGES):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / BUNDLE, ignore_errors=True)
 
 
 def is_complete(folder: Path) -> bool:
@@ -394,7 +363,7 @@ def _read_walk(
     return OutOfSample(arrays["positions"], arrays["forecast"], rows, results, returns)
 
 
-def _write_input(spec: TrainingSpec, bars: Bars | Panel, folder: Path) -> None:
+def write_input(spec: TrainingSpec, bars: Bars | Panel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SPEC).write_text(spec.model_dump_json())
     (folder / FEATURES).write_text(FeaturesInUse.of(spec.recipe().describe()).model_dump_json())
@@ -406,7 +375,7 @@ def _write_input(spec: TrainingSpec, bars: Bars | Panel, folder: Path) -> None:
         _write_bars(bars, folder / BARS)
 
 
-def _read_input(folder: Path) -> tuple[TrainingSpec, Bars | Panel]:
+def read_input(folder: Path) -> tuple[TrainingSpec, Bars | Panel]:
     spec = TrainingSpec.model_validate_json((folder / SPEC).read_bytes())
     if not (folder / POOL).exists():
         return spec, _read_bars(folder / BARS)
@@ -443,93 +412,48 @@ def _read_bars(path: Path) -> Bars:
         return Bars(*series, **columns, gap_rules=rules, series=own, regime=regime, regime_fits=fits)
 
 
-def _process(folder: Path, log: IO[bytes], cache: FoldCache | None = None) -> subprocess.Popen[bytes]:
-    """A training subprocess, in its own session: Ctrl-C in a terminal reaches the caller only."""
-    kept = [] if cache is None else [str(cache.folder), str(cache.max_mib)]
-    return subprocess.Popen(
-        [*MODULE, "clm_core.retraining.training", str(folder), *kept],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        start_new_session=True,
-    )
+def _main(folder: Path, cache: FoldCache | None, silence_seconds: float | None) -> None:
+    """Train in the folder, and write progress, the error or the end as messages.
 
-
-def _is_done(message: dict[str, Any], announce: Announce) -> bool:
-    """Act on a message of the subprocess; true for the message that ends the training.
-
-    Raises:
-        CLMError: the error in the message.
+    Args:
+        silence_seconds: time without a sign of life of the caller after which the process ends; None ends
+            the process when its standard input closes, as happens at the death of the parent.
     """
-    match message:
-        case {"step": step, "share": share}:
-            announce(step, share)
-        case {"error": name, "message": text}:
-            kind = getattr(errors, name)
-            error: CLMError = kind.__new__(kind)
-            error.args = (text,)
-            raise error
-    return "done" in message
-
-
-def _training_failed(code: int, log: Path, limit_seconds: float | None) -> TrainingFailed:
-    if limit_seconds is not None:
-        return TrainingFailed(
-            f"the training took longer than {limit_seconds:g} s and was stopped: use fewer bars or smaller "
-            "parameters, or raise training.limit_seconds"
-        )
-    written = log.read_text(errors="replace")
-    last = written.strip().splitlines()[-1:]
-    if code < 0 and not last:
-        cause = f"killed by signal {-code}; the system sends it when memory runs out"
+    if not (folder / SPEC).exists():
+        sys.exit(f"{folder} has no {SPEC}: the folder of the training is not on the volume of this process")
+    messages = MessageWriter(folder)
+    if silence_seconds is None:
+        watch = threading.Thread(target=_end_when_orphaned, daemon=True)
     else:
-        cause = f"exit code {code}: {' '.join(last)}"
-    error = TrainingFailed(f"the training process died: {cause}")
-    error.add_note(written[-LOG_TAIL:])
-    return error
-
-
-def _main(folder: Path, cache: FoldCache | None) -> None:
-    """Entry point of the subprocess: train, and send progress messages to the original standard output."""
-    # print() of a library must not mix with the messages: standard output goes to the log from here on
-    messages = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    lock = threading.Lock()
-    threading.Thread(target=_end_when_orphaned, daemon=True).start()
-
-    def send(**message: Any) -> None:
-        with lock:
-            messages.write(json.dumps(message) + "\n")
-
-    last_step = ""
-    last_sent = 0.0
-
-    def announce(step: str, share: float) -> None:
-        nonlocal last_step, last_sent
-        now = time.monotonic()
-        if step != last_step or now - last_sent > PAUSE_SECONDS:
-            last_step = step
-            last_sent = now
-            send(step=step, share=share)
-
-    spec, bars = _read_input(folder)
+        watch = threading.Thread(target=end_without_caller, args=(messages, silence_seconds), daemon=True)
+    watch.start()
+    spec, bars = read_input(folder)
     features = FeaturesInUse.model_validate_json((folder / FEATURES).read_bytes())
     try:
         with features.in_force():
-            train(spec, bars, folder, announce, cache)
+            train(spec, bars, folder, messages.announcer(), cache)
     except CLMError as error:
-        send(error=type(error).__name__, message=str(error))
+        messages.send(error=type(error).__name__, message=str(error))
     else:
-        send(done=True)
+        messages.send(done=True)
 
 
 def _end_when_orphaned() -> None:
-    """Exit when standard input closes, as happens at the death of the parent process."""
     sys.stdin.buffer.read()
     os._exit(1)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=_main.__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--cache", nargs=2, metavar=("FOLDER", "MIB"))
+    parser.add_argument("--caller-silence", type=float, metavar="SECONDS")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
     collect_garbage_rarely()
     keep_files_private()
-    _main(Path(sys.argv[1]), FoldCache(Path(sys.argv[2]), int(sys.argv[3])) if sys.argv[2:] else None)
+    given = _arguments()
+    folds = FoldCache(Path(given.cache[0]), int(given.cache[1])) if given.cache else None
+    _main(given.folder, folds, given.caller_silence)

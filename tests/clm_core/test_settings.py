@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from clm_core.domain.errors import DeprecatedSetting, SettingsError
+from clm_core.domain.training_settings import TrainingPlace
 from clm_core.settings import Settings, child_variables, effective, load_settings, settings_file
 
 
@@ -225,16 +226,21 @@ def test_unknown_names_and_values_out_of_range_are_refused_in_a_message(
         ),
         (
             {"CLM_UPKEEP__VERIFY_MINUTES": "5", "CLM_TRAINING__APART": "0"},
-            "[maintenance]\nverify_minutes = 5.0\n[training]\nisolated = false\n",
-            r"CLM_TRAINING__APART is now CLM_TRAINING__ISOLATED: rename it",
+            '[maintenance]\nverify_minutes = 5.0\n[training]\nwhere = "inline"\n',
+            r"CLM_TRAINING__APART is now CLM_TRAINING__WHERE = inline: write that",
         ),
         (
             {"CLM_UPKEEP__VERIFY_MINUTES": "5"},
             "[upkeep]\nverify_minutes = 30\n[training]\napart = false\n",
-            r"training.apart in \S+/clm.toml is now training.isolated: rename it",
+            r"training.apart in \S+/clm.toml is now training.where = inline: write that",
+        ),
+        (
+            {"CLM_UPKEEP__VERIFY_MINUTES": "5", "CLM_TRAINING__ISOLATED": "False"},
+            "[training]\nisolated = true\n",
+            r"CLM_TRAINING__ISOLATED is now CLM_TRAINING__WHERE = inline: write that",
         ),
     ],
-    ids=["variables", "file", "both with one value", "variable over file"],
+    ids=["variables", "file", "both with one value", "variable over file", "isolated"],
 )
 def test_former_names_are_accepted_with_a_warning_that_has_the_new_name(
     variables: dict[str, str], file: str, warning: str, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -245,18 +251,18 @@ def test_former_names_are_accepted_with_a_warning_that_has_the_new_name(
     with pytest.warns(DeprecatedSetting, match=warning):
         settings = load_settings()
     assert settings.maintenance.verify_minutes == 5.0
-    assert settings.training.isolated is False
+    assert settings.training.where is TrainingPlace.INLINE
     assert "upkeep" not in effective(settings)
-    assert "apart" not in effective(settings)["training"]
+    assert {"apart", "isolated"}.isdisjoint(effective(settings)["training"])
 
 
 def test_new_names_give_no_warning(folder: Path) -> None:
-    file = "[maintenance]\nverify_minutes = 5\n[training]\nisolated = false\n"
+    file = '[maintenance]\nverify_minutes = 5\n[training]\nwhere = "inline"\n'
     (folder / ".clm" / "clm.toml").write_text(file)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         settings = load_settings()
-    assert (settings.maintenance.verify_minutes, settings.training.isolated) == (5.0, False)
+    assert (settings.maintenance.verify_minutes, settings.training.where) == (5.0, TrainingPlace.INLINE)
 
 
 @pytest.mark.parametrize(
@@ -268,14 +274,20 @@ def test_new_names_give_no_warning(folder: Path) -> None:
             r"upkeep.verify_minutes in \S+/clm.toml is a former name of maintenance.verify_minutes and has",
         ),
         (
-            {"CLM_TRAINING__APART": "true", "CLM_TRAINING__ISOLATED": "false"},
+            {"CLM_TRAINING__APART": "true", "CLM_TRAINING__WHERE": "inline"},
             "",
-            r"CLM_TRAINING__APART is a former name of CLM_TRAINING__ISOLATED and has another value",
+            r"CLM_TRAINING__APART is a former name of CLM_TRAINING__WHERE and has another value",
         ),
         (
             {"CLM_TRAINING__APART": "true"},
-            "[training]\nisolated = false",
-            r"CLM_TRAINING__APART is a former name of CLM_TRAINING__ISOLATED and has another value",
+            '[training]\nwhere = "inline"',
+            r"CLM_TRAINING__APART is a former name of CLM_TRAINING__WHERE and has another value",
+        ),
+        ({}, "[training]\nisolated = 'maybe'", r"training.where = 'maybe', .* is not allowed"),
+        (
+            {"CLM_TRAINING__WHERE": "kubernetes"},
+            "",
+            r'where = "kubernetes" needs training.kubernetes.image and training.kubernetes.claim',
         ),
         (
             {"CLM_UPKEEP__VERIFY": "1"},
@@ -284,7 +296,10 @@ def test_new_names_give_no_warning(folder: Path) -> None:
         ),
         ({}, "[upkeep]\nverify = 1", r"upkeep in \S+/clm.toml .* did you mean maintenance.verify_minutes\?"),
     ],
-    ids=["file", "variables", "variable and file", "misspelt variable", "misspelt key"],
+    ids=[
+        *("file", "variables", "variable and file", "no boolean", "incomplete"),
+        *("misspelt variable", "misspelt key"),
+    ],
 )
 def test_a_former_name_beside_another_value_or_misspelt_is_refused(
     variables: dict[str, str], file: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -29,10 +29,11 @@ from webhooks import signed
 
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.operation_settings import PolicySource
+from clm_core.domain.training_settings import TrainingPlace, TrainingSettings
 from clm_core.platform.database import open_database
 from clm_core.retraining.promoting import promote
 from clm_core.services import open_services
-from clm_core.settings import Settings, TrainingSettings
+from clm_core.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import invariants
@@ -145,7 +146,7 @@ def life(make_home: Callable[[str], Path], policy: Path) -> Iterator[Life]:
         home=home,
         database_url=None,
         policy=PolicySource(file=policy),
-        training=TrainingSettings(isolated=False),
+        training=TrainingSettings(where=TrainingPlace.INLINE),
     )
     for _ in range(3 + REPETITIONS):
         # the steps that the crash tests run in processes of their own

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 import deployments
-from clm_core.domain.operation_settings import TrainingSettings
 from clm_core.domain.secret_references import references_of
 from clm_core.domain.setting_keys import fields, variable
+from clm_core.domain.training_settings import TrainingSettings
 from clm_core.domain.vault_settings import VaultLogin
 from clm_core.settings import Settings
 from deployments import container
@@ -83,7 +83,7 @@ def test_every_value_of_a_template_is_in_the_chart_s_values() -> None:
                 found = found[key]
 
 
-@pytest.mark.parametrize("name", ["external-database", "gpu", "vault"])
+@pytest.mark.parametrize("name", ["external-database", "gpu", "trainings", "vault"])
 def test_the_other_sets_of_values_name_values_of_the_chart(name: str) -> None:
     values = yaml.safe_load((FOLDER / "chart" / "values.yaml").read_text(encoding="utf-8"))
     others = yaml.safe_load((FOLDER / "values" / f"{name}.yaml").read_text(encoding="utf-8"))

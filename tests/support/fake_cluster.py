@@ -1,7 +1,14 @@
-"""The part of a Kubernetes API server that prefect-kubernetes uses, with pods that end as a test says."""
+"""The part of a Kubernetes API server that prefect-kubernetes and CLM use.
+
+Pods end as a test says, or are processes of this machine.
+"""
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
@@ -31,11 +38,22 @@ class FakeCluster:
     pod_status: dict[str, Any] = field(default_factory=dict)
     fails: bool = False
     """True if the Job fails together with its pod."""
+    runs_pods: bool = False
+    """True if pods are processes of this machine, with command line and variables of the container."""
+    warning: str | None = None
+    """Message of a warning about every Job."""
+    lost_answers: int = 0
+    """Number of Jobs that are created without an answer to the client."""
+    forbidden: set[str] = field(default_factory=set)
+    """Rights that a review denies: `create jobs`."""
+    processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    """Process of each pod, by the name of the Job."""
     _objects: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {PODS: [], JOBS: []})
     _watchers: dict[str, set["asyncio.Queue[dict[str, Any] | None]"]] = field(
         default_factory=lambda: {PODS: set(), JOBS: set()}
     )
     _version: int = 1
+    _tasks: list["asyncio.Future[None]"] = field(default_factory=list)
 
     def application(self) -> web.Application:
         app = web.Application()
@@ -49,6 +67,9 @@ class FakeCluster:
                 web.post(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs", self._create),
                 web.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs", self._jobs),
                 web.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{{name}}", self._job),
+                web.delete(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{{name}}", self._delete),
+                web.get(f"/api/v1/namespaces/{NAMESPACE}/events", self._events),
+                web.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._review),
                 web.get(f"/api/v1/namespaces/{NAMESPACE}/pods", self._pods),
                 web.get(f"/api/v1/namespaces/{NAMESPACE}/pods/{{name}}/log", _answer({})),
             ]
@@ -57,16 +78,91 @@ class FakeCluster:
 
     async def _create(self, request: web.Request) -> web.Response:
         if self.refusal is not None:
-            status = {"kind": "Status", "code": 403, "reason": "Forbidden", "message": self.refusal}
-            return web.json_response(status, status=403)
+            return _refused(403, self.refusal)
         job = await request.json()
+        metadata = job["metadata"]
+        name = metadata.get("name") or metadata.pop("generateName") + uuid.uuid4().hex[:5]
+        if self._named(JOBS, name):
+            return _refused(409, f'jobs.batch "{name}" already exists')
         self.created.append(json.loads(json.dumps(job)))
-        name = job["metadata"].pop("generateName") + uuid.uuid4().hex[:5]
         self._put(JOBS, job, name, {"active": 1})
-        pod = {"metadata": dict(job["spec"]["template"]["metadata"]), "spec": job["spec"]["template"]["spec"]}
-        self._put(PODS, pod, f"{name}-pod", {"phase": "Pending"})
-        asyncio.get_running_loop().call_later(1, self._end, job, pod)
+        if self.warning is None:
+            self._start(job, name)
+        if self.lost_answers:
+            self.lost_answers -= 1
+            return _refused(504, "the request timed out")
         return web.json_response(job, status=201)
+
+    def _start(self, job: dict[str, Any], name: str) -> None:
+        template = job["spec"]["template"]
+        pod = {"metadata": dict(template["metadata"]), "spec": template["spec"]}
+        self._put(PODS, pod, f"{name}-pod", {"phase": "Pending"})
+        if self.runs_pods:
+            self._tasks.append(asyncio.ensure_future(self._run(job, pod, name)))
+        else:
+            asyncio.get_running_loop().call_later(1, self._end, job, pod)
+
+    async def _run(self, job: dict[str, Any], pod: dict[str, Any], name: str) -> None:
+        container = pod["spec"]["containers"][0]
+        variables = {each["name"]: each["value"] for each in container["env"]}
+        command = [sys.executable, *container["command"][1:], *container["args"]]
+        with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | variables
+            )
+            self.processes[name] = process
+            self._change(PODS, pod, _status("Running", {"running": {}}))
+            while process.poll() is None:
+                await asyncio.sleep(0.05)
+            log.seek(0)
+            written = log.read().decode(errors="replace")
+        ended = {"exitCode": process.returncode, "reason": "Completed"}
+        if process.returncode:
+            # the kernel kills by SIGKILL where memory runs out
+            killed = process.returncode == -9
+            ended |= {"reason": "OOMKilled" if killed else "Error", "message": written[-2048:]}
+        self._change(
+            PODS, pod, _status("Failed" if process.returncode else "Succeeded", {"terminated": ended})
+        )
+        condition = "Failed" if process.returncode else "Complete"
+        self._change(JOBS, job, {"conditions": [{"type": condition, "status": "True"}]})
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        found = self._named(JOBS, name)
+        if not found:
+            return web.json_response({"code": 404}, status=404)
+        found[0]["metadata"]["deletionTimestamp"] = "2026-11-30T08:00:00Z"
+        process = self.processes.get(name)
+        if process is not None:
+            process.kill()
+        asyncio.get_running_loop().call_later(0.3, self._remove, name)
+        return web.json_response(found[0])
+
+    def _remove(self, name: str) -> None:
+        for kind, owned in ((JOBS, name), (PODS, f"{name}-pod")):
+            self._objects[kind] = [each for each in self._objects[kind] if each["metadata"]["name"] != owned]
+
+    def remove_pods(self) -> None:
+        """Fail all Jobs by the removal of their pods, as the drain of a node does."""
+        self._objects[PODS] = []
+        for job in self._objects[JOBS]:
+            condition = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}
+            self._change(JOBS, job, {"conditions": [condition]})
+
+    def names(self) -> list[str]:
+        """Names of the Jobs there are."""
+        return [job["metadata"]["name"] for job in self._objects[JOBS]]
+
+    async def _events(self, request: web.Request) -> web.Response:
+        items = [] if self.warning is None else [{"type": "Warning", "message": self.warning}]
+        return web.json_response({"kind": "EventList", "items": items})
+
+    async def _review(self, request: web.Request) -> web.Response:
+        review = await request.json()
+        right = review["spec"]["resourceAttributes"]
+        allowed = f"{right['verb']} {right['resource']}" not in self.forbidden
+        return web.json_response(review | {"status": {"allowed": allowed}}, status=201)
 
     def _end(self, job: dict[str, Any], pod: dict[str, Any]) -> None:
         self._change(PODS, pod, self.pod_status)
@@ -106,9 +202,11 @@ class FakeCluster:
     async def _jobs(self, request: web.Request) -> web.StreamResponse:
         return await self._list_or_watch(JOBS, "JobList", request)
 
+    def _named(self, kind: str, name: str) -> list[dict[str, Any]]:
+        return [each for each in self._objects[kind] if each["metadata"]["name"] == name]
+
     async def _job(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        found = [each for each in self._objects[JOBS] if each["metadata"]["name"] == name]
+        found = self._named(JOBS, request.match_info["name"])
         return web.json_response(found[0]) if found else web.json_response({"code": 404}, status=404)
 
     async def _list_or_watch(self, kind: str, list_kind: str, request: web.Request) -> web.StreamResponse:
@@ -161,6 +259,15 @@ def serving(cluster: FakeCluster, kubeconfig: Path) -> Iterator[None]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def _refused(status: int, message: str) -> web.Response:
+    content = {"kind": "Status", "code": status, "message": message}
+    return web.json_response(content, status=status)
+
+
+def _status(phase: str, state: dict[str, Any]) -> dict[str, Any]:
+    return {"phase": phase, "containerStatuses": [{"name": "training", "state": state}]}
 
 
 def _answer(content: dict[str, Any]) -> Callable[[web.Request], Awaitable[web.Response]]:

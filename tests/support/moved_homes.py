@@ -8,7 +8,7 @@ import psycopg
 from pydantic import SecretStr
 
 from clm_core.domain.jobs import RetrainRequest
-from clm_core.domain.operation_settings import TrainingSettings
+from clm_core.domain.training_settings import TrainingPlace, TrainingSettings
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType
 from clm_core.platform.database import Database
@@ -23,7 +23,7 @@ MODEL = "lightgbm_eurusd_1h"
 def opened(home: Path, server: Database | None = None) -> Iterator[Services]:
     url = None if server is None else SecretStr(server.server)
     with open_services(
-        Settings(home=home, database_url=url, training=TrainingSettings(isolated=False))
+        Settings(home=home, database_url=url, training=TrainingSettings(where=TrainingPlace.INLINE))
     ) as services:
         yield services
 

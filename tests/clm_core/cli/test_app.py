@@ -34,7 +34,7 @@ def clm(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
 def retrained(environment: dict[str, str]) -> list[dict[str, dict[str, str]]]:
     """Quick retrain through the command, as input of the other commands."""
     answer = clm(
-        environment | {"CLM_TRAINING__ISOLATED": "false"},
+        environment | {"CLM_TRAINING__WHERE": "inline"},
         *("retrain", "--model", "lightgbm", "--symbol", "BTC/USD", "--timeframe", "1h", "--days", "150"),
         *("--param", "rounds=10", "--json"),
     )
@@ -159,9 +159,9 @@ def test_down_and_status_work_with_settings_that_cannot_be_loaded(
 
 def test_a_former_name_of_a_setting_is_named_in_a_line_on_stderr(environment: dict[str, str]) -> None:
     answer = clm(environment | {"CLM_TRAINING__APART": "false"}, "config")
-    assert json.loads(answer.stdout)["training"]["isolated"] is False
+    assert json.loads(answer.stdout)["training"]["where"] == "inline"
     assert answer.stderr.splitlines() == [
-        "Warning: CLM_TRAINING__APART is now CLM_TRAINING__ISOLATED: "
-        "rename it, the former name is accepted in this release only.",
+        "Warning: CLM_TRAINING__APART is now CLM_TRAINING__WHERE = inline: "
+        "write that, the former name is accepted in this release only.",
         f"Home: {environment['CLM_HOME']}. Settings file: none. Variables: CLM_HOME, CLM_TRAINING__APART.",
     ]

@@ -57,12 +57,19 @@ def test_all_that_cannot_be_used_is_named_at_once(home: Path) -> None:
         "alerts": {"urls": ["nosuchservice://x"]},
         "universe": [{"symbol": "BTCUSD", "plugins": ["unheard_of"]}],
         "audit": {"timestamp_url": "http://localhost/", "timestamp_certificates": str(home / "gone.pem")},
+        "training": {"where": "kubernetes", "kubernetes": {"image": "clm", "claim": "clm-home"}},
     }
     with pytest.raises(SettingsError) as refused:
         settings_check.require_usable(Settings(home=home, **unusable))
     message = str(refused.value)
     files = (str(home / "gone.toml"), str(home / "gone.pem"))
-    for named in (*files, "policy store nothing.like:this", "[alerts] urls", "unheard_of"):
+    for named in (
+        *files,
+        "policy store nothing.like:this",
+        "[alerts] urls",
+        "unheard_of",
+        "kubernetes.mount_path",
+    ):
         assert named in message
 
 

@@ -12,9 +12,10 @@ from processes import ANYTHING_PASSES, REQUEST, RETRAIN
 
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.operation_settings import PolicySource
+from clm_core.domain.training_settings import TrainingPlace, TrainingSettings
 from clm_core.retraining.promoting import promote
 from clm_core.services import open_services
-from clm_core.settings import Settings, TrainingSettings
+from clm_core.settings import Settings
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -45,7 +46,7 @@ def life(make_home: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
         home=make_home("invariants"),
         database_url=None,
         policy=PolicySource(file=policy),
-        training=TrainingSettings(isolated=False),
+        training=TrainingSettings(where=TrainingPlace.INLINE),
     )
     done: dict[str, object] = {"settings": settings, "request": REQUEST}
     exec(RETRAIN, done)

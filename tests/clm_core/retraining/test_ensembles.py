@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from clm_core.cli.app import app
 from clm_core.domain.errors import InvalidTrainingParams, NotFound
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.training_settings import TrainingPlace
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.domain.walk_forward import WalkForwardPlan
@@ -47,7 +48,7 @@ print(served.predict(frame)["position"].abs().sum())
 def quick(services: Services) -> Services:
     changed = {
         "walk_forward": WalkForwardPlan(folds=2),
-        "training": services.settings.training.model_copy(update={"isolated": False}),
+        "training": services.settings.training.model_copy(update={"where": TrainingPlace.INLINE}),
     }
     return replace(services, settings=services.settings.model_copy(update=changed))
 

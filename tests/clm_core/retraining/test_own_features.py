@@ -26,6 +26,8 @@ from clm_core.models.bundle import load_bundle, read_card, save_bundle
 from clm_core.retraining import jobs, steps, training
 from clm_core.retraining.reproduce import reproduce
 from clm_core.retraining.training import TrainingSpec
+from clm_core.retraining.training_following import TrainingTask
+from clm_core.retraining.training_places import train_in_subprocess
 from clm_core.services import Services
 from clm_core.settings import Settings
 from deployments.fork_server import ENVIRONMENT
@@ -167,6 +169,10 @@ def spec(features: list[str]) -> TrainingSpec:
     )
 
 
+def a_task(spec: TrainingSpec, bars: Bars, folder: Path) -> TrainingTask:
+    return TrainingTask("job", spec, bars, folder, None)
+
+
 def ignore(step: str, share: float) -> None:
     pass
 
@@ -175,7 +181,7 @@ def test_a_subprocess_uses_the_same_features(file: Path, bars: Bars, tmp_path: P
     inline = tmp_path / "inline"
     inline.mkdir()
     training.train(spec(FEATURES), bars, inline, ignore)
-    training.train_in_subprocess(spec(FEATURES), bars, tmp_path / "isolated", ignore, 600)
+    train_in_subprocess(a_task(spec(FEATURES), bars, tmp_path / "isolated"), ignore, 600)
 
     own, other = training.read(inline, bars), training.read(tmp_path / "isolated", bars)
     assert other.bundle_digest == own.bundle_digest
@@ -186,10 +192,8 @@ def test_a_leaking_feature_ends_the_training_before_the_first_fold_with_its_name
 ) -> None:
     begun: list[str] = []
     with pytest.raises(LookAhead, match=r"the feature tomorrow \(mine\.py\) sees the future"):
-        training.train_in_subprocess(
-            spec([*FEATURES, "tomorrow"]),
-            bars,
-            tmp_path / "isolated",
+        train_in_subprocess(
+            a_task(spec([*FEATURES, "tomorrow"]), bars, tmp_path / "isolated"),
             lambda step, _: begun.append(step),
             600,
         )

@@ -146,11 +146,11 @@ def test_a_bundle_holds_series_in_its_golden_rows_and_names_them(
 def test_a_subprocess_gets_the_series(own: Services, tmp_path: Path) -> None:
     job = jobs.new_job(own, a_request())
     joined = steps.fetch_bars(own, job)
-    training._write_input(
+    training.write_input(
         steps.training_spec(job, own.settings.walk_forward, MarketCosts()), joined, tmp_path / "input"
     )
 
-    assert training._read_input(tmp_path / "input")[1].content_hash == joined.content_hash
+    assert training.read_input(tmp_path / "input")[1].content_hash == joined.content_hash
 
 
 def test_the_key_of_results_changes_with_the_values_of_a_series(own: Services, bars: Bars) -> None:

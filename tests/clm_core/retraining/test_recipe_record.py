@@ -17,6 +17,7 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.errors import EvidenceMissing, RegistryUnavailable
 from clm_core.domain.evaluations import RecordFacts, Verdict
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.training_settings import TrainingPlace
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.market.bars import Bars
@@ -42,7 +43,7 @@ class Recipes:
     def __init__(self, services: Services, folder: Path, bars: Bars) -> None:
         self.bars = bars
         self._store = SeriesStore(folder / "data")
-        quick = services.settings.training.model_copy(update={"isolated": False})
+        quick = services.settings.training.model_copy(update={"where": TrainingPlace.INLINE})
         self.services = replace(
             services,
             settings=services.settings.model_copy(update={"training": quick}),

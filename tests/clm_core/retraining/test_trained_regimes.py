@@ -72,8 +72,8 @@ def test_a_subprocess_is_given_the_regimes(services: Services, tmp_path: Path) -
     bars = pools.bars_of(services, job)
     plan = WalkForwardPlan(folds=2)
     spec = steps.training_spec(job, plan, steps.training_costs(services, bars))
-    training._write_input(spec, bars, tmp_path)
-    _, read = training._read_input(tmp_path)
+    training.write_input(spec, bars, tmp_path)
+    _, read = training.read_input(tmp_path)
     assert read.content_hash == bars.content_hash
 
 

@@ -42,6 +42,39 @@ CLM_DEPLOY__WORK_POOL: {{ .Values.runs.workPool }}
 CLM_DEPLOY__WORK_POOL_TYPE: kubernetes
 CLM_STACK__CONCURRENT_RUNS: {{ .Values.worker.concurrentRuns | quote }}
 PREFECT_HOME: /var/lib/clm/home/prefect
+{{- if include "clm.trainsInJobs" . }}
+CLM_TRAINING__WHERE: kubernetes
+CLM_TRAINING__KUBERNETES__NAMESPACE: {{ .Release.Namespace }}
+CLM_TRAINING__KUBERNETES__IMAGE: {{ include "clm.image" . | quote }}
+CLM_TRAINING__KUBERNETES__PULL_POLICY: {{ .Values.image.pullPolicy }}
+CLM_TRAINING__KUBERNETES__PULL_SECRETS: {{ .Values.image.pullSecrets | toJson | quote }}
+CLM_TRAINING__KUBERNETES__CLAIM: {{ include "clm.claim" . }}
+CLM_TRAINING__KUBERNETES__MOUNT_PATH: /var/lib/clm
+CLM_TRAINING__KUBERNETES__MOUNTS: {{ .Values.training.mounts }}
+CLM_TRAINING__KUBERNETES__REQUESTS: {{ .Values.training.resources.requests | toJson | quote }}
+CLM_TRAINING__KUBERNETES__LIMITS: {{ .Values.training.resources.limits | toJson | quote }}
+CLM_TRAINING__KUBERNETES__GPUS: {{ .Values.training.gpus | quote }}
+CLM_TRAINING__KUBERNETES__GPU_RESOURCE: {{ .Values.runs.gpuResource }}
+CLM_TRAINING__KUBERNETES__NODE_SELECTOR: {{ .Values.training.nodeSelector | toJson | quote }}
+CLM_TRAINING__KUBERNETES__TOLERATIONS: {{ .Values.training.tolerations | toJson | quote }}
+CLM_TRAINING__KUBERNETES__LABELS: {{ include "clm.selector" (dict "root" . "component" "training") | fromYaml | toJson | quote }}
+CLM_TRAINING__KUBERNETES__SERVICE_ACCOUNT: {{ .Release.Name }}
+CLM_TRAINING__KUBERNETES__START_SECONDS: {{ .Values.training.startSeconds | quote }}
+CLM_TRAINING__KUBERNETES__KEEP_SECONDS: {{ .Values.runs.ttl | quote }}
+{{- end }}
+{{- end -}}
+
+{{- /* Not empty where a training is a Job of its own */ -}}
+{{- define "clm.trainsInJobs" -}}
+{{- if eq .Values.training.where "kubernetes" -}}
+true
+{{- else if ne .Values.training.where "subprocess" -}}
+{{- fail "training.where is subprocess or kubernetes" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "clm.claim" -}}
+{{ .Values.home.existingClaim | default (printf "%s-home" .Release.Name) }}
 {{- end -}}
 
 {{- define "clm.env" -}}
@@ -65,7 +98,7 @@ PREFECT_HOME: /var/lib/clm/home/prefect
 {{- define "clm.homeVolume" -}}
 - name: home
   persistentVolumeClaim:
-    claimName: {{ .Values.home.existingClaim | default (printf "%s-home" .Release.Name) }}
+    claimName: {{ include "clm.claim" . }}
 {{- end -}}
 
 {{- /* (dict "root" $ "keys" (list "databaseUrlKey" "prefectAuthKey")) */ -}}
@@ -101,6 +134,21 @@ variables such as CLM_API_PORT for a Service clm-api, and unknown CLM_ variables
 {{- define "clm.pod" -}}
 serviceAccountName: {{ .Release.Name }}
 automountServiceAccountToken: false
+{{ include "clm.podFields" . }}
+{{- end -}}
+
+{{- /* Fields of the pod of a run, which creates the Job of its training where that is chosen. */ -}}
+{{- define "clm.runPod" -}}
+{{- if include "clm.trainsInJobs" . -}}
+serviceAccountName: {{ .Release.Name }}-run
+automountServiceAccountToken: true
+{{ include "clm.podFields" . }}
+{{- else -}}
+{{ include "clm.pod" . }}
+{{- end -}}
+{{- end -}}
+
+{{- define "clm.podFields" -}}
 enableServiceLinks: false
 securityContext:
   {{- include "clm.podSecurity" . | nindent 2 }}
@@ -306,4 +354,49 @@ spec:
             - {name: secrets, mountPath: /run/secrets/clm, readOnly: true}
       volumes:
         {{- include "clm.volumes" (dict "root" .root "secrets" (list "prefect")) | nindent 8 }}
+{{- end -}}
+
+{{- /* An account that may create Jobs: (dict "root" $ "component" "worker" "jobs" (list "create") "seen" (list "pods") "look" (list "get")) */ -}}
+{{- define "clm.jobAccount" -}}
+{{- $name := printf "%s-%s" .root.Release.Name .component -}}
+{{- $labels := include "clm.labels" (dict "root" .root "component" .component) -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ $name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- $labels | nindent 4 }}
+automountServiceAccountToken: false
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ $name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- $labels | nindent 4 }}
+rules:
+  - apiGroups: [batch]
+    resources: [jobs]
+    verbs: {{ toJson .jobs }}
+  - apiGroups: [""]
+    resources: {{ toJson .seen }}
+    verbs: {{ toJson .look }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ $name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- $labels | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: {{ $name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ $name }}
+    namespace: {{ .root.Release.Namespace }}
 {{- end -}}

@@ -31,7 +31,7 @@ job_configuration:
           parallelism: 1
           completions: 1
           restartPolicy: Never
-          {{- include "clm.pod" . | nindent 10 }}
+          {{- include "clm.runPod" . | nindent 10 }}
           {{- with .Values.runs.nodeSelector }}
           nodeSelector:
             {{- toYaml . | nindent 12 }}
