@@ -293,6 +293,7 @@ def test_more_models_in_order_take_no_more_queries(
         event.remove(Engine, "before_cursor_execute", counted)
         return count
 
+    promote(services, make_version(model_id))
     before = queries()
     for letter in "ab":
         promote(services, make_version(model_id.replace("usd_", f"usd{letter}_")))
