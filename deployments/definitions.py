@@ -37,7 +37,7 @@ from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG, DIAGNOSIS, POD_EVENT
 from clm_core.platform.private_files import keep_files_private
 from clm_core.settings import Settings, load_settings
 from clm_core.triggers.messages import IncomingType
-from deployments.work_pool import COMMAND, ensure_work_pool, job_variables
+from deployments.work_pool import COMMAND, all_deployments, ensure_work_pool, job_variables
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -51,6 +51,8 @@ NO_IMAGE = "ImagePullError"
 """Diagnosis of prefect-kubernetes for a pod that waits for an image."""
 REMOVED = "removed"
 """Version of a deployment removed from the settings."""
+NAMES_SHOWN = 30
+"""Deployments named in a line of output."""
 SETTLED_SECONDS = 2.0
 """Time in which Prefect's scheduler completes a round begun before a deployment was written."""
 
@@ -414,7 +416,7 @@ def _ours(client: "SyncPrefectClient") -> "list[DeploymentResponse]":
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 
     ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[DEPLOYMENTS_TAG]))
-    return client.read_deployments(deployment_filter=ours, limit=200)
+    return list(all_deployments(partial(client.read_deployments, deployment_filter=ours)))
 
 
 def _version(deployment: Deployment, settings: Settings) -> str:
@@ -633,6 +635,11 @@ def _crash_runs(name: str, after: str, expect: set[str], within: timedelta, mess
     )
 
 
+def _shortened(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
+
+
 def main(arguments: list[str]) -> int:
     show_deprecations()
     try:
@@ -644,7 +651,7 @@ def main(arguments: list[str]) -> int:
         require_settings_of_stack(settings, deploys=True)
         for change, names in asdict(deploy(settings)).items():
             if names:
-                print(f"{change}: {', '.join(names)}")
+                print(f"{change}: {_shortened(names)}")
         record_deployed(settings)
     except CLMError as error:
         print(f"Error: {error}", file=sys.stderr)

@@ -7,14 +7,18 @@ own is refused. In a docker or kubernetes pool the template stays as Prefect mak
 there by the image and the cluster.
 """
 
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from clm_core.domain.errors import SettingsError
-from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG
+from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG, MAX_PAGE
 from clm_core.settings import Settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
 
 PROCESS = "process"
 COMMAND = "python -P -m clm_core.platform.run_engine"
@@ -89,5 +93,14 @@ def _foreign_deployments(client: "SyncPrefectClient", pool: str) -> list[str]:
     from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
 
     in_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
-    deployments = client.read_deployments(work_pool_filter=in_pool, limit=200)
+    deployments = all_deployments(partial(client.read_deployments, work_pool_filter=in_pool))
     return sorted(each.name for each in deployments if DEPLOYMENTS_TAG not in each.tags)
+
+
+def all_deployments(read: "Callable[..., list[DeploymentResponse]]") -> "Iterator[DeploymentResponse]":
+    """All deployments of a filter; Prefect gives out 200 at a time."""
+    for offset in count(0, MAX_PAGE):
+        page = read(limit=MAX_PAGE, offset=offset)
+        yield from page
+        if len(page) < MAX_PAGE:
+            return

@@ -33,6 +33,8 @@ if not console.is_terminal:
 
 STARTED_WITHIN_SECONDS = 360.0
 STOPPED_WITHIN_SECONDS = 180.0
+ROWS_SHOWN = 30
+"""Production versions and next runs in the output for people."""
 NOT_UP = 3
 """Exit code of `clm status` without running servers."""
 ROOT_WARNING = (
@@ -242,13 +244,20 @@ def _show_work(status: "InstallationStatus") -> None:
     """Jobs, production versions and next runs, known where the settings name the database."""
     jobs = ", ".join(f"{count} {each.value}" for each, count in sorted(status.jobs.items()))
     console.print(f"Jobs: {jobs or 'none yet'}")
-    serving = ", ".join(f"{each.model_id} {each.version}" for each in status.production)
-    console.print(f"In production: {serving or 'nothing'}")
+    serving = ", ".join(f"{each.model_id} {each.version}" for each in status.production[:ROWS_SHOWN])
+    console.print(f"In production: {serving or 'nothing'}{_more(len(status.production))}")
     if status.next_runs:
         runs = Table("next run of", "at (UTC)", box=SIMPLE_HEAVY)
-        for run in status.next_runs:
+        for run in status.next_runs[:ROWS_SHOWN]:
             runs.add_row(run.deployment, f"{run.at:%Y-%m-%d %H:%M}")
         console.print(runs)
+        if more := _more(len(status.next_runs)):
+            console.print(f" {more}")
+
+
+def _more(count: int) -> str:
+    """Words for the entries of a list that are not shown."""
+    return f" and {count - ROWS_SHOWN} more: clm status --json" if count > ROWS_SHOWN else ""
 
 
 def _parts_table(status: "InstallationStatus") -> Table:

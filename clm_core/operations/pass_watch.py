@@ -25,7 +25,7 @@ from clm_core.ledger.passes import PassStore
 from clm_core.ledger.receivers import ReceiverStore
 from clm_core.operations.delivery import deliver_alerts
 from clm_core.platform.database import open_database
-from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG, MAX_PAGE, ask
+from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG, ask_for_all
 from clm_core.platform.stack_state import MAINTENANCE_QUEUE, prefect_environment, running
 from clm_core.services import loading_problem, open_ledger
 from clm_core.settings import Settings
@@ -110,8 +110,8 @@ def _take_over_schedules(store: PassStore, environment: Mapping[str, str]) -> No
     """
     if "PREFECT_API_URL" not in environment:
         raise ServerUnavailable("No Prefect server is known: start `clm up`, or set PREFECT_API_URL.")
-    tagged = {"deployments": {"tags": {"all_": [DEPLOYMENTS_TAG]}}, "limit": MAX_PAGE}
-    deployments = ask(environment, "POST", "/deployments/filter", tagged)
+    tagged = {"deployments": {"tags": {"all_": [DEPLOYMENTS_TAG]}}}
+    deployments = ask_for_all(environment, "/deployments/filter", tagged)
     passes = [each for each in deployments if each["work_queue_name"] == MAINTENANCE_QUEUE]
     removed = {each["name"] for each in passes if each["version"] == REMOVED}
     schedules = {

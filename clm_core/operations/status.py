@@ -1,9 +1,8 @@
 """Status of an installation: servers, jobs, production versions and the next scheduled runs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,7 +16,7 @@ from clm_core.operations.settings_check import differences
 from clm_core.platform import stack_state
 from clm_core.platform.bucket import Bucket
 from clm_core.platform.database import open_database
-from clm_core.platform.prefect_runs import ask, is_answering, workers_online
+from clm_core.platform.prefect_runs import ask_for_all, is_answering, workers_online
 from clm_core.platform.run_engine import is_listening
 from clm_core.platform.stack_settings import StackSettingsRecord
 from clm_core.platform.stack_state import StackState
@@ -25,10 +24,6 @@ from clm_core.services import loading_problem, open_ledger
 from clm_core.settings import Settings
 
 FROZEN = ConfigDict(frozen=True, extra="forbid")
-RECORDS_ON_PAGE = 200
-"""Maximum number of records that Prefect gives out at a time."""
-MAX_RECORDS = 5_000
-"""Maximum number of deployments and of scheduled runs read."""
 SCHEDULED = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "sort": "EXPECTED_START_TIME_ASC"}
 """Scheduled runs of all deployments, soonest first."""
 
@@ -195,8 +190,8 @@ def _parts(home: Path, work_pool: str, state: StackState) -> tuple[PartHealth, .
 def next_runs(environment: Mapping[str, str]) -> tuple[NextRun, ...]:
     """Next scheduled run of each deployment, soonest first; empty while no Prefect server answers."""
     try:
-        deployments = list(_pages(environment, "/deployments/filter", {}))
-        scheduled = list(_pages(environment, "/flow_runs/filter", SCHEDULED))
+        deployments = list(ask_for_all(environment, "/deployments/filter", {}))
+        scheduled = list(ask_for_all(environment, "/flow_runs/filter", SCHEDULED))
     except ServerUnavailable:
         return ()
     names = {deployment["id"]: deployment["name"] for deployment in deployments}
@@ -206,12 +201,3 @@ def next_runs(environment: Mapping[str, str]) -> tuple[NextRun, ...]:
             at = datetime.fromisoformat(run["expected_start_time"]).astimezone(UTC)
             soonest.setdefault(name, NextRun(deployment=name, at=at))
     return tuple(sorted(soonest.values(), key=lambda run: run.at))
-
-
-def _pages(environment: Mapping[str, str], path: str, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """All records of a list of Prefect, which gives out 200 at a time."""
-    for offset in range(0, MAX_RECORDS, RECORDS_ON_PAGE):
-        page = ask(environment, "POST", path, {**filters, "limit": RECORDS_ON_PAGE, "offset": offset})
-        yield from page
-        if len(page) < RECORDS_ON_PAGE:
-            return

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -87,6 +88,21 @@ def ask(environment: Mapping[str, str], method: str, path: str, body: Any = None
             f"Prefect did not carry out the request ({error}): see `clm status`."
         ) from error
     return answer.json()
+
+
+def ask_for_all(
+    environment: Mapping[str, str], path: str, filters: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """All records of a list of Prefect, which answers page by page.
+
+    Raises:
+        ServerUnavailable: as `ask`.
+    """
+    for offset in count(0, MAX_PAGE):
+        page = ask(environment, "POST", path, {**filters, "limit": MAX_PAGE, "offset": offset})
+        yield from page
+        if len(page) < MAX_PAGE:
+            return
 
 
 class RunState(StrEnum):
