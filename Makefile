@@ -19,7 +19,7 @@ EDITABLE = --quiet --no-deps --require-build-hashes --build-constraint constrain
 CHECKED := tests/clm_core/domain tests/clm_core/market tests/clm_core/evidence tests/clm_core/decisions \
   tests/clm_core/evolution tests/clm_core/models/trees tests/test_architecture.py
 
-.PHONY: demo test check chaos deploy-check kustomize lint bench lock audit sbom licences clean help
+.PHONY: demo test check chaos deploy-check kustomize lint bench lock audit sbom image-sbom licences clean help
 
 help:            ## what there is to type
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +42,8 @@ chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again, 
 	  --hypothesis-profile=search tests/clm_core/api/test_description.py tests/clm_core/api/test_signatures.py \
 	  tests/clm_core/lifecycle/test_lifecycle_machine.py tests/clm_core/registry \
 	  tests/clm_core/retraining/test_reap_dead_jobs.py tests/clm_core/retraining/test_retraining_crashes.py \
-	  tests/clm_core/triggers tests/clm_core/search tests/deployments tests/benchmarks
+	  tests/clm_core/triggers tests/clm_core/search tests/deployments tests/benchmarks \
+	  tests/clm_core/ledger/test_upgrades_with_data.py
 
 deploy-check: $(VENV)/.dev .venv-deploy/.ready ## check the files of deployments/ with the tools that read them; needs promtool, amtool and npm
 	scripts/check_kubernetes.sh .venv-deploy
@@ -94,11 +95,22 @@ sbom: .venv-supply/.ready $(VENV)/.base ## dist/sbom.json: what a release instal
 	.venv-supply/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
 	  --output-file dist/sbom.json $(BIN)/python
 
+# The extras of the image, as its Dockerfile names them.
+IMAGE_EXTRAS := $(shell sed -n 's/^ARG EXTRAS="\(.*\)"/\1/p' deployments/docker/Dockerfile)
+
+image-sbom: .venv-supply/.ready $(VENV)/.uv ## dist/image-sbom.json: the Python packages of the container image, as CycloneDX
+	@mkdir -p dist
+	@$(BIN)/uv venv --quiet --allow-existing .venv-image
+	@$(BIN)/uv pip install --python .venv-image/bin/python $(WITH_HASHES) --requirement pyproject.toml \
+	  $(addprefix --extra ,$(IMAGE_EXTRAS))
+	.venv-supply/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
+	  --output-file dist/image-sbom.json .venv-image/bin/python
+
 licences: .venv-supply/.ready ## docs/reference/licences.md, from the metadata of the packages
 	.venv-supply/bin/python scripts/licences.py
 
 clean:           ## remove the virtual environments and caches; .clm, which holds your models, stays
-	rm -rf $(VENV) .venv-bench .venv-supply .venv-deploy .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-supply .venv-deploy .venv-image .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(VENV)/.uv:
 	@echo "Setting up $(VENV) ..."

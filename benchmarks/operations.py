@@ -55,6 +55,8 @@ class Stack:
     home: Path
     secret: bytes
     """Key of the sender's signatures."""
+    environment: dict[str, str]
+    """Environment of a command in the home."""
 
     @property
     def state(self) -> stack_state.StackState:
@@ -116,6 +118,21 @@ class Stack:
         ids = [f"{model}_1h".lower() for model in models]
         return int(self.prefect("POST", "/flow_runs/count", {"flow_runs": {"tags": {"any_": ids}}}))
 
+    def ended(self, models: list[str]) -> int:
+        """Number of runs of the models that have ended."""
+        ids = [f"{model}_1h".lower() for model in models]
+        ended = {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}
+        return int(
+            self.prefect("POST", "/flow_runs/count", {"flow_runs": {"tags": {"any_": ids}, "state": ended}})
+        )
+
+    def versions(self) -> list[str]:
+        """All versions, as MODEL@VERSION."""
+        listed = subprocess.run(
+            [CLM, "models", "--json"], env=self.environment, capture_output=True, text=True, check=True
+        )
+        return [f"{each['model_id']}@{each['version']}" for each in json.loads(listed.stdout)]
+
     def _server(self) -> int:
         [process] = [part.pid or 0 for part in self.state.parts if part.name == "prefect"]
         return process
@@ -172,11 +189,16 @@ def latency(circumstances: str, durations: list[float]) -> Row:
 
 
 @contextlib.contextmanager
-def running(home: Path) -> Iterator[tuple[Stack, float]]:
-    """Run `clm up` while the block lasts; yields the stack and the seconds until ready."""
+def running(home: Path, settings: str = "") -> Iterator[tuple[Stack, float]]:
+    """Run `clm up` while the block lasts; yields the stack and the seconds until ready.
+
+    Args:
+        settings: text of the settings file, without the source of the webhooks.
+    """
     secret = secrets.token_bytes(32)
     file = home / "clm.toml"
-    file.write_text(f'[webhooks.bench]\nsecrets = ["whsec_{b64encode(secret).decode()}"]\n')
+    source = f'[webhooks.bench]\nsecrets = ["whsec_{b64encode(secret).decode()}"]\n'
+    file.write_text(source + settings)
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))
     }
@@ -184,7 +206,7 @@ def running(home: Path) -> Iterator[tuple[Stack, float]]:
     began = time.monotonic()
     subprocess.run([CLM, "up", "--detach"], env=environment, stdout=subprocess.DEVNULL, check=True)
     try:
-        yield Stack(home, secret), time.monotonic() - began
+        yield Stack(home, secret, environment), time.monotonic() - began
     finally:
         subprocess.run([CLM, "down"], env=environment, stdout=subprocess.DEVNULL, check=True)
 
