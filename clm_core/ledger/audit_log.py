@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import rfc8785
 from pydantic import ValidationError
@@ -73,6 +73,16 @@ _RECORDED = select(
     _UTC.label("at"),
     cast(_LOG.c.details, Text).label("details"),
 )
+
+
+_SEE = "`clm audit verify` lists the changes."
+
+
+class BrokenEntry(NamedTuple):
+    """An entry that was changed, or whose predecessor is gone."""
+
+    seq: int
+    message: str
 
 
 def append(connection: Connection, entry: AuditEntry) -> int:
@@ -147,6 +157,28 @@ def newest_number(engine: Engine) -> int:
     with engine.connect() as connection:
         newest = connection.execute(_NEWEST).one_or_none()
     return 0 if newest is None else int(newest.seq)
+
+
+def broken_entry(engine: Engine, after: int, limit: int) -> BrokenEntry | None:
+    """First entry of a part of the log that was changed, or does not follow the entry before.
+
+    Args:
+        after: number of the entry before the part; 0 for the beginning of the log.
+        limit: number of entries of the part.
+    """
+    query = _RECORDED.where(_LOG.c.seq <= after).order_by(_LOG.c.seq.desc()).limit(1)
+    with engine.connect() as connection:
+        last = connection.execute(query).mappings().one_or_none()
+    seq, head = (0, GENESIS) if last is None else (last["seq"], last["hash"])
+    for entry in entries_after(engine, after, limit):
+        if not entry.intact:
+            return BrokenEntry(entry.seq, f"Entry {entry.seq} of the audit was changed: {_SEE}")
+        if (entry.seq, entry.prev_hash) != (seq + 1, head):
+            return BrokenEntry(
+                entry.seq, f"Entry {entry.seq} of the audit does not follow entry {seq}: {_SEE}"
+            )
+        seq, head = entry.seq, entry.hash
+    return None
 
 
 def export(engine: Engine, file: Path, announce: Announce = lambda step, share: None) -> int:

@@ -111,6 +111,14 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         """
         return audit_log.anchor(self._engine, folder, now)
 
+    def newest_audit_number(self) -> int:
+        """Number of the newest entry of the audit; 0 for none."""
+        return audit_log.newest_number(self._engine)
+
+    def broken_entry(self, after: int, limit: int) -> audit_log.BrokenEntry | None:
+        """First entry of a part of the audit that was changed, or is not in its place; None for a sound part."""
+        return audit_log.broken_entry(self._engine, after, limit)
+
     def require_anchored(self, anchors: Sequence[Anchor], place: str) -> None:
         """Compare the audit with the anchors of a place outside the home.
 

@@ -23,7 +23,16 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.audit import Action, AuditEntry
 from clm_core.domain.errors import AuditBroken, DatabaseUnavailable
 from clm_core.domain.vocabulary import Role
-from clm_core.ledger.audit_log import anchor, append, entries, export, read_anchors, verify, verify_export
+from clm_core.ledger.audit_log import (
+    anchor,
+    append,
+    broken_entry,
+    entries,
+    export,
+    read_anchors,
+    verify,
+    verify_export,
+)
 from clm_core.ledger.engine import open_engine
 from clm_core.ledger.hash_chain import GENESIS, Anchor, ChainProblem, Tampering
 from clm_core.ledger.migrations import upgrade
@@ -360,6 +369,29 @@ def test_changes_by_a_superuser_without_the_trigger_are_detected(
         connection.execute(text(UNGUARDED + unchecked + sql))
     problems = problems_of(audit, tmp_path)
     assert [(problem.kind, problem.first, problem.last) for problem in problems] == expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "broken"),
+    [
+        pytest.param("SELECT", [None, None, None], id="intact"),
+        pytest.param("UPDATE audit_log SET actor = 'eve' WHERE seq = 4", [None, 4, None], id="edited"),
+        pytest.param("DELETE FROM audit_log WHERE seq = 4", [None, 5, None], id="deleted"),
+        pytest.param("DELETE FROM audit_log WHERE seq = 1", [2, None, None], id="first deleted"),
+        pytest.param("UPDATE audit_log SET prev_hash = '' WHERE seq = 7", [None, None, 7], id="cut"),
+    ],
+)
+def test_the_first_broken_entry_of_a_part_of_the_log_is_named(
+    audit: Engine, superuser: Engine, sql: str, broken: list[int | None]
+) -> None:
+    assert broken_entry(audit, after=0, limit=3) is None
+    appended(audit, *map(an_entry, range(7)))
+    with superuser.begin() as connection:
+        connection.execute(text(UNGUARDED + sql))
+    found = [broken_entry(audit, after, limit=3) for after in (0, 3, 6)]
+    assert [None if each is None else each.seq for each in found] == broken
+    for each in found:
+        assert each is None or broken_entry(audit, each.seq - 1, limit=1) == each
 
 
 def test_a_rewritten_history_contradicts_its_anchor(audit: Engine, superuser: Engine, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import promoting
+import psycopg
 import pytest
 from installations import wait_until
 from jobs import after, end_all_jobs
@@ -602,3 +603,30 @@ def test_an_unreadable_secret_is_alerted_until_it_can_be_read(
     report = maintenance.run(secrets_of_a_new_process())
     assert MaintenancePart.SECRETS not in report.failed
     assert "secrets" not in [each.subject for each in services.alerts.lasting()]
+
+
+def test_an_edited_entry_of_the_audit_is_alerted_until_it_is_right_again(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the whole log, however many entries other tests have added
+    monkeypatch.setattr(maintenance, "ENTRIES_READ", 1_000_000)
+
+    def write_actor(actor: str) -> None:
+        with psycopg.connect(services.database.address("ledger")) as connection:
+            connection.execute("ALTER TABLE audit_log DISABLE TRIGGER audit_log_append_only")
+            connection.execute("UPDATE audit_log SET actor = %s WHERE seq = 1", [actor])
+            connection.execute("ALTER TABLE audit_log ENABLE ALWAYS TRIGGER audit_log_append_only")
+
+    def broken() -> list[str]:
+        maintenance.run(services)
+        return [alert.subject for alert in services.alerts.lasting(AlertKind.AUDIT_BROKEN)]
+
+    jobs.open_job(services, REQUEST)
+    end_all_jobs(services)
+    [first] = services.ledger.audit_after(0, 1)
+    write_actor("mallory")
+    try:
+        assert [broken(), broken()] == [["entry 1"], ["entry 1"]]
+    finally:
+        write_actor(first.actor)
+    assert broken() == []
