@@ -2,14 +2,22 @@
 
 Names and labels are an interface: dashboards and alert rules refer to them. Labels are bounded: kinds,
 statuses and reasons are enumerations, models and versions are those that serve or await a decision.
+
+Counters begin at 0 for every value of their labels: `increase()` of Prometheus does not see the step from no
+series to 1, so that the first failed job, rollback or verdict would be missing from alerts and panels.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from typing import TYPE_CHECKING
 
 from clm_core.domain.deliveries import ReceiverState
+from clm_core.domain.evaluations import Decision
 from clm_core.domain.passes import ScheduledPass
+from clm_core.domain.promotions import PromotionKind
+from clm_core.domain.trials import TrialSource
+from clm_core.domain.vocabulary import JobStatus, TriggerReason
 from clm_core.ledger.metrics import (
     DURATIONS,
     LATENCIES,
@@ -25,8 +33,11 @@ if TYPE_CHECKING:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-PROMOTIONS = ("promotion", "adoption")
+PROMOTIONS = (PromotionKind.PROMOTION, PromotionKind.ADOPTION)
 """Kinds of changes that `models_promoted_total` counts."""
+COMMITTED = tuple(each for each in PromotionKind if each is not PromotionKind.ALIAS_MOVED)
+"""Kinds of changes that can be committed."""
+ENDED = (JobStatus.COMPLETED, JobStatus.FAILED)
 DAY_SECONDS = 86_400.0
 
 
@@ -57,11 +68,12 @@ class _Collected:
 
 
 def _of_jobs(figures: LedgerMetrics, now: datetime, services: Services) -> Iterator["Metric"]:
+    changes = _from_zero(figures.changes, COMMITTED, ("false", "true"))
     yield _counter(
         "training_jobs_total",
         "Training jobs ended, by outcome, reason of the trigger and kind of model.",
         ("status", "reason", "kind"),
-        figures.ended_jobs,
+        _from_zero(figures.ended_jobs, ENDED, TriggerReason, _kinds(figures)),
     )
     yield _gauge(
         "clm_unfinished_jobs",
@@ -92,13 +104,13 @@ def _of_jobs(figures: LedgerMetrics, now: datetime, services: Services) -> Itera
         "models_promoted_total",
         "Versions put into production by promotion or adoption.",
         ("kind", "forced"),
-        {labels: number for labels, number in figures.changes.items() if labels[0] in PROMOTIONS},
+        {labels: number for labels, number in changes.items() if labels[0] in PROMOTIONS},
     )
     yield _counter(
         "clm_production_changes_total",
         "Committed changes of production: promotions, rollbacks, halts, losses.",
         ("kind", "forced"),
-        figures.changes,
+        changes,
     )
     yield _histogram(
         "promotion_score_histogram",
@@ -107,8 +119,15 @@ def _of_jobs(figures: LedgerMetrics, now: datetime, services: Services) -> Itera
         SCORES,
         [figures.scores],
     )
-    yield _counter("clm_verdicts_total", "Verdicts of the gate.", ("decision",), figures.verdicts)
-    yield _counter("clm_trials_total", "Backtests counted as trials.", ("source",), figures.trials)
+    yield _counter(
+        "clm_verdicts_total", "Verdicts of the gate.", ("decision",), _from_zero(figures.verdicts, Decision)
+    )
+    yield _counter(
+        "clm_trials_total",
+        "Backtests counted as trials.",
+        ("source",),
+        _from_zero(figures.trials, TrialSource),
+    )
     yield _gauge("clm_versions", "Versions of models.", ("status",), figures.versions)
     yield from _of_challengers(figures)
     yield from _of_production(figures, now, services)
@@ -280,6 +299,20 @@ def _of_receivers(states: Sequence[ReceiverState], now: datetime) -> Iterator["M
 
 def _seconds_since(moment: datetime | None, now: datetime) -> float:
     return 0.0 if moment is None else max((now - moment.astimezone(UTC)).total_seconds(), 0.0)
+
+
+def _kinds(figures: LedgerMetrics) -> set[str]:
+    """Kinds of model with a job, ended or not."""
+    return {kind for *_, kind in [*figures.ended_jobs, *figures.unfinished_jobs]}
+
+
+def _from_zero(counted: Mapping[Labels, float], *values: Iterable[str]) -> dict[Labels, float]:
+    """Numbers by labels, 0 where nothing was counted.
+
+    Args:
+        values: possible values of each label.
+    """
+    return {tuple(map(str, labels)): 0.0 for labels in product(*values)} | dict(counted)
 
 
 def _gauge(name: str, description: str, labels: Labels, values: Mapping[Labels, float]) -> "Metric":

@@ -20,21 +20,33 @@ def main() -> int:
         for dashboard in DASHBOARDS:
             (FOLDER / f"{dashboard.uid}.json").write_text(text_of(dashboard), encoding="utf-8")
         return 0
-    return _ask(url)
+    counts = numbers_of_series(url)
+    for query, count in counts.items():
+        print(f"{count:4} {query}")
+    return 0 if all(counts.values()) else 1
 
 
-def _ask(url: str) -> int:
-    """Print the number of series of each query; 1 if a query has none, or is refused."""
-    empty = 0
+def numbers_of_series(url: str) -> dict[str, int]:
+    """Number of series with a value of each query, which is 0 for a query that Prometheus refuses."""
     with httpx.Client(base_url=url) as client:
-        for dashboard in DASHBOARDS:
-            for panel in dashboard.panels:
-                for query in panel.queries:
-                    answer = client.get("/api/v1/query", params={"query": query.expression}).json()
-                    series = answer.get("data", {}).get("result", [])
-                    print(f"{len(series):4} {dashboard.title}: {panel.title}: {query.expression}")
-                    empty += not series
-    return min(empty, 1)
+        return {
+            f"{dashboard.title}: {panel.title}: {query.expression}": _count(client, query.expression)
+            for dashboard in DASHBOARDS
+            for panel in dashboard.panels
+            for query in panel.queries
+        }
+
+
+def empty_queries(url: str) -> list[str]:
+    """Queries without a series."""
+    return [query for query, count in numbers_of_series(url).items() if not count]
+
+
+def _count(client: httpx.Client, expression: str) -> int:
+    answer = client.get("/api/v1/query", params={"query": expression}).json()
+    series = answer.get("data", {}).get("result", [])
+    # a panel shows nothing for the quotient of two zeros
+    return sum(each["value"][1] != "NaN" for each in series)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,22 @@ def test_a_production_version_has_an_age_and_a_halt_is_seen(
     assert ("clm_production_age_seconds", frozenset(about.items())) not in halted
 
 
+def test_counters_begin_at_zero_so_that_the_first_failure_is_an_increase(
+    services: Services, make_version: Callable[..., ModelVersion], model_id: str
+) -> None:
+    make_version(model_id)
+    found = values_of(exposition(services).decode())
+    failed = {"status": "failed", "reason": "regime_change", "kind": "lightgbm"}
+    for name, labels in (
+        ("training_jobs_total", failed),
+        ("clm_verdicts_total", {"decision": "inconclusive"}),
+        ("models_promoted_total", {"kind": "adoption", "forced": "false"}),
+        ("clm_production_changes_total", {"kind": "loss", "forced": "false"}),
+        ("clm_trials_total", {"source": "evolution"}),
+    ):
+        assert value(found, name, **labels) == 0.0, name
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")
 def test_promtool_finds_fault_with_a_single_name(services: Services) -> None:
     checked = subprocess.run(
