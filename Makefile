@@ -19,7 +19,8 @@ EDITABLE = --quiet --no-deps --require-build-hashes --build-constraint constrain
 CHECKED := tests/clm_core/domain tests/clm_core/market tests/clm_core/evidence tests/clm_core/decisions \
   tests/clm_core/evolution tests/clm_core/models/trees tests/test_architecture.py
 
-.PHONY: demo test check chaos deploy-check kustomize lint bench lock audit sbom image-sbom licences clean help
+.PHONY: demo test check chaos deploy-check kubernetes-extra kustomize lint bench lock audit sbom image-sbom licences \
+  clean help
 
 help:            ## what there is to type
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,16 +46,11 @@ chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again, 
 	  tests/clm_core/triggers tests/clm_core/search tests/deployments tests/benchmarks \
 	  tests/clm_core/ledger/test_upgrades_with_data.py
 
-deploy-check: $(VENV)/.dev .venv-deploy/.ready ## check the files of deployments/ with the tools that read them; needs promtool, amtool and npm
-	scripts/check_kubernetes.sh .venv-deploy
+deploy-check: $(VENV)/.dev ## check deployments/, drill alerts and restoration; names tools that are missing; QUICK=1: no drills, ALL=1: every tool
+	$(BIN)/python scripts/deploy_check.py $(if $(QUICK),--quick) $(if $(ALL),--all)
+
+kubernetes-extra: $(VENV)/.dev
 	@$(INSTALL) $(WITH_HASHES) --requirement pyproject.toml --extra kubernetes
-	DEPLOY_CHECK=1 $(BIN)/python -m pytest -n 0 -q tests/deployments/test_runs_on_kubernetes.py \
-	  tests/deployments/test_trainings_on_kubernetes.py tests/clm_core/retraining/test_training_pods.py
-	promtool check config --syntax-only deployments/docker/prometheus.yml
-	promtool check rules deployments/prometheus/rules.yml
-	promtool test rules deployments/prometheus/rules_test.yml
-	amtool check-config deployments/prometheus/alertmanager.yml
-	scripts/check_dashboards.sh
 
 kustomize: .venv-deploy/.ready ## write deployments/kubernetes/kustomize anew from the chart
 	scripts/check_kubernetes.sh .venv-deploy --write

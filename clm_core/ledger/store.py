@@ -116,7 +116,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         return audit_log.newest_number(self._engine)
 
     def broken_entry(self, after: int, limit: int) -> audit_log.BrokenEntry | None:
-        """First entry of a part of the audit that was changed, or is not in its place; None for a sound part."""
+        """First entry of a part of the audit that was changed, or is not in its place, if any."""
         return audit_log.broken_entry(self._engine, after, limit)
 
     def require_anchored(self, anchors: Sequence[Anchor], place: str) -> None:
