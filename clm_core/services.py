@@ -34,6 +34,7 @@ from clm_core.ledger.receivers import ReceiverStore
 from clm_core.ledger.store import Ledger
 from clm_core.market import feature_files
 from clm_core.market.timeframes import Calendar
+from clm_core.platform import tracing
 from clm_core.platform.bucket import Bucket
 from clm_core.platform.database import Database, open_database
 from clm_core.platform.home_costs import HomeCosts
@@ -191,6 +192,7 @@ def open_services(settings: Settings, announce: Announce = lambda step, share: N
     costs = HomeCosts.of(settings.home)
     with (
         feature_files.use(settings.features.files),
+        tracing.exported(settings.tracing),
         open_database(settings.home, settings.database_url) as database,
         _connect(settings, database, announce, costs) as opened,
     ):

@@ -66,6 +66,7 @@ from clm_core.domain.terms import (
     MarketSettings,
     by_symbol,
 )
+from clm_core.domain.tracing_settings import TracingSettings
 from clm_core.domain.training_settings import TrainingSettings
 from clm_core.domain.universe import Market
 from clm_core.domain.vault_settings import VaultSettings
@@ -122,6 +123,7 @@ class Settings(BaseSettings):
     maintenance: MaintenanceSettings = MaintenanceSettings()
     audit: AuditSettings = AuditSettings()
     logs: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     max_version_mib: int = Field(default=256, ge=1)
     """Maximum size of a version fetched from MLflow, MiB."""
     universe: tuple[Market, ...] = (Market(symbol="BTCUSD"),)

@@ -4,15 +4,18 @@ document for unexpected errors."""
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clm_core.api.errors import ADVICE, problem
+from clm_core.platform import tracing
 
 log = logging.getLogger("clm.api")
 
+UNTRACED = frozenset({"/health", "/metrics"})
+"""Paths asked for every few seconds."""
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -48,16 +51,26 @@ class Envelope:
                 headers["X-Request-ID"] = request_id
             await send(message)
 
-        try:
-            await self._answer(scope, receive, send_safely)
-        except Exception:
-            log.exception("request %s failed", request_id)
-            if status:
-                raise
-            instance = f"urn:clm:request:{request_id}"
-            await problem(500, ADVICE[500], instance=instance)(scope, receive, send_safely)
-        finally:
-            _log_request(scope, status, time.monotonic() - began, request_id)
+        async def answer_or_fail() -> None:
+            try:
+                await self._answer(scope, receive, send_safely)
+            except Exception:
+                log.exception("request %s failed", request_id)
+                if status:
+                    raise
+                instance = f"urn:clm:request:{request_id}"
+                await problem(500, ADVICE[500], instance=instance)(scope, receive, send_safely)
+            finally:
+                fields = _fields(scope, status, time.monotonic() - began, request_id)
+                _log_request(fields)
+                _describe_span(fields)
+
+        if scope["path"] in UNTRACED:
+            await answer_or_fail()
+            return
+        parent = Headers(scope=scope).get("traceparent")
+        with tracing.span("request", kind="server", traceparent=parent, request_id=request_id):
+            await answer_or_fail()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if b"%00" in scope["query_string"] or "\0" in scope["path"]:
@@ -84,9 +97,10 @@ class Envelope:
         return host in self._hosts
 
 
-def _log_request(scope: Scope, status: int, seconds: float, request_id: str) -> None:
-    """Logs the route instead of the path and the token id instead of the token: no secret reaches the log."""
-    fields = {
+def _fields(scope: Scope, status: int, seconds: float, request_id: str) -> dict[str, object]:
+    """Fields of a request, with the route instead of the path and the token id instead of the token: no
+    secret reaches the log or a trace."""
+    return {
         "method": scope["method"] if scope["method"].isalpha() else "(odd method)",
         "route": getattr(scope.get("route"), "path", "(no route)"),
         "status": status,
@@ -95,4 +109,22 @@ def _log_request(scope: Scope, status: int, seconds: float, request_id: str) -> 
         "token_id": scope["state"].get("token_id", "-"),
         "request_id": request_id,
     }
+
+
+def _describe_span(fields: Mapping[str, object]) -> None:
+    """Name and attributes of the span of a request, by the conventions of OpenTelemetry."""
+    status = fields["status"]
+    tracing.rename(f"{fields['method']} {fields['route']}", failed=status == 0 or str(status) >= "500")
+    tracing.annotate(
+        **{
+            "http.request.method": fields["method"],
+            "http.route": fields["route"],
+            "http.response.status_code": status,
+            "client.address": fields["client"],
+        },
+        token_id=fields["token_id"],
+    )
+
+
+def _log_request(fields: Mapping[str, object]) -> None:
     log.info("%s %s %d %d ms from %s token %s request %s", *fields.values(), extra={"fields": fields})

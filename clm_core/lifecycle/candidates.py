@@ -10,6 +10,7 @@ from clm_core.domain.evaluations import ratio_cell
 from clm_core.domain.variants import ProposedVariants
 from clm_core.lifecycle.variants import MAX_PROPOSED, measure
 from clm_core.operations.passes import PassReport, Row, report_problems, run_each
+from clm_core.platform.tracing import traced
 from clm_core.search.candidates import evaluate, measured_alike, search_of
 from clm_core.services import Services
 
@@ -56,6 +57,7 @@ def result(candidate: StrategyCandidate) -> str:
     return ratio_cell(candidate.fitness_score, candidate.fitness_interval)
 
 
+@traced("candidates")
 def run(services: Services, workers: int | None = 1) -> CandidateReport:
     """Measure variants of weak versions, then the oldest proposed candidates. The next pass continues
     after a kill.

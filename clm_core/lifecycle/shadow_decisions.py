@@ -37,6 +37,8 @@ from clm_core.lifecycle import allocation, approvals, shadow
 from clm_core.lifecycle.shadow import ShadowReport
 from clm_core.market.timeframes import Timeframe
 from clm_core.operations.passes import attempt, report_problems
+from clm_core.platform import tracing
+from clm_core.platform.tracing import traced
 from clm_core.retraining import promoting
 from clm_core.retraining.judging import judge_anew
 from clm_core.retraining.shadow_evidence import beside_lead
@@ -84,6 +86,7 @@ class _Subject:
         return None if self.champion is None else self.champion.version
 
 
+@traced("shadow")
 def run(
     services: Services,
     model_id: str | None = None,
@@ -161,6 +164,14 @@ def decide_on_refresh(services: Services, version: ModelVersion) -> ShadowDecisi
     The walk-forward has tested refreshing already: a shadow would add nothing. After a process killed in
     between, the next pass decides the same.
     """
+    job_id = version.training_job_id
+    with tracing.trace_span(
+        "decision on a refresh", job_id, job_id=job_id, model_id=version.model_id, version=version.version
+    ):
+        return _decided_on_refresh(services, version)
+
+
+def _decided_on_refresh(services: Services, version: ModelVersion) -> ShadowDecision | None:
     version = services.ledger.version(version.model_id, version.version)
     label = services.ledger.promotions.champion(version.model_id)
     if version.status is not ModelStatus.CANDIDATE or label is None:

@@ -54,6 +54,7 @@ from clm_core.market.regimes import regimes
 from clm_core.models.params import series_names
 from clm_core.models.pooled import PooledModel
 from clm_core.operations.passes import PassReport, Row, formatted, report_problems, run_each
+from clm_core.platform.tracing import traced
 from clm_core.retraining.judging import out_of_sample_returns
 from clm_core.retraining.recipe_record import forward_runs
 from clm_core.retraining.stored_evidence import MarketRuns
@@ -187,6 +188,7 @@ class WatchReport(PassReport):
         return [*(f"{each.model_id}: {'. '.join(_sentences(each))}." for each in self.models), *self.problems]
 
 
+@traced("watch")
 def run(services: Services) -> WatchReport:
     """Check every production version in turn."""
     serving = services.ledger.versions(status=ModelStatus.PRODUCTION, limit=MAX_MODELS)

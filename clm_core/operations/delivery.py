@@ -13,6 +13,7 @@ import os
 from base64 import b64encode
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol
@@ -28,7 +29,7 @@ from clm_core.domain.secret_references import shown
 from clm_core.domain.webhook_settings import Subscriber
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.receivers import ALERTS, EVENTS, GIVEN_UP_AFTER, OutgoingEvent, ReceiverStore, Stream, T
-from clm_core.platform import notifications
+from clm_core.platform import notifications, tracing
 from clm_core.platform.trusted_certificates import trusted_certificates
 from clm_core.services import Services
 
@@ -38,6 +39,8 @@ TIMEOUT_SECONDS = 10.0
 CONCURRENT_RECEIVERS = 8
 """Number of receivers served at the same time."""
 PREFECT = "prefect"
+EVENT_IDS = ("job_id", "model_id", "version")
+"""Keys of an event that a span shows."""
 
 
 class DeliveryResult(ReceiverState):
@@ -85,6 +88,7 @@ def deliver_alerts(
     return _deliver_all(AlertDelivery(receivers, alerts, clock), named)
 
 
+@tracing.traced("deliveries")
 def deliver(services: Services) -> list[DeliveryResult]:
     """Send the waiting events, then the waiting alerts, which include failures of event receivers."""
     settings = services.settings
@@ -101,7 +105,9 @@ def deliver(services: Services) -> list[DeliveryResult]:
 
 def _deliver_all(stores: DeliveryStores, receivers: Sequence[Receiver[T]]) -> list[DeliveryResult]:
     with ThreadPoolExecutor(max_workers=CONCURRENT_RECEIVERS) as pool:
-        return list(pool.map(lambda receiver: _deliver(stores, receiver), receivers))
+        # each receiver in a copy of the context, for its spans
+        futures = [pool.submit(copy_context().run, _deliver, stores, receiver) for receiver in receivers]
+        return [future.result() for future in futures]
 
 
 def _deliver(stores: DeliveryStores, receiver: Receiver[T]) -> DeliveryResult:
@@ -122,11 +128,25 @@ def _send_next(stores: DeliveryStores, receiver: Receiver[T]) -> bool | None:
         if turn is None:
             return None
         try:
-            receiver.send(turn.next)
+            _send(receiver, turn.next)
         except (DeliveryFailed, SettingsError) as error:
             return False if turn.failed(str(error), stores.clock()) else None
         turn.accepted()
         return True
+
+
+def _send(receiver: Receiver[T], message: T) -> None:
+    with tracing.span("delivery", kind="client", receiver=receiver.name):
+        tracing.annotate(**_facts_of(message))
+        receiver.send(message)
+
+
+def _facts_of(message: object) -> dict[str, object]:
+    """Facts about a message for its span."""
+    if not isinstance(message, OutgoingEvent):
+        return {"message": type(message).__name__}
+    ids = {name: message.payload[name] for name in EVENT_IDS if name in message.payload}
+    return {"message": message.type, "event_id": message.id, **ids}
 
 
 def _send_dead_letter(stores: DeliveryStores, receiver: Receiver[T]) -> bool:
@@ -135,7 +155,7 @@ def _send_dead_letter(stores: DeliveryStores, receiver: Receiver[T]) -> bool:
         if retry is None:
             return False
         try:
-            receiver.send(retry.message)
+            _send(receiver, retry.message)
         except (DeliveryFailed, SettingsError) as error:
             retry.failed(str(error), stores.clock())
             return False
@@ -211,6 +231,7 @@ def _to_subscriber(subscriber: Subscriber, event: OutgoingEvent, now: datetime) 
         "webhook-id": str(event.id),
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": signature,
+        **tracing.headers(),
     }
     _post(subscriber.url.get_secret_value(), body, headers)
 

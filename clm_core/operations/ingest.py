@@ -18,6 +18,7 @@ from clm_core.market.corrections import Revision
 from clm_core.market.exchange import RetryPolicy
 from clm_core.operations.passes import PassReport, Row, report_problems, run_each
 from clm_core.platform.bar_database import database_source
+from clm_core.platform.tracing import traced
 from clm_core.services import Services
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class IngestReport(PassReport):
         ]
 
 
+@traced("fetch")
 def run(services: Services) -> IngestReport:
     """Fetch the bars closed since the last pass, market after market."""
     differing: list[str] = []

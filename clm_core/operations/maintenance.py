@@ -25,7 +25,9 @@ from clm_core.ledger.audit_log import anchor_folder
 from clm_core.operations import anchor_shipping
 from clm_core.operations.delivery import DeliveryResult, deliver
 from clm_core.operations.passes import PassReport, Row, attempt, report_problems, run_each
+from clm_core.platform import tracing
 from clm_core.platform.prefect_runs import RunState, knows_prefect, prefect_runs
+from clm_core.platform.tracing import traced
 from clm_core.registry import integrity
 from clm_core.registry.due_verifications import DueVerifications
 from clm_core.retraining.jobs import LEASE_LOST_CAUSE, reap_dead_jobs
@@ -121,6 +123,7 @@ Step = tuple[str, Callable[[], Iterable[str]]]
 PartSteps = Callable[[Services], Iterable[Step]]
 
 
+@traced("maintenance")
 def run(services: Services, in_full: bool = True) -> MaintenanceReport:
     """Run every part in turn, and deliver the resulting events and alerts last.
 
@@ -154,7 +157,9 @@ def _parts(in_full: bool) -> Mapping[MaintenancePart, PartSteps]:
     }
 
 
+@traced("part")
 def _run_part(services: Services, part: MaintenancePart, steps_of: PartSteps) -> MaintenancePartReport:
+    tracing.annotate(part=part.value)
     steps, problems = attempt(part, lambda: list(steps_of(services)))
     changes, failures = run_each(steps or [])
     problems += failures

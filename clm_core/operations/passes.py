@@ -22,6 +22,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import CLMError, PassIncomplete
 from clm_core.ledger.tables import storable
+from clm_core.platform import tracing
 from clm_core.services import Services
 
 R = TypeVar("R")
@@ -90,7 +91,8 @@ def run_each(steps: Iterable[tuple[str, Callable[[], R]]]) -> tuple[list[R], lis
     problems = list[str]()
     for subject, step in steps:
         try:
-            results.append(step())
+            with tracing.span("subject", subject=subject):
+                results.append(step())
         except Exception as error:  # noqa: BLE001 - any error of a subject leaves the other subjects to run
             message = str(error) if isinstance(error, CLMError) else f"{type(error).__name__}: {error}"
             problems.append(storable(f"{subject}: {message}"))

@@ -15,7 +15,7 @@ from clm_core.domain.storage_settings import StorageSettings
 from clm_core.domain.training_settings import TrainingPlace
 from clm_core.domain.vocabulary import ModelType
 from clm_core.ledger.timestamps import authority_of
-from clm_core.platform import notifications
+from clm_core.platform import notifications, tracing
 from clm_core.platform.bucket import Bucket
 from clm_core.platform.settings_file import HOME_VARIABLE
 from clm_core.platform.stack_settings import StackSettingsRecord
@@ -159,6 +159,7 @@ def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
         yield authority.trusted
     with own_features.use(settings.features.files):
         yield own_features.table
+    yield partial(tracing.require_exporter, settings.tracing)
     if settings.storage.url is not None:
         yield partial(_bucket, settings.storage)
     if settings.training.where is TrainingPlace.KUBERNETES:

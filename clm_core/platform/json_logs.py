@@ -3,32 +3,19 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import UTC, datetime
-from types import MappingProxyType
 
-_fields: ContextVar[Mapping[str, str]] = ContextVar("log_fields", default=MappingProxyType({}))
+from clm_core.platform import tracing
+from clm_core.platform.log_fields import current_fields
 
 OF_PREFECT = ("flow_run_id", "flow_run_name", "flow_name", "task_run_id", "task_run_name")
 """Fields that Prefect adds to the lines of a run."""
 TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
-@contextmanager
-def log_fields(**fields: str) -> Iterator[None]:
-    """Add fields to every line logged in the block, and by the functions it calls."""
-    token = _fields.set({**_fields.get(), **fields})
-    try:
-        yield
-    finally:
-        _fields.reset(token)
-
-
 class JsonFormatter(logging.Formatter):
     """Formatter of log lines as JSON: time, level, logger, message, process, the fields of the block and of
-    the line, and the text of an exception."""
+    the line, trace and span, and the text of an exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -37,7 +24,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             "process": record.process,
-            **_fields.get(),
+            **current_fields(),
+            **tracing.ids(),
             **{name: str(value) for name in OF_PREFECT if (value := getattr(record, name, None))},
             **getattr(record, "fields", {}),
         }

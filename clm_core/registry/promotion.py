@@ -45,6 +45,8 @@ from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.promotions import PromotionStore
 from clm_core.ledger.replies import KEPT_FOR
 from clm_core.ledger.store import Ledger
+from clm_core.platform import tracing
+from clm_core.platform.tracing import traced
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.serving_rights import PRODUCTION
 
@@ -90,6 +92,7 @@ class Promotions:
     registry: MLflowRegistry
     fault: Fault | None = None
 
+    @traced("promotion")
     def promote(
         self,
         model_id: str,
@@ -122,6 +125,7 @@ class Promotions:
             BundleCorrupt: MLflow holds other files than were judged.
             RegistryUnavailable: MLflow failed on the way; `reconcile` ends the promotion.
         """
+        tracing.annotate(model_id=model_id, version=label, force=force)
         authorise(actor, force, reason)
         request = ChangeRequest(actor, reason, now, said_by, key)
         with self.locked(model_id, request) as require_lock:
@@ -133,6 +137,7 @@ class Promotions:
             change = request.change(model_id, PromotionKind.PROMOTION, champion, label, forced)
             return self._carry_out(change, target, expected_champion, require_lock, request.key)
 
+    @traced("rollback")
     def rollback(
         self,
         model_id: str,
@@ -151,6 +156,7 @@ class Promotions:
             NotFound: no earlier version, or not the named version, was in production.
             NotAllowed, ConflictError, PromotionRefused, BundleCorrupt, RegistryUnavailable: as for `promote`.
         """
+        tracing.annotate(model_id=model_id, version=to, force=force)
         authorise(actor, force, reason)
         request = ChangeRequest(actor, reason, now, said_by, key)
         with self.locked(model_id, request) as require_lock:

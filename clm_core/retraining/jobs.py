@@ -14,7 +14,8 @@ from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.vocabulary import JobStatus
 from clm_core.ledger import leases
 from clm_core.ledger.store import Ledger
-from clm_core.platform.json_logs import log_fields
+from clm_core.platform import tracing
+from clm_core.platform.log_fields import log_fields
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining import resume
 from clm_core.services import Services
@@ -86,6 +87,7 @@ def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
     every = leases.interval(length)
     with (
         log_fields(job_id=str(job.id), model_id=job.model_id),
+        _traced(job),
         leases.heartbeat(lambda: services.ledger.renew_lease(lease, services.clock(), length), every),
     ):
         try:
@@ -107,6 +109,16 @@ def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
             crash_at(Fault.FOLDER_REMOVED, services.settings.fault)
             services.ledger.complete_job(lease, services.clock())
             crash_at(Fault.COMPLETED, services.settings.fault)
+
+
+@contextlib.contextmanager
+def _traced(job: TrainingJob) -> Iterator[None]:
+    """The first span of the job's trace, with a span for the time from the request to the run."""
+    reason, requested_by = job.trigger_reason.value, job.requested_by
+    with tracing.trace_span("retrain", job.id, first=True, reason=reason, requested_by=requested_by):
+        with tracing.span("waiting for a run", start=job.created_at):
+            pass
+        yield
 
 
 def reap_dead_jobs(services: Services) -> list[TrainingJob]:

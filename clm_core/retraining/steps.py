@@ -33,6 +33,8 @@ from clm_core.models import activity, catalog
 from clm_core.models.bundle import read_card
 from clm_core.models.contract import ModelCard
 from clm_core.models.ensemble import readable
+from clm_core.platform import tracing
+from clm_core.platform.tracing import traced
 from clm_core.registry.mlflow_registry import Registered
 from clm_core.retraining import case, folds, pools, recipe_record, resume, training, training_places
 from clm_core.retraining.code_version import code_digest, code_version
@@ -63,6 +65,7 @@ STATUS_AFTER_DECISION = {
 """Status of a version after the gate's decision."""
 
 
+@traced("bars")
 def fetch_bars(services: Services, job: TrainingJob) -> Bars | Panel:
     """Bars and own series of the job's data snapshot by the job's creation, also for a later reproduction;
     those of all members of a pool."""
@@ -71,6 +74,7 @@ def fetch_bars(services: Services, job: TrainingJob) -> Bars | Panel:
     return bars
 
 
+@traced("training")
 def train(services: Services, job: TrainingJob, bars: Bars | Panel) -> TrainingResult:
     """Walk forward, fit the final model and test for leaks.
 
@@ -93,7 +97,8 @@ def train(services: Services, job: TrainingJob, bars: Bars | Panel) -> TrainingR
         max_mib = settings.training.fold_cache_mib
         cache = FoldCache(services.folds, max_mib) if max_mib else None
         task = TrainingTask(str(job.id), spec, bars, folder, cache)
-        training_places.run(task, settings.training, services.announce)
+        with tracing.steps(services.announce) as announce:
+            training_places.run(task, settings.training, announce)
     crash_at(Fault.TRAINED, settings.fault)
     return training.read(resume.workspace(services.work, job.id), bars)
 
@@ -106,6 +111,7 @@ def training_costs(services: Services, bars: Bars | Panel) -> MarketCosts:
     return services.terms(bars.symbol, bars.calendar).terms.market_costs
 
 
+@traced("registration")
 def register(
     services: Services, lease: Lease, job: TrainingJob, bars: Bars | Panel, trained: TrainingResult
 ) -> ModelVersion:
@@ -134,6 +140,7 @@ def register(
         recipe = recipe_of(job, trained.plan, services.settings.execution.rules)
         version = _model_version(job, bars, trained, registered, recipe, parent, now)
         ledger.add_version(version, lease)
+        tracing.annotate(version=version.version)
         crash_at(Fault.VERSION_RECORDED, services.settings.fault)
     registry.log_results(
         version.mlflow_run_id, {}, {"train.validation_loss": np.asarray(trained.learning_curve)}
@@ -146,6 +153,7 @@ def taken_labels(services: Services, model_id: str) -> set[str]:
     return services.registry.labels(model_id) | services.ledger.promotions.numbers(model_id).keys()
 
 
+@traced("backtest")
 def evaluate_out_of_sample(
     services: Services, lease: Lease, job: TrainingJob, bars: Bars | Panel, trained: TrainingResult
 ) -> BacktestEvaluation:
@@ -192,6 +200,7 @@ def _count_trials(services: Services, lease: Lease, job: TrainingJob, backtests:
     case.record_trials(services.ledger, lease, job, backtests.axis, ordered, at)
 
 
+@traced("gate")
 def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: BacktestEvaluation) -> Verdict:
     """Judge the version, and record the verdict and the new status.
 
@@ -217,6 +226,7 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
         {"equity": evaluation.result.equity},
     )
     registry.log_terms(version.mlflow_run_id, _terms_of_run(record))
+    tracing.annotate(version=version.version, decision=verdict.decision.value, score=verdict.score)
     status = STATUS_AFTER_DECISION[verdict.decision]
     ledger.set_version_status(version.model_id, version.version, status, services.clock(), lease)
     crash_at(Fault.STATUS_RECORDED, settings.fault)
@@ -226,6 +236,7 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
     return verdict
 
 
+@traced("report")
 def report(
     services: Services,
     job: TrainingJob,

@@ -9,6 +9,7 @@ from typing import Any
 from clm_core.domain.errors import SettingsError
 from clm_core.domain.training_settings import TrainingPodSettings, TrainingSettings
 from clm_core.models.own import FeaturesInUse
+from clm_core.platform import tracing
 from clm_core.retraining.training_following import TrainingTask
 
 LABEL = "clm-training"
@@ -77,6 +78,7 @@ def require_on_volume(path: Path, pod: TrainingPodSettings) -> Path:
 
 def _pod(task: TrainingTask, pod: TrainingPodSettings) -> dict[str, Any]:
     silence = ["--caller-silence", f"{SILENCE_SECONDS:g}"]
+    variables = {NUMBA_CACHE: _numba_cache(pod) or "/tmp/numba", **tracing.variables()}
     gpus = {pod.gpu_resource: str(pod.gpus)} if pod.gpus else {}
     return {
         "restartPolicy": "Never",
@@ -102,7 +104,7 @@ def _pod(task: TrainingTask, pod: TrainingPodSettings) -> dict[str, Any]:
                 "imagePullPolicy": pod.pull_policy,
                 "command": ["python", "-P", "-m", "clm_core.retraining.training"],
                 "args": [*task.arguments(), *silence],
-                "env": [{"name": NUMBA_CACHE, "value": _numba_cache(pod) or "/tmp/numba"}],
+                "env": [{"name": name, "value": value} for name, value in variables.items()],
                 "resources": {"requests": pod.requests | gpus, "limits": pod.limits | gpus},
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "securityContext": {

@@ -5,6 +5,7 @@ messages, and ends at the time limit, with its caller, and when the caller is in
 """
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from clm_core.domain.errors import TrainingFailed
 from clm_core.domain.progress import Announce
 from clm_core.domain.training_settings import TrainingPlace, TrainingSettings
+from clm_core.platform import tracing
 from clm_core.platform.interpreter import MODULE
 from clm_core.retraining import training
 from clm_core.retraining.training_following import LOG_TAIL, TrainingTask, follow
@@ -83,6 +85,7 @@ def subprocess_of(task: TrainingTask) -> Iterator[TrainingSubprocess]:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            env=os.environ | tracing.variables(),
         ) as process,
     ):
         try:

@@ -10,6 +10,7 @@ from clm_core.domain.errors import IllegalTransition, ServerUnavailable
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Answer
 from clm_core.platform.prefect_runs import Run, Runs, RunState, prefect_runs
+from clm_core.platform.tracing import traced
 from clm_core.retraining.jobs import end_killed_jobs, reap_dead_jobs
 from clm_core.services import Services
 from clm_core.triggers import inbox, prefect_events
@@ -48,6 +49,7 @@ class DispatchResult:
     started: StartedJobs
 
 
+@traced("dispatch")
 def dispatch_pending(services: Services) -> DispatchResult:
     """Answers all pending messages, Prefect's events included, then starts every job that may start.
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import ValidationError
 from sqlalchemy import Connection
@@ -17,6 +18,7 @@ from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.triggers import Answer, Message, MessageDelivery, Receipt, TriggerRequest
 from clm_core.domain.vocabulary import Role
 from clm_core.ledger import triggers
+from clm_core.platform import tracing
 from clm_core.services import Services
 from clm_core.triggers import intake
 from clm_core.triggers.messages import REASON_BY_DATA, EventData, RetrainTagged, TrainingRequested, parse
@@ -33,9 +35,10 @@ def receive(services: Services, source: str, message_id: str, body: bytes, now: 
         AlreadyExists: the source sent another body under the same id.
     """
     body_hash = hashlib.sha256(body).hexdigest()
-    is_new, received_at, known_hash = services.ledger.triggers.receive(
-        source, message_id, body, body_hash, now
-    )
+    with tracing.trace_span("message received", _trace_id(source, message_id), source=source):
+        is_new, received_at, known_hash = services.ledger.triggers.receive(
+            source, message_id, body, body_hash, now
+        )
     if known_hash != body_hash:
         raise AlreadyExists(
             f"{source} has sent another message under the id {message_id} at "
@@ -64,15 +67,28 @@ def answer_next(services: Services) -> tuple[Message, list[Answer] | None] | Non
         message = triggers.next_message(connection)
         if message is None:
             return None
-        answers: list[Answer] | None = None
-        try:
-            with connection.begin_nested():
-                answers = _answers(services, connection, message)
-        except (CLMError, ValidationError, DataError) as error:
-            triggers.set_aside(connection, message, str(error), services.clock())
-        else:
-            triggers.processed(connection, message, services.clock())
-    return message, answers
+        trace_id = _trace_id(message.source, message.message_id)
+        with tracing.trace_span("message answered", trace_id, first=True, source=message.source):
+            return message, _answered(services, connection, message)
+
+
+def _answered(services: Services, connection: Connection, message: Message) -> list[Answer] | None:
+    """Answers to a message; None where the message was set aside."""
+    answers: list[Answer] | None = None
+    try:
+        with connection.begin_nested():
+            answers = _answers(services, connection, message)
+    except (CLMError, ValidationError, DataError) as error:
+        tracing.annotate(set_aside=str(error))
+        triggers.set_aside(connection, message, str(error), services.clock())
+    else:
+        triggers.processed(connection, message, services.clock())
+    return answers
+
+
+def _trace_id(source: str, message_id: str) -> UUID:
+    """Id of the trace of a message: the inbox keeps no context of the request."""
+    return uuid5(NAMESPACE_URL, f"{source}/{message_id}")
 
 
 def forget_old(services: Services) -> int:

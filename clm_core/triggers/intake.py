@@ -15,6 +15,7 @@ from clm_core.ledger import triggers
 from clm_core.ledger.jobs import record_job
 from clm_core.ledger.replies import KEPT_FOR
 from clm_core.ledger.tables import storable
+from clm_core.platform import tracing
 from clm_core.retraining.jobs import new_job, reap_dead_jobs
 from clm_core.services import Services
 from clm_core.triggers.regime_changes import towards_measured_regime
@@ -108,6 +109,27 @@ def decide_in(
     Args:
         job: pending job created if the request is accepted.
     """
+    with tracing.span(
+        "intake", model_id=job.model_id, source=request.source, reason=job.trigger_reason.value
+    ):
+        answer = _decided(services, connection, request, job, run_id, inbox_number)
+        tracing.annotate(reply=answer.reply.value, job_id=answer.job_id)
+        if answer.reply is Reply.ACCEPTED:
+            with tracing.trace_span(
+                "accepted", job.id, job_id=job.id, model_id=job.model_id, source=request.source
+            ):
+                return answer
+        return answer
+
+
+def _decided(
+    services: Services,
+    connection: Connection,
+    request: TriggerRequest,
+    job: TrainingJob,
+    run_id: UUID | None,
+    inbox_number: int | None,
+) -> Answer:
     triggers.lock(connection)
     now = services.clock()
     history = triggers.history(connection, job.model_id, request.key, now)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from importlib.metadata import version as installed_version
@@ -20,15 +21,18 @@ import promoting
 import pytest
 from jobs import end_all_jobs
 from patience import PATIENT_SECONDS
+from trace_receiver import Collector, collecting
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import IllegalTransition, InvalidTrainingParams, UnknownSeries
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.tracing_settings import TracingSettings
 from clm_core.domain.triggers import Answer, TriggerRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role
 from clm_core.ledger.audit_log import entries
 from clm_core.models.bundle import read_card
+from clm_core.platform import tracing
 from clm_core.platform.prefect_server import load_flow
 from clm_core.retraining import jobs, pages, steps
 from clm_core.retraining.results import RetrainResult
@@ -49,10 +53,19 @@ def request_for(model_type: ModelType = ModelType.XGBOOST, **changes: Any) -> Re
     return RetrainRequest.model_validate(values | changes)
 
 
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
 @pytest.fixture(scope="module", params=TREES, ids=str)
-def result(request: pytest.FixtureRequest, services: Services, prefect_url: str) -> RetrainResult:
+def result(
+    request: pytest.FixtureRequest, services: Services, prefect_url: str, collector: Collector
+) -> RetrainResult:
     end_all_jobs(services)
-    retrained: RetrainResult = load_flow("flows.retrain.retrain")(request_for(request.param))
+    with tracing.exported(TracingSettings(endpoint=collector.url)):
+        retrained: RetrainResult = load_flow("flows.retrain.retrain")(request_for(request.param))
     return retrained
 
 
@@ -73,6 +86,22 @@ def test_the_job_ends_completed_and_the_version_carries_the_verdict(
     np.testing.assert_equal(verdict.model_dump(), result.verdict.model_dump())
     assert evaluation.sharpe_ratio == result.metrics.sharpe_ratio
     assert evaluation.trades == result.metrics.trades > 0
+
+
+def test_the_steps_of_the_run_are_spans_in_the_trace_of_the_job(
+    result: RetrainResult, collector: Collector
+) -> None:
+    version = result.version
+    spans = [each for each in collector.spans if each.trace_id == version.training_job_id.hex]
+    run = next(each for each in spans if each.name == "retrain")
+    assert [each.name for each in spans if each.parent == run.span_id] == [
+        *("accepted", "waiting for a run", "bars", "training", "registration"),
+        *("backtest", "gate", "report", "decision on a refresh"),
+    ]
+    assert uuid.UUID(run.attributes["clm.run_id"])
+    gate = next(each for each in spans if each.name == "gate")
+    assert gate.attributes["clm.version"] == version.version
+    assert gate.attributes["clm.decision"] == result.verdict.decision.value
 
 
 def test_the_audit_has_an_entry_for_each_step_of_the_retrain(

@@ -26,12 +26,14 @@ from pydantic import SecretStr
 from secret_servers import SecretServer
 from sqlalchemy import Engine, create_engine, text
 from standardwebhooks import Webhook
+from trace_receiver import collecting
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.errors import NotFound
 from clm_core.domain.operation_settings import AlertSettings
 from clm_core.domain.secret_references import references_of
+from clm_core.domain.tracing_settings import TracingSettings
 from clm_core.domain.vocabulary import Role
 from clm_core.domain.webhook_settings import EventSettings, Subscriber
 from clm_core.ledger.alerts import AlertStore
@@ -40,6 +42,7 @@ from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.receivers import ReceiverStore
 from clm_core.operations import delivery
 from clm_core.operations.delivery import DeliveryResult, deliver
+from clm_core.platform import tracing
 from clm_core.services import Services
 from clm_core.settings import Settings
 
@@ -167,6 +170,23 @@ def test_a_subscriber_gets_every_event_once_in_order_and_signed(
         assert Webhook(SECRET).verify(request.raw, request.headers)["type"] == "clm.model_promoted"
     assert deliver(with_receivers(clm, [listener]))[0].sent == 0
     assert len(listener.requests) == 3
+
+
+def test_a_delivery_is_a_span_whose_context_the_subscriber_gets(
+    clm: Services, engine: Engine, listen: Callable[[], Listener]
+) -> None:
+    up, down = listen(), listen()
+    down.status = 503
+    [event_id] = record_events(engine, 1, clm.clock())
+    with collecting() as collector, tracing.exported(TracingSettings(endpoint=collector.url)):
+        deliver(with_receivers(clm, [up, down]))
+    deliveries = [each for each in collector.spans if each.name == "delivery"]
+    assert {each.parent for each in deliveries} == {collector.named("deliveries").span_id}
+    assert sorted(each.is_error for each in deliveries) == [False, True]
+    done = next(each for each in deliveries if not each.is_error)
+    assert done.attributes["clm.event_id"] == event_id
+    assert done.attributes["clm.model_id"] == "a_model_1h"
+    assert up.requests[0].headers["traceparent"][:-2] == f"00-{done.trace_id}-{done.span_id}-"
 
 
 def test_a_failing_subscriber_delays_no_other_and_gets_every_event_later(

@@ -6,13 +6,16 @@ from datetime import UTC, datetime
 
 import pytest
 from click.testing import Result
+from trace_receiver import collecting
 from typer import Typer
 from typer.testing import CliRunner
 
 from clm_core.cli.output import AsJson, print_report
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import NotFound, PassIncomplete
+from clm_core.domain.tracing_settings import TracingSettings
 from clm_core.operations.passes import PassReport, Row, attempt, formatted, report_problems, run_each
+from clm_core.platform import tracing
 from clm_core.services import Services
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -55,6 +58,13 @@ def test_an_error_of_a_subject_becomes_a_problem_and_leaves_the_other_subjects_t
     assert problems[0] == "two: There is no model."
     assert problems[1].startswith("three: ZeroDivisionError: by")
     assert "\0" not in problems[1], "PostgreSQL stores no NUL"
+
+
+def test_the_step_of_each_subject_is_a_span_and_a_problem_an_error() -> None:
+    with collecting() as collector, tracing.exported(TracingSettings(endpoint=collector.url)):
+        run_each([("one", lambda: 3), ("two", raises(NotFound("There is no model.")))])
+    found = {each.attributes["clm.subject"]: each.is_error for each in collector.spans}
+    assert found == {"one": False, "two": True}
 
 
 def test_an_attempt_has_a_result_or_a_problem() -> None:

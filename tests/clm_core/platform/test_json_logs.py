@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from clm_core.platform.json_logs import JsonFormatter, log_fields, prefect_variables
+from clm_core.platform.json_logs import JsonFormatter, prefect_variables
+from clm_core.platform.log_fields import log_fields
 
 
 @pytest.fixture
