@@ -283,6 +283,7 @@ def _connect(
             settings.fault,
             max_bytes=settings.max_version_mib * 2**20,
             home_id=None if record is None else record.id,
+            storage=settings.storage,
         )
         opened = Services(
             settings=settings,

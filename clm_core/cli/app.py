@@ -38,6 +38,7 @@ from clm_core.cli import (
     retrain,
     shadow,
     stack,
+    storage,
     tokens,
     triggers,
     tune,
@@ -73,6 +74,7 @@ app.add_typer(promotion.app)
 app.add_typer(restoration.app)
 app.add_typer(backup.app)
 app.add_typer(prune.app)
+app.add_typer(storage.app, name="storage")
 app.add_typer(triggers.app)
 app.add_typer(tune.app)
 app.add_typer(evolve.app)

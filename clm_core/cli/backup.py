@@ -1,7 +1,9 @@
 """`clm backup`, `clm restore`: a home in one file, and back."""
 
+import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +14,8 @@ from clm_core.cli.promotion import this_user
 from clm_core.cli.settings_in_force import settings_for_look
 
 if TYPE_CHECKING:
-    from pydantic import SecretStr
-
     from clm_core.operations.backup import BackupReport
-    from clm_core.operations.restoring import RestoreReport
+    from clm_core.operations.restoring import HomeStores, RestoreReport
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -56,33 +56,39 @@ def restore(
 
     place = home_in_force() if home is None else home
     with progress_bar("Restore") as announce:
-        report = restore_home(file, place, _database_url, this_user(), announce)
+        report = restore_home(file, place, _stores, this_user(), announce)
     typer.echo(report.model_dump_json(indent=2) if as_json else "\n".join(_restore_lines(report)))
     if report.problems:
         raise typer.Exit(1)
 
 
-def _database_url(home: Path) -> "SecretStr | None":
-    """Server of the restored home; a settings file that this release refuses does not stop a restoration."""
-    from pydantic import SecretStr
+def _stores(home: Path) -> "HomeStores":
+    """Database and bucket of the restored home; a refused settings file does not stop a restoration."""
+    from pydantic import SecretStr, ValidationError
 
     from clm_core.domain.errors import SettingsError
+    from clm_core.domain.storage_settings import StorageSettings
+    from clm_core.operations.restoring import HomeStores
     from clm_core.platform.settings_file import FILE, HOME_VARIABLE, read_tables
     from clm_core.settings import load_settings
 
     os.environ[HOME_VARIABLE] = str(home)
     try:
-        return load_settings().database_url
+        settings = load_settings()
+        return HomeStores(settings.database_url, settings.storage)
     except SettingsError as error:
         typer.echo(f"Warning: correct the settings after the restoration: {error}", err=True)
     own = home / FILE
-    named = read_tables(own).get("database_url") if own.exists() else None
-    url = os.environ.get("CLM_DATABASE_URL") or named
+    tables = read_tables(own) if own.exists() else {}
+    url = os.environ.get("CLM_DATABASE_URL") or tables.get("database_url")
     if url is not None and not str(url).startswith("postgres"):
         raise SettingsError(
             "Set CLM_DATABASE_URL to the server of the restored home, then repeat the command."
         )
-    return None if url is None else SecretStr(str(url))
+    stores = HomeStores(None if url is None else SecretStr(str(url)))
+    with contextlib.suppress(ValidationError):
+        return replace(stores, storage=StorageSettings.model_validate(tables.get("storage", {})))
+    return stores
 
 
 def _backup_lines(report: "BackupReport") -> Iterator[str]:

@@ -27,7 +27,9 @@ def prune(
     from clm_core.services import open_services
 
     with open_services(settings_for_change()) as services:
-        pruning = Pruning(services.settings.home, services.database, services.ledger)
+        pruning = Pruning(
+            services.settings.home, services.database, services.ledger, services.settings.storage
+        )
         now, age = services.clock(), timedelta(days=older_than)
         versions = pruning.prune(age, this_user(), now) if yes else pruning.plan(age, now)
     size = sum(version.size for version in versions)

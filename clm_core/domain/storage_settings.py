@@ -71,3 +71,7 @@ class StorageSettings(BaseModel):
         match = _URL.fullmatch(self.url or "")
         assert match is not None, "the settings name no bucket"
         return match[name]
+
+
+IN_THE_HOME = StorageSettings()
+"""Settings without a bucket."""

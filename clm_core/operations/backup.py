@@ -36,7 +36,7 @@ from clm_core.platform.backup_archive import (
 from clm_core.platform.database import RESTORE_MARKER, Database, open_database
 from clm_core.platform.database_dumps import DUMPED, ConsistentCut, consistent_cut
 from clm_core.registry.integrity import BUNDLE
-from clm_core.registry.locations import PLACES, artifacts_folder, local_path
+from clm_core.registry.locations import PLACES, artifacts_folder, artifacts_location, local_path
 from clm_core.settings import Settings, settings_file
 
 NOT_COPIED = {
@@ -61,6 +61,10 @@ ALWAYS_LEFT_OUT = (
         why="runs and schedules: `clm up` makes the schedules anew, pauses set by hand are lost",
     ),
 )
+KEPT_BY_THE_BUCKET = (
+    "a restored home with the same [storage] reads them there: keep the bucket by versioning and replication"
+)
+"""Reason why the objects of the bucket are in no backup."""
 UNFINISHED = (".unfinished", ".new")
 """Endings of files that a process is about to write."""
 _VERSIONS = "SELECT model_id, version, mlflow_version, bundle_digest FROM model_versions ORDER BY 1, 2"
@@ -131,7 +135,7 @@ class _Backup:
             self._add_databases(archive, folder)
             self._add_files(archive, progress)
             incomplete = self._incomplete(versions, archive.members)
-            self.left_out += [*_outside(self.settings), *ALWAYS_LEFT_OUT]
+            self.left_out += [*_outside(self.settings), *_in_bucket(self.settings), *ALWAYS_LEFT_OUT]
             manifest = self._manifest(archive.members, incomplete)
             archive.add_bytes(MANIFEST, manifest.model_dump_json(indent=1).encode())
         file.flush()
@@ -184,8 +188,12 @@ class _Backup:
                 elsewhere[_root(location)] += 1
             elif listed is None or listed not in members or members[listed].sha256 != digest:
                 problems.append(f"{model_id} {label}")
+        own = artifacts_location(self.home, self.settings.storage)
         self.left_out += [
-            LeftOut(what=f"files of {count:,} versions in {root}", why="outside the home: back them up there")
+            LeftOut(
+                what=f"files of {count:,} versions in {root}",
+                why=KEPT_BY_THE_BUCKET if root == own else "outside the home: back them up there",
+            )
             for root, count in sorted(elsewhere.items())
         ]
         return tuple(problems)
@@ -280,6 +288,11 @@ def _outside(settings: Settings) -> Iterator[LeftOut]:
     for path in named:
         if path is not None and not path.absolute().is_relative_to(settings.home):
             yield LeftOut(what=str(path), why="a file of the settings outside the home")
+
+
+def _in_bucket(settings: Settings) -> Iterator[LeftOut]:
+    if settings.storage.url is not None:
+        yield LeftOut(what=f"bars and other series in {settings.storage.url}", why=KEPT_BY_THE_BUCKET)
 
 
 def _root(location: str) -> str:

@@ -26,6 +26,7 @@ from clm_core.domain.errors import (
     RestoreRefused,
 )
 from clm_core.domain.progress import Announce
+from clm_core.domain.storage_settings import IN_THE_HOME, StorageSettings
 from clm_core.ledger import audit_log, audit_records
 from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.schema import examine
@@ -70,6 +71,15 @@ class RestoreReport(BaseModel):
     tables and rights, a sentence each."""
 
 
+@dataclass(frozen=True)
+class HomeStores:
+    """Stores of a home outside the home."""
+
+    database_url: SecretStr | None = None
+    """PostgreSQL server; None for the embedded server."""
+    storage: StorageSettings = IN_THE_HOME
+
+
 class _Marker(BaseModel):
     """Content of the marker of a home under restoration."""
 
@@ -82,14 +92,14 @@ class _Marker(BaseModel):
 def restore_home(
     file: Path,
     home: Path,
-    database_url_of: Callable[[Path], SecretStr | None],
+    stores_of: Callable[[Path], HomeStores],
     by: Actor,
     announce: Announce,
 ) -> RestoreReport:
     """Restore a backup into an empty home and empty databases.
 
     Args:
-        database_url_of: server of a home whose settings file is in place; None for the embedded server.
+        stores_of: database and bucket of a home whose settings file is in place.
         by: person who asked for the restoration.
 
     Raises:
@@ -105,7 +115,7 @@ def restore_home(
     _require_empty(home)
     _require_space(home, manifest)
     with _marked(home, file) as marker:
-        return _Restoration(file, home, manifest, marker, database_url_of, by, announce).run()
+        return _Restoration(file, home, manifest, marker, stores_of, by, announce).run()
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ class _Restoration:
     home: Path
     manifest: BackupManifest
     marker: _Marker
-    database_url_of: Callable[[Path], SecretStr | None]
+    stores_of: Callable[[Path], HomeStores]
     by: Actor
     announce: Announce
 
@@ -123,14 +133,14 @@ class _Restoration:
         # beside the home, since the dumps are large
         with tempfile.TemporaryDirectory(prefix=".restore.", dir=self.home) as folder:
             self._write_files(Path(folder))
-            database_url = self.database_url_of(self.home)
-            with open_database(self.home, database_url, restoring=True) as database:
+            stores = self.stores_of(self.home)
+            with open_database(self.home, stores.database_url, restoring=True) as database:
                 try:
                     self._restore_databases(database, Path(folder))
                 except RestoreRefused:
                     self._clear()
                     raise
-                report = self._finish(database)
+                report = self._finish(database, stores.storage)
                 database_dumps.release(database)
         return report
 
@@ -167,7 +177,7 @@ class _Restoration:
             self.announce(f"Database {name}", 0.0)
             database_dumps.restore(database, name, folder / f"{name}.dump")
 
-    def _finish(self, database: Database) -> RestoreReport:
+    def _finish(self, database: Database, storage: StorageSettings) -> RestoreReport:
         self.announce("Upgrade", 0.0)
         applied = upgrade(database.url("ledger"))
         with open_ledger(database) as engine:
@@ -177,6 +187,7 @@ class _Restoration:
                 database.url("mlflow"),
                 artifacts_folder(self.home),
                 max_bytes=UNLIMITED,
+                storage=storage,
             )
             ended = _end_promotions(ledger, registry)
             with engine.begin() as connection:
@@ -218,6 +229,12 @@ class _Restoration:
         removed, problems = ledger.removed_files.names(), list[str]()
         stored = ledger.versions(limit=ALL)
         versions = [version for version in stored if (version.model_id, version.version) not in removed]
+        if registry.bucket is not None:
+            try:
+                # one answer for all versions
+                registry.bucket.require_reachable()
+            except CLMError as error:
+                return 0, [f"the files of {len(versions):,} versions were not compared: {error}"]
         for number, version in enumerate(versions):
             self.announce("Versions", number / len(versions))
             try:

@@ -98,7 +98,7 @@ class Bucket:
         Raises:
             StorageUnavailable: the server refuses or does not answer.
         """
-        with self._errors(f"read {self.address(key)}", f"s3:GetObject on {self.url}"):
+        with self.errors(f"read {self.address(key)}", "s3:GetObject"):
             try:
                 answer = self.client.get_object(Bucket=self._settings.bucket, Key=self._full(key))
                 return StoredObject(answer["Body"].read(), answer["ETag"])
@@ -120,7 +120,7 @@ class Bucket:
             StorageUnavailable: the server refuses or does not answer; the object is as before, or whole.
         """
         condition = {"IfNoneMatch": _ABSENT} if over is None else {"IfMatch": over}
-        with self._errors(f"write {self.address(key)}", f"s3:PutObject on {self.url}"):
+        with self.errors(f"write {self.address(key)}", "s3:PutObject"):
             try:
                 self.client.put_object(
                     Bucket=self._settings.bucket,
@@ -163,7 +163,7 @@ class Bucket:
         """
         for start in range(0, len(keys), DELETED_AT_ONCE):
             objects = [{"Key": self._full(key)} for key in keys[start : start + DELETED_AT_ONCE]]
-            with self._errors(f"remove objects of {self.url}", f"s3:DeleteObject on {self.url}"):
+            with self.errors(f"remove objects of {self.url}", "s3:DeleteObject"):
                 answer = self.client.delete_objects(
                     Bucket=self._settings.bucket, Delete={"Objects": objects, "Quiet": True}
                 )
@@ -179,7 +179,7 @@ class Bucket:
         Raises:
             StorageUnavailable: the server does not answer, or refuses the keys; or there is no bucket.
         """
-        with self._errors(f"list {self.url}", f"s3:ListBucket on {self._settings.bucket}"):
+        with self.errors(f"list {self.url}", "s3:ListBucket"):
             self.client.list_objects_v2(Bucket=self._settings.bucket, Prefix=self._full(""), MaxKeys=1)
 
     def require_writable(self) -> None:
@@ -243,7 +243,7 @@ class Bucket:
         )
 
     def _pages(self, below: str, options: dict[str, str]) -> Iterator[dict[str, Any]]:
-        with self._errors(f"list {self.address(below)}", f"s3:ListBucket on {self._settings.bucket}"):
+        with self.errors(f"list {self.address(below)}", "s3:ListBucket"):
             pages = self.client.get_paginator("list_objects_v2")
             yield from pages.paginate(Bucket=self._settings.bucket, Prefix=self._full(below), **options)
 
@@ -261,7 +261,7 @@ class Bucket:
         return ClientError  # type: ignore[no-any-return]
 
     @contextmanager
-    def _errors(self, action: str, right: str) -> Iterator[None]:
+    def errors(self, action: str, right: str) -> Iterator[None]:
         """Errors of boto3 in the words of the settings.
 
         Args:
@@ -270,6 +270,7 @@ class Bucket:
         """
         # the client first: without the extra there is nothing to import below
         assert self.client
+        from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, SSLError
         from urllib3.exceptions import HTTPError
 
@@ -277,6 +278,11 @@ class Bucket:
             yield
         except ClientError as error:
             raise StorageUnavailable(self._refusal(action, right, error)) from error
+        except Boto3Error as error:
+            # of an upload in parts, raised while the refusal of the server was handled
+            cause = error.__context__
+            reason = self._refusal(action, right, cause) if isinstance(cause, ClientError) else str(error)
+            raise StorageUnavailable(reason) from error
         except NoCredentialsError as error:
             raise StorageUnavailable(
                 f"The storage could not {action}: there are no keys. Set access_key and secret_key under "
@@ -303,7 +309,7 @@ class Bucket:
                 reason = f"{self._server} refuses the keys ({code}): correct access_key and secret_key under "
                 reason += "[storage], or the variables of AWS"
             case "AccessDenied" | "403" | "AllAccessDisabled":
-                reason = f"{self._server} denies it: allow the keys {right}"
+                reason = f"{self._server} denies it: allow the keys {right} on {self.url}"
             case "PermanentRedirect" | "301" | "AuthorizationHeaderMalformed":
                 reason = "the bucket lies in another region: set [storage] region"
             case _:

@@ -16,8 +16,9 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 from clm_core.domain.errors import BundleCorrupt, FilesLost, RegistryUnavailable
 from clm_core.domain.versions import ModelVersion
 from clm_core.models.bundle import read_card, verify_bundle
+from clm_core.platform.bucket import Bucket
 from clm_core.registry import integrity
-from clm_core.registry.locations import EXPERIMENT
+from clm_core.registry.locations import BUCKET_FOLDER, EXPERIMENT
 from clm_core.registry.mlflow_registry import (
     BARS_TAG,
     DATA_TAG,
@@ -82,7 +83,7 @@ class DeletedVersions:
                 return VerifiedFiles(place, self._verified_tags(version, place))
             except (BundleCorrupt, RegistryUnavailable) as error:
                 problems.append(f"{place.location}: {error}")
-        found = "; ".join(problems) or f"no folder below {self._registry.artifacts} belongs to the version"
+        found = "; ".join(problems) or f"no folder below {self._registry.location} belongs to the version"
         raise FilesLost(
             f"{version.model_id} {version.version} cannot be registered again, and nothing was changed: its "
             f"files are missing or differ from the registered files ({found}). Put the artifacts back from a "
@@ -150,13 +151,20 @@ class DeletedVersions:
         return create_engine(self._registry.uri, poolclass=NullPool)
 
     def _places(self, run_id: str) -> list[Place]:
-        """Folders with the files of a run: of MLflow's entries first, then of the disk."""
+        """Folders with the files of a run: of MLflow's entries first, then of disk or bucket."""
         with self._database.begin() as connection:
             entries = connection.execute(_LOGGED_MODELS, {"run": run_id}).tuples().all()
         places = [Place(location, logged_model) for logged_model, location in entries]
         known = {place.location for place in places}
-        on_disk = (Place(folder.as_uri(), None) for folder in _folders(self._registry.artifacts, run_id))
-        return [*places, *(place for place in on_disk if place.location not in known)]
+        stored = (Place(location, None) for location in self._stored(run_id))
+        return [*places, *(place for place in stored if place.location not in known)]
+
+    def _stored(self, run_id: str) -> Iterator[str]:
+        """Locations of the logged models of a run, by the files alone."""
+        bucket = self._registry.bucket
+        if bucket is None:
+            return (folder.as_uri() for folder in _folders(self._registry.artifacts, run_id))
+        return _locations(bucket, run_id)
 
     def _verified_tags(self, version: ModelVersion, place: Place) -> dict[str, str]:
         with self._registry.package(place.location) as package:
@@ -194,5 +202,19 @@ class DeletedVersions:
 def _folders(artifacts: Path, run_id: str) -> Iterator[Path]:
     """Folders of logged models whose `MLmodel` names the run."""
     for description in sorted(artifacts.glob("models/*/artifacts/MLmodel")):
-        if f"run_id: {run_id}" in description.read_text(encoding="utf-8", errors="replace").splitlines():
+        if _names(description.read_bytes(), run_id):
             yield description.parent
+
+
+def _locations(bucket: Bucket, run_id: str) -> Iterator[str]:
+    """As `_folders`, for a bucket."""
+    models = f"{BUCKET_FOLDER}/models/"
+    for model in bucket.folders(models):
+        folder = f"{models}{model}/artifacts"
+        description = bucket.get(f"{folder}/MLmodel")
+        if description is not None and _names(description.content, run_id):
+            yield bucket.address(folder)
+
+
+def _names(description: bytes, run_id: str) -> bool:
+    return f"run_id: {run_id}" in description.decode("utf-8", errors="replace").splitlines()

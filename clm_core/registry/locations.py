@@ -22,8 +22,10 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine, NullPool, create_engine, func, select, text
 from sqlalchemy.exc import DataError
 
+from clm_core.domain.actors import Actor
 from clm_core.domain.audit import Action
 from clm_core.domain.errors import HomeMismatch, StackRunning
+from clm_core.domain.storage_settings import StorageSettings
 from clm_core.ledger import audit_records
 from clm_core.platform import stack_state
 from clm_core.platform.database import Database
@@ -49,6 +51,8 @@ SELECT name, version, coalesce(storage_location, source) FROM model_versions
 WHERE current_stage IS DISTINCT FROM 'Deleted_Internal'
 """
 """Query of the folder of every version in MLflow: model id, number, location."""
+BUCKET_FOLDER = "artifacts"
+"""Folder of the artifacts in a bucket."""
 FOLDERS_OF_A_HOME = ("audit", "data", "postgres", "reports", "stack")
 """Folders beside `mlflow` that tell a home of release 0.1.0 from the remains of a moved home."""
 
@@ -66,6 +70,13 @@ class _Recorded:
 
 def artifacts_folder(home: Path) -> Path:
     return home / "mlflow" / "artifacts"
+
+
+def artifacts_location(home: Path, storage: StorageSettings) -> str:
+    """Location of all artifacts: the folder in the home, or `artifacts` in the bucket of the settings."""
+    if storage.url is None:
+        return artifacts_folder(home).absolute().as_uri()
+    return f"{storage.url}/{BUCKET_FOLDER}"
 
 
 def local_path(location: str) -> Path | None:
@@ -105,6 +116,30 @@ def settle(home: Path, database: Database, ledger: Engine, now: datetime, *, res
             settled = _settled(connection, home, database, ledger, now, restored)
         if settled is not None:
             settled.write(home)
+
+
+def move_to_bucket(
+    database: Database, folder: Path, location: str, ledger: Engine, now: datetime, by: Actor
+) -> int:
+    """Name a bucket in place of a folder in every location; the files are there already.
+
+    Returns:
+        Number of changed locations.
+
+    Raises:
+        HomeMismatch: a location becomes too long.
+    """
+    engine = create_engine(database.url("mlflow", driver="psycopg"), poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(select(func.pg_advisory_xact_lock(AdvisoryLock.HOME)))
+        if _recorded(connection) is None:
+            return 0
+        changed = _rewrite(connection, folder, (location, location))
+        if changed:
+            details = {"from": str(folder), "to": location, "locations": changed, "copied": 0}
+            with ledger.begin() as audit:
+                audit_records.record(audit, Action.HOME_MOVED, "home", now, details, by)
+    return changed
 
 
 def _settled(
@@ -186,7 +221,8 @@ def _is_home(folder: Path, home_id: str | None) -> bool:
 def _follow(
     connection: Connection, home: Path, former: Path, ledger: Engine, now: datetime, copied: int
 ) -> None:
-    changed = _rewrite(connection, former, artifacts_folder(home))
+    artifacts = artifacts_folder(home)
+    changed = _rewrite(connection, former, (artifacts.as_uri(), str(artifacts)))
     details = {"from": str(former.parents[1]), "to": str(home), "locations": changed, "copied": copied}
     with ledger.begin() as audit:
         audit_records.record(audit, Action.HOME_MOVED, "home", now, details)
@@ -201,8 +237,11 @@ def _announce(home: Path, former: Path, copied: int) -> None:
     )
 
 
-def _rewrite(connection: Connection, former: Path, artifacts: Path) -> int:
+def _rewrite(connection: Connection, former: Path, replacements: tuple[str, str]) -> int:
     """Replaces the former path in every location; returns the number of changed locations.
+
+    Args:
+        replacements: replacements of the URL and of the plain path.
 
     Raises:
         HomeMismatch: a location becomes too long.
@@ -216,7 +255,7 @@ def _rewrite(connection: Connection, former: Path, artifacts: Path) -> int:
         ).tuples()
     )
     # MLflow's server writes plain paths, CLM writes URLs
-    forms = ((former.as_uri(), artifacts.as_uri()), (str(former), str(artifacts)))
+    forms = list(zip((former.as_uri(), str(former)), replacements, strict=True))
     changed = 0
     try:
         for table, column in COLUMNS:
@@ -230,8 +269,8 @@ def _rewrite(connection: Connection, former: Path, artifacts: Path) -> int:
                 ).rowcount
     except DataError as error:
         raise HomeMismatch(
-            f"The path {artifacts.parents[1]} is too long for MLflow, which allows 200 characters for the "
-            "location of a run: move the home to a shorter path."
+            f"{replacements[1]} is too long for MLflow, which allows 200 characters for the location of a "
+            "run: choose a shorter path or URL."
         ) from error
     return changed
 

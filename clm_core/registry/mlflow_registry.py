@@ -18,15 +18,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from clm_core.domain import verdict_text
-from clm_core.domain.errors import AlreadyExists, BundleCorrupt, HomeMismatch, NotFound, RegistryUnavailable
+from clm_core.domain.errors import (
+    AlreadyExists,
+    BundleCorrupt,
+    HomeMismatch,
+    NotFound,
+    RegistryUnavailable,
+    StorageUnavailable,
+)
 from clm_core.domain.execution import FIXED_UNITS
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.recipes import regime_of
+from clm_core.domain.storage_settings import IN_THE_HOME, StorageSettings
 from clm_core.domain.vocabulary import ModelStatus
+from clm_core.platform.bucket import Bucket
 from clm_core.platform.home_record import HomeRecord
 from clm_core.registry import integrity
-from clm_core.registry.locations import EXPERIMENT, HOME_TAG, is_inside
+from clm_core.registry.locations import BUCKET_FOLDER, EXPERIMENT, HOME_TAG, is_inside
 from clm_core.registry.store_tables import creating_tables, is_database, jobs_left_open
 
 if TYPE_CHECKING:
@@ -93,15 +102,20 @@ class MLflowRegistry:
         fault: Fault | None = None,
         max_bytes: int = 256 * 2**20,
         home_id: str | None = None,
+        storage: StorageSettings = IN_THE_HOME,
     ) -> None:
         """
         Args:
-            artifacts: folder of the artifacts in the home; every version is stored below the folder.
+            artifacts: folder of the artifacts in the home; every version is stored below the folder, unless
+                the storage has a bucket.
             max_bytes: maximum size of a version fetched from MLflow.
             home_id: id of the home by its record, which must exist at every registration; None without a
                 home.
+            storage: bucket with the artifacts, if any.
         """
         self._uri = tracking_uri
+        self._bucket = None if storage.url is None else Bucket(storage)
+        self._location = artifacts.as_uri() if storage.url is None else f"{storage.url}/{BUCKET_FOLDER}"
         self._artifacts = artifacts
         self._fault = fault
         self._max_bytes = max_bytes
@@ -126,6 +140,10 @@ class MLflowRegistry:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         # hints about the signature, which has columns of any type on purpose
         logging.getLogger("mlflow.pyfunc").setLevel(logging.ERROR)
+        if self._bucket is not None:
+            from clm_core.registry import bucket_artifacts
+
+            bucket_artifacts.use(self._bucket)
         return mlflow
 
     @property
@@ -146,6 +164,16 @@ class MLflowRegistry:
     def artifacts(self) -> Path:
         """Folder of the artifacts in the home."""
         return self._artifacts
+
+    @property
+    def location(self) -> str:
+        """Location of the artifacts: of the folder, or of the bucket."""
+        return self._location
+
+    @property
+    def bucket(self) -> Bucket | None:
+        """Bucket with the artifacts, if any."""
+        return self._bucket
 
     @property
     def client(self) -> "MlflowClient":
@@ -502,9 +530,10 @@ class MLflowRegistry:
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         if experiment is not None:
             return experiment
-        self._artifacts.mkdir(parents=True, exist_ok=True)
+        if self._bucket is None:
+            self._artifacts.mkdir(parents=True, exist_ok=True)
         tags = {HOME_TAG: self._home_id} if self._home_id else {}
-        location = self._artifacts.as_uri()
+        location = self._location
         # or another process creates the experiment at this moment
         _none_on(
             {"RESOURCE_ALREADY_EXISTS"},
@@ -525,6 +554,14 @@ class MLflowRegistry:
         return str(experiment.experiment_id)
 
     def _require_inside(self, location: str) -> None:
+        if self._bucket is not None:
+            if location.rstrip("/") != self._location:
+                raise HomeMismatch(
+                    f"MLflow would write to {location}, and [storage] names {self._location}: take the "
+                    "former setting again, or bring the files of the home into the bucket by "
+                    "`clm storage upload`."
+                )
+            return
         if not is_inside(location, self._artifacts):
             home = self._artifacts.parents[1]
             raise HomeMismatch(
@@ -728,6 +765,8 @@ def _mlflow_request(action: str) -> Iterator[None]:
 
     try:
         yield
+    except StorageUnavailable as error:
+        raise RegistryUnavailable(f"MLflow could not {action}. {error}") from error
     except (MlflowException, OSError) as error:
         raise RegistryUnavailable(
             f"MLflow could not {action}: {error}. "

@@ -13,17 +13,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, Engine, NullPool, create_engine, func, select, text
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import ConflictError, IllegalTransition
+from clm_core.domain.storage_settings import IN_THE_HOME, StorageSettings
 from clm_core.domain.versions import ModelVersion
 from clm_core.ledger.store import Ledger
+from clm_core.platform.bucket import Bucket
 from clm_core.platform.database import Database
 from clm_core.platform.locks import AdvisoryLock
-from clm_core.registry.locations import PLACES, artifacts_folder, is_inside, local_path
+from clm_core.registry.locations import (
+    BUCKET_FOLDER,
+    PLACES,
+    artifacts_folder,
+    artifacts_location,
+    is_inside,
+    local_path,
+)
 
 
 class PrunedVersion(BaseModel):
@@ -39,11 +49,49 @@ class PrunedVersion(BaseModel):
     """Bytes."""
 
 
+class _Files(Protocol):
+    """Files of a single version."""
+
+    def sizes(self) -> list[int]:
+        """Size of each file, bytes; empty without files."""
+
+    def remove(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """Files in a folder of the home."""
+
+    path: Path
+
+    def sizes(self) -> list[int]:
+        return [path.lstat().st_size for path in self.path.rglob("*") if not path.is_dir()]
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path)
+        with contextlib.suppress(OSError):
+            # the folder of the logged model, where nothing else is left
+            self.path.parent.rmdir()
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """Files in the bucket."""
+
+    bucket: Bucket
+    prefix: str
+
+    def sizes(self) -> list[int]:
+        return [each.size for each in self.bucket.objects(self.prefix)]
+
+    def remove(self) -> None:
+        self.bucket.delete([each.key for each in self.bucket.objects(self.prefix)])
+
+
 @dataclass(frozen=True)
 class _Prunable:
     version: ModelVersion
-    folder: Path
-    """Folder with the files of the version alone."""
+    stored: _Files
     files: int
     size: int
 
@@ -63,6 +111,7 @@ class Pruning:
     home: Path
     database: Database
     ledger: Ledger
+    storage: StorageSettings = IN_THE_HOME
 
     def plan(self, older_than: timedelta, now: datetime) -> list[PrunedVersion]:
         """Versions whose files a removal at this moment would remove, oldest first."""
@@ -90,10 +139,7 @@ class Pruning:
                 self.ledger.removed_files.record(each.version, each.files, each.size, by, now)
             except IllegalTransition:
                 return False
-            shutil.rmtree(each.folder)
-            with contextlib.suppress(OSError):
-                # the folder of the logged model, where nothing else is left
-                each.folder.parent.rmdir()
+            each.stored.remove()
         return True
 
     def _prunable(self, older_than: timedelta, now: datetime) -> Iterator[_Prunable]:
@@ -104,17 +150,25 @@ class Pruning:
         shared = Counter(places.values())
         for version in versions:
             location = places.get((version.model_id, version.mlflow_version))
-            folder = None if location is None or shared[location] > 1 else self._own_folder(location)
-            if folder is not None and folder.is_dir():
-                sizes = [path.lstat().st_size for path in folder.rglob("*") if not path.is_dir()]
-                yield _Prunable(version, folder, len(sizes), sum(sizes))
+            stored = None if location is None or shared[location] > 1 else self._own_files(location)
+            if stored is not None and (sizes := stored.sizes()):
+                yield _Prunable(version, stored, len(sizes), sum(sizes))
 
-    def _own_folder(self, location: str) -> Path | None:
-        """Folder of a version in the home; None for an object store or a folder elsewhere."""
+    def _own_files(self, location: str) -> _Files | None:
+        """Files of a version in the home or the bucket of the settings; None for a place elsewhere."""
         path, artifacts = local_path(location), artifacts_folder(self.home)
-        if path is None or not is_inside(location, artifacts) or not path.is_relative_to(artifacts):
+        if path is None:
+            return self._own_objects(location)
+        if not is_inside(location, artifacts) or not path.is_relative_to(artifacts):
             return None
-        return path if len(path.relative_to(artifacts).parts) >= 2 else None
+        return _Folder(path) if len(path.relative_to(artifacts).parts) >= 2 else None
+
+    def _own_objects(self, location: str) -> _Files | None:
+        root = artifacts_location(self.home, self.storage)
+        below = location.removeprefix(f"{root}/").rstrip("/")
+        if self.storage.url is None or not location.startswith(f"{root}/") or below.count("/") < 1:
+            return None
+        return _Objects(Bucket(self.storage), f"{BUCKET_FOLDER}/{below}/")
 
     def _places(self) -> dict[tuple[str, int], str]:
         with self._mlflow().connect() as connection:

@@ -74,7 +74,7 @@ class S3Server:
             self._process = subprocess.Popen(
                 [
                     *(program(), "server", f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
-                    *("-filer", "-s3", f"-s3.config={self._folder / 's3.json'}", "-volume.max=20"),
+                    *("-filer", "-s3", f"-s3.config={self._folder / 's3.json'}", "-volume.max=100"),
                     *("-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0", *options),
                 ],
                 env={"HOME": str(self._folder), "GOMAXPROCS": "1"},
@@ -84,13 +84,14 @@ class S3Server:
         self._wait_until_ready()
 
     def _wait_until_ready(self) -> None:
-        bucket = Bucket(self.settings(f"s3://probe-{free_port()}", timeout_seconds=2))
+        bucket = Bucket(self.settings("s3://probe", timeout_seconds=2))
         deadline = time.monotonic() + READY_SECONDS
         while True:
             try:
                 # a bucket is made and written to, since the volumes come last
-                with contextlib.suppress(bucket.client.exceptions.BucketAlreadyOwnedByYou):
-                    bucket.client.create_bucket(Bucket=bucket.url.removeprefix("s3://"))
+                known = bucket.client.exceptions
+                with contextlib.suppress(known.BucketAlreadyOwnedByYou, known.BucketAlreadyExists):
+                    bucket.client.create_bucket(Bucket="probe")
                 bucket.require_writable()
                 return
             except Exception:  # noqa: BLE001 - every kind of refusal of a server that is starting

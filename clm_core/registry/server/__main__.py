@@ -11,7 +11,7 @@ import sys
 
 from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.private_files import keep_files_private
-from clm_core.registry.locations import artifacts_folder
+from clm_core.registry.locations import artifacts_folder, artifacts_location
 from clm_core.registry.server.app import create_app
 from clm_core.registry.store_tables import creating_tables
 from clm_core.settings import load_settings
@@ -23,7 +23,9 @@ def main(port: int, address: str = "127.0.0.1") -> None:
     from mlflow.server.handlers import initialize_backend_stores
 
     uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
-    artifacts = str(artifacts_folder(load_settings().home).absolute())
+    settings = load_settings()
+    folder = str(artifacts_folder(settings.home).absolute())
+    artifacts = artifacts_location(settings.home, settings.storage) if settings.storage.url else folder
     os.environ |= {
         constants.BACKEND_STORE_URI_ENV_VAR: uri,
         constants.REGISTRY_STORE_URI_ENV_VAR: uri,

@@ -16,7 +16,7 @@ from clm_core.platform.database import sibling
 from clm_core.platform.rate_limits import RateLimits
 from clm_core.platform.stack_state import PREFECT_USER, prefect_auth
 from clm_core.registry import serving_rights
-from clm_core.registry.locations import artifacts_folder
+from clm_core.registry.locations import artifacts_folder, artifacts_location
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.server.guard import Guard, Records
 from clm_core.registry.server.logins import Logins
@@ -81,17 +81,19 @@ def guarded(settings: Settings, uri: str, ledger_engine: Engine) -> Guard:
     from clm_core.registry.server.artifacts import Presented, confine
 
     root = artifacts_folder(settings.home).absolute()
+    location = artifacts_location(settings.home, settings.storage)
     os.environ |= {
-        constants.ARTIFACT_ROOT_ENV_VAR: str(root),
-        constants.ARTIFACTS_DESTINATION_ENV_VAR: root.as_uri(),
+        constants.ARTIFACT_ROOT_ENV_VAR: location if settings.storage.url else str(root),
+        constants.ARTIFACTS_DESTINATION_ENV_VAR: location,
         constants.SERVE_ARTIFACTS_ENV_VAR: "true",
     }
-    confine(root)
+    confine(root, settings.storage)
     # imported last, since the module reads the environment at its import
     from mlflow.server.fastapi_app import app
     from mlflow.server.fastapi_security import get_allowed_hosts
 
     ledger = Ledger(ledger_engine)
+    # no storage: the server asks for aliases alone, and a registry with a bucket would lift the confinement
     registry = MLflowRegistry(uri, root)
     hosts = get_allowed_hosts()
     limits = settings.api
@@ -110,6 +112,6 @@ def guarded(settings: Settings, uri: str, ledger_engine: Engine) -> Guard:
             ),
             owners=StoredOwners(uri),
         ),
-        Presented(root),
+        Presented(location if settings.storage.url else root),
         lambda host: is_allowed_host_header(hosts, host),
     )

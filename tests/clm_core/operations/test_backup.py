@@ -30,7 +30,7 @@ from clm_core.ledger.schema import examine
 from clm_core.market.bars import Bars
 from clm_core.operations import restoring
 from clm_core.operations.backup import BackupReport, write_backup
-from clm_core.operations.restoring import RestoreReport, restore_home
+from clm_core.operations.restoring import HomeStores, RestoreReport, restore_home
 from clm_core.platform import database_dumps
 from clm_core.platform.backup_archive import extract, verify_archive
 from clm_core.platform.database import open_database
@@ -66,7 +66,7 @@ def backup(
 
 
 def restore(file: Path, home: Path) -> RestoreReport:
-    return restore_home(file, home, lambda home: None, ADMIN, nothing)
+    return restore_home(file, home, lambda home: HomeStores(), ADMIN, nothing)
 
 
 @contextmanager
@@ -228,7 +228,7 @@ def test_a_home_in_use_is_not_restored_over(clm: Services, file: Path) -> None:
 def test_databases_in_use_are_not_restored_over(clm: Services, file: Path, elsewhere: Path) -> None:
     in_use = SecretStr(clm.database.server)
     with pytest.raises(RestoreRefused, match="The database ledger of the server is in use"):
-        restore_home(file, elsewhere, lambda home: in_use, ADMIN, nothing)
+        restore_home(file, elsewhere, lambda home: HomeStores(in_use), ADMIN, nothing)
     assert list(elsewhere.iterdir()) == []
 
 

@@ -25,6 +25,7 @@ from clm_core.market.store import SeriesStore
 from clm_core.operations.settings_check import require_usable
 from clm_core.platform.bucket import PROBE, Bucket
 from clm_core.platform.object_storage import FileCache, ObjectStorage, market_data, object_storage
+from clm_core.registry.pruning import Pruning
 from clm_core.settings import Settings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -304,3 +305,16 @@ def test_keys_from_the_server_of_secrets_are_taken_anew(bucket):
     server.value = "second"
     assert own.client is not before
     assert own.client._request_signer._credentials.access_key == "second access"
+
+
+def test_pruning_removes_the_objects_of_one_version_alone(bucket):
+    for key in ("1/m-1/artifacts/MLmodel", "1/m-1/artifacts/artifacts/x", "1/m-10/artifacts/MLmodel"):
+        bucket.put(f"artifacts/{key}", b"12345", over=None)
+    pruning = Pruning(Path("nowhere"), None, None, SETTINGS)
+    files = pruning._own_files(f"{SETTINGS.url}/artifacts/1/m-1/artifacts")
+    assert files.sizes() == [5, 5]
+    files.remove()
+    assert [each.key for each in bucket.objects("artifacts/")] == ["artifacts/1/m-10/artifacts/MLmodel"]
+    for elsewhere in ("s3://bars/clm/data", f"{SETTINGS.url}/artifacts", f"{SETTINGS.url}/artifacts/1"):
+        assert pruning._own_files(elsewhere) is None
+    assert Pruning(Path("nowhere"), None, None)._own_files(f"{SETTINGS.url}/artifacts/1/m-10") is None
