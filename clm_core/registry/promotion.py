@@ -277,6 +277,9 @@ class Promotions:
         A promotion that moves the alias meanwhile makes its model appear; `reconcile` waits for the lock of
         the promotion, and then finds nothing to do.
         """
+        if not self._store.models():
+            # neither MLflow nor its client is needed
+            return []
         recorded = self._store.champion_numbers()
         aliased = self.registry.aliased_by_model(PRODUCTION)
         under_way = self._store.models_under_way()
