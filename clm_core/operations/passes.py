@@ -15,6 +15,7 @@ A new pass consists of:
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Self, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -74,8 +75,11 @@ class PassReport(BaseModel):
 
 def attempt(subject: str, step: Callable[[], R]) -> tuple[R | None, list[str]]:
     """Result of a step, or None and the problem in a sentence."""
-    results, problems = run_each([(subject, step)])
-    return next(iter(results), None), problems
+    try:
+        return step(), []
+    except Exception as error:  # noqa: BLE001 - any error of a subject leaves the other subjects to run
+        message = str(error) if isinstance(error, CLMError) else f"{type(error).__name__}: {error}"
+        return None, [storable(f"{subject}: {message}")]
 
 
 def run_each(steps: Iterable[tuple[str, Callable[[], R]]]) -> tuple[list[R], list[str]]:
@@ -90,13 +94,14 @@ def run_each(steps: Iterable[tuple[str, Callable[[], R]]]) -> tuple[list[R], lis
     results = list[R]()
     problems = list[str]()
     for subject, step in steps:
-        try:
-            with tracing.span("subject", subject=subject):
-                results.append(step())
-        except Exception as error:  # noqa: BLE001 - any error of a subject leaves the other subjects to run
-            message = str(error) if isinstance(error, CLMError) else f"{type(error).__name__}: {error}"
-            problems.append(storable(f"{subject}: {message}"))
+        _, failed = attempt(subject, partial(_append, results, subject, step))
+        problems += failed
     return results, problems
+
+
+def _append(results: list[R], subject: str, step: Callable[[], R]) -> None:
+    with tracing.span("subject", subject=subject):
+        results.append(step())
 
 
 def report_problems(services: Services, part: str, command: str, problems: Sequence[str]) -> None:
