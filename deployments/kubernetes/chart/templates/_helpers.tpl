@@ -42,6 +42,21 @@ CLM_DEPLOY__WORK_POOL: {{ .Values.runs.workPool }}
 CLM_DEPLOY__WORK_POOL_TYPE: kubernetes
 CLM_STACK__CONCURRENT_RUNS: {{ .Values.worker.concurrentRuns | quote }}
 PREFECT_HOME: /var/lib/clm/home/prefect
+{{- with .Values.storage }}
+{{- if .url }}
+CLM_STORAGE__URL: {{ .url }}
+{{- if .endpoint }}
+CLM_STORAGE__ENDPOINT: {{ .endpoint }}
+{{- end }}
+{{- if .region }}
+CLM_STORAGE__REGION: {{ .region }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if include "clm.bucketKeys" . }}
+CLM_STORAGE__ACCESS_KEY_FILE: /run/secrets/clm/s3-access-key
+CLM_STORAGE__SECRET_KEY_FILE: /run/secrets/clm/s3-secret-key
+{{- end }}
 {{- if include "clm.trainsInJobs" . }}
 CLM_TRAINING__WHERE: kubernetes
 CLM_TRAINING__KUBERNETES__NAMESPACE: {{ .Release.Namespace }}
@@ -73,6 +88,13 @@ true
 {{- end -}}
 {{- end -}}
 
+{{- /* Not empty where keys of the bucket are in the Secret */ -}}
+{{- define "clm.bucketKeys" -}}
+{{- if and .Values.storage.url .Values.secret.s3AccessKeyKey .Values.secret.s3SecretKeyKey -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- define "clm.claim" -}}
 {{ .Values.home.existingClaim | default (printf "%s-home" .Release.Name) }}
 {{- end -}}
@@ -95,10 +117,27 @@ true
 {{- end }}
 {{- end -}}
 
+{{- /* Not empty where each pod has a home of its own */ -}}
+{{- define "clm.homePerPod" -}}
+{{- if .Values.home.perPod -}}
+{{- if not .Values.storage.url -}}
+{{- fail "home.perPod needs storage.url: the bars and versions of a pod would be gone with the pod" -}}
+{{- end -}}
+{{- if include "clm.trainsInJobs" . -}}
+{{- fail "home.perPod and training.where kubernetes exclude each other: run and training share the home" -}}
+{{- end -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- define "clm.homeVolume" -}}
 - name: home
+{{- if include "clm.homePerPod" . }}
+  emptyDir: {sizeLimit: {{ .Values.home.size }}}
+{{- else }}
   persistentVolumeClaim:
     claimName: {{ include "clm.claim" . }}
+{{- end }}
 {{- end -}}
 
 {{- /* (dict "root" $ "keys" (list "databaseUrlKey" "prefectAuthKey")) */ -}}
@@ -116,6 +155,10 @@ true
     items:
     {{- if has "database" .secrets }}
       - {key: {{ .root.Values.secret.databaseUrlKey }}, path: database-url}
+    {{- if include "clm.bucketKeys" .root }}
+      - {key: {{ .root.Values.secret.s3AccessKeyKey }}, path: s3-access-key}
+      - {key: {{ .root.Values.secret.s3SecretKeyKey }}, path: s3-secret-key}
+    {{- end }}
     {{- end }}
     {{- if has "prefect" .secrets }}
       - {key: {{ .root.Values.secret.prefectAuthKey }}, path: prefect-auth}
