@@ -14,7 +14,7 @@ from clm_core.platform import tracing
 
 log = logging.getLogger("clm.api")
 
-UNTRACED = frozenset({"/health", "/metrics"})
+UNTRACED = frozenset({"/docs", "/health", "/metrics"})
 """Paths asked for every few seconds."""
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -16,6 +16,7 @@ import pytest
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.errors import FeatureFailed, FeatureMismatch, InvalidTrainingParams, LookAhead
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.training_settings import TrainingPlace, TrainingPodSettings, TrainingSettings
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
@@ -27,6 +28,7 @@ from clm_core.retraining import jobs, steps, training
 from clm_core.retraining.reproduce import reproduce
 from clm_core.retraining.training import TrainingSpec
 from clm_core.retraining.training_following import TrainingTask
+from clm_core.retraining.training_manifest import job_manifest
 from clm_core.retraining.training_places import train_in_subprocess
 from clm_core.services import Services
 from clm_core.settings import Settings
@@ -185,6 +187,21 @@ def test_a_subprocess_uses_the_same_features(file: Path, bars: Bars, tmp_path: P
 
     own, other = training.read(inline, bars), training.read(tmp_path / "isolated", bars)
     assert other.bundle_digest == own.bundle_digest
+
+
+def test_a_pod_sees_the_file_of_a_feature_in_use(file: Path, bars: Bars, tmp_path: Path) -> None:
+    pod = TrainingPodSettings(image="clm:0.1.0", claim="clm-home", mount_path=tmp_path)
+    settings = TrainingSettings(where=TrainingPlace.KUBERNETES, kubernetes=pod)
+
+    def files_of(features: list[str]) -> list[dict[str, Any]]:
+        manifest = job_manifest(a_task(spec(features), bars, tmp_path / "work"), settings, "try-1")
+        [container] = manifest["spec"]["template"]["spec"]["containers"]
+        return [each for each in container["volumeMounts"] if each.get("readOnly")]
+
+    assert files_of(FEATURES) == [
+        {"name": "home", "mountPath": str(file), "subPath": "mine.py", "readOnly": True}
+    ]
+    assert files_of(["volatility_24"]) == []
 
 
 def test_a_leaking_feature_ends_the_training_before_the_first_fold_with_its_name(
