@@ -21,7 +21,9 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
@@ -177,9 +179,9 @@ def _artifacts(stores: Stores) -> Iterator[Violation]:
         if place is None or place["status"] != "READY":
             yield Violation("artifacts", f"MLflow has no ready version {row['mlflow_version']} for {name}")
             continue
-        package = _folder(place["storage_location"] or place["source"])
-        for problem in _problems(package, row["bundle_digest"], row["package_digest"]):
-            yield Violation("artifacts", f"{name}: {problem}")
+        with _package(place["storage_location"] or place["source"]) as package:
+            problems = list(_problems(package, row["bundle_digest"], row["package_digest"]))
+        yield from (Violation("artifacts", f"{name}: {problem}") for problem in problems)
 
 
 def _problems(package: Path, bundle_digest: str, package_digest: str | None) -> Iterator[str]:
@@ -240,8 +242,24 @@ def _aliases(stores: Stores, condition: str) -> dict[tuple[str, str], int]:
     return {(row["name"], row["alias"]): row["version"] for row in stores.mlflow.execute(query)}
 
 
-def _folder(location: str) -> Path:
-    return Path(unquote(urlsplit(location).path))
+@contextmanager
+def _package(location: str) -> Iterator[Path]:
+    """Folder of the files of a version; of a bucket a copy, by the keys and address of AWS's variables."""
+    place = urlsplit(location)
+    if place.scheme != "s3":
+        yield Path(unquote(place.path))
+        return
+    import boto3
+
+    client = boto3.client("s3")
+    prefix = f"{place.path.strip('/')}/"
+    with tempfile.TemporaryDirectory() as folder:
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=place.netloc, Prefix=prefix):
+            for each in page.get("Contents", ()):
+                target = Path(folder, each["Key"].removeprefix(prefix))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                client.download_file(place.netloc, each["Key"], str(target))
+        yield Path(folder)
 
 
 def _sha256(path: Path) -> str:

@@ -50,7 +50,7 @@ class SeriesStorage(Protocol):
         """Storage of the folders below a folder of the root."""
 
     def folders(self, within: str | None = None) -> list[str]:
-        """Folders with a manifest, two levels below the root, sorted.
+        """Folders two levels below the root, sorted; a folder of an interrupted change may have no manifest.
 
         Args:
             within: first level of the folders; by default all.

@@ -34,6 +34,7 @@ PROBE = "clm-probe"
 """Key of the object that tests whether the server heeds conditions."""
 _UNMET = frozenset({HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT})
 _ABSENT = "*"
+_connecting = threading.Lock()
 _NEVER = '"00000000000000000000000000000000"'
 """Etag of no content."""
 
@@ -62,8 +63,7 @@ class Bucket:
     def __init__(self, settings: StorageSettings, attempts: int = ATTEMPTS) -> None:
         self._settings = settings
         self._attempts = attempts
-        self._lock = threading.Lock()
-        self._clients: dict[tuple[int, str | None, str | None], Any] = {}
+        self._client: tuple[tuple[int, str | None, str | None], Any] | None = None
         self._is_proven = False
 
     @classmethod
@@ -87,10 +87,10 @@ class Bucket:
         """
         # a fork must not share the connections of its parent
         keys = (os.getpid(), *self._keys())
-        with self._lock:
-            if keys not in self._clients:
-                self._clients = {keys: self._connect(*keys[1:])}
-            return self._clients[keys]
+        with _connecting:
+            if self._client is None or self._client[0] != keys:
+                self._client = keys, self._connect(*keys[1:])
+            return self._client[1]
 
     def get(self, key: str) -> StoredObject | None:
         """An object, None for an unknown key.

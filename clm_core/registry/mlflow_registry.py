@@ -22,6 +22,7 @@ from clm_core.domain.errors import (
     AlreadyExists,
     BundleCorrupt,
     HomeMismatch,
+    MissingExtra,
     NotFound,
     RegistryUnavailable,
     StorageUnavailable,
@@ -761,13 +762,16 @@ def _bytecode_off() -> Iterator[None]:
 @contextlib.contextmanager
 def _mlflow_request(action: str) -> Iterator[None]:
     """Raise RegistryUnavailable, naming the action, where MLflow fails."""
-    from mlflow.exceptions import MlflowException
-
     try:
         yield
     except StorageUnavailable as error:
         raise RegistryUnavailable(f"MLflow could not {action}. {error}") from error
-    except (MlflowException, OSError) as error:
+    except ModuleNotFoundError as error:
+        # artifacts in S3, which the settings of this machine do not name
+        if error.name != "boto3":
+            raise
+        raise MissingExtra("boto3", "s3") from error
+    except _request_errors() as error:
         raise RegistryUnavailable(
             f"MLflow could not {action}: {error}. "
             "Check its server, database and disk; `clm reconcile` ends an interrupted promotion."
@@ -783,6 +787,15 @@ def _all_pages(search: "Callable[..., PagedList[T]]") -> Iterator[T]:
         token = page.token or None
         if token is None:
             return
+
+
+def _request_errors() -> tuple[type[Exception], ...]:
+    """Errors of a request to MLflow, and of MLflow's own client of S3 once the client is imported."""
+    from mlflow.exceptions import MlflowException
+
+    boto = sys.modules.get("botocore.exceptions")
+    of_boto = () if boto is None else (boto.BotoCoreError, boto.ClientError)
+    return (MlflowException, OSError, *of_boto)
 
 
 def _none_on(codes: set[str], read: Callable[[], T]) -> T | None:

@@ -39,6 +39,9 @@ from clm_core.platform.object_storage import object_storage
 from clm_core.services import open_services
 from clm_core.settings import Settings
 
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))
+import invariants
+
 pytestmark = pytest.mark.skipif("DEPLOY_CHECK" not in os.environ, reason="part of `make deploy-check`")
 
 URL = "s3://trading/clm"
@@ -98,6 +101,10 @@ class Machines:
 
     def machine(self, name: str, keys: tuple[str, str] = ADMIN, **variables: str) -> Installation:
         return Installation(self._folder / name, **self.variables(keys), **variables)
+
+    @property
+    def database_server(self) -> str:
+        return self._database.server
 
     @contextmanager
     def server(self, name: str) -> Iterator[tuple[MLflowServer, str]]:
@@ -344,7 +351,7 @@ def test_a_refused_key_and_a_silent_server_end_commands_with_advice(
 
 
 def test_failed_versions_are_pruned_and_lost_ones_restored_in_the_bucket(
-    machines: Machines, s3: S3Server, production: str
+    machines: Machines, s3: S3Server, production: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = machines.machine("here")
     before = script(SERVE, here.environment, MODEL)
@@ -359,6 +366,11 @@ def test_failed_versions_are_pruned_and_lost_ones_restored_in_the_bucket(
 
     MlflowClient(machines.tracking_uri, machines.tracking_uri).delete_model_version(MODEL, "1")
     done(here.clm("restore-version", MODEL, "--all", "--reason", "tested"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER[1])
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    assert invariants.violations(here.home, machines.database_server) == []
     assert script(SERVE, machines.machine("there").environment, MODEL)["positions"] == before["positions"]
 
 

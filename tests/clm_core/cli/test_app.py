@@ -52,7 +52,7 @@ try:
     main()
 except SystemExit:
     pass
-heavy = {"pydantic", "pandas", "numpy", "mlflow", "prefect", "sqlalchemy", "xgboost", "lightgbm"}
+heavy = {"pydantic", "pandas", "numpy", "mlflow", "prefect", "sqlalchemy", "xgboost", "lightgbm", "boto3"}
 print("imported:", sorted(heavy & set(sys.modules)))
 """
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
