@@ -27,6 +27,7 @@ from clm_core.market.snapshots import (
     moment,
     parsed_manifest,
     read_manifest,
+    read_manifests,
     read_snapshot,
 )
 from clm_core.market.storage import FolderStorage, SeriesEdit, SeriesStorage, StoredFolder
@@ -77,8 +78,7 @@ class CarryStore:
 
     def manifests(self) -> list[CarryManifest]:
         """All stored series, by symbol."""
-        found = (read_manifest(self._storage, each, CarryManifest) for each in self._storage.folders())
-        return [manifest for manifest in found if manifest is not None]
+        return read_manifests(self._storage, CarryManifest)
 
     def newest(self, symbol: str) -> Carry:
         """The newest stored payments of a market.
@@ -120,9 +120,9 @@ class CarryStore:
             payments = _parsed(kind, path, name, now)
 
             def edit(present: StoredFolder) -> tuple[CarrySnapshot, SeriesEdit]:
-                manifest = parsed_manifest(self._storage, folder, present.manifest, CarryManifest)
-                if manifest is None:
+                if present.manifest is None:
                     return _edited(None, name, kind, payments, path.name, now)
+                manifest = parsed_manifest(self._storage, folder, present.manifest, CarryManifest)
                 stored = self._load(folder, manifest.snapshots[-1])
                 merged = _merged(stored, payments, replace)
                 return _edited(manifest, name, kind, merged, path.name, now)

@@ -26,6 +26,7 @@ from clm_core.market.snapshots import (
     moment,
     parsed_manifest,
     read_manifest,
+    read_manifests,
     read_snapshot,
 )
 from clm_core.market.storage import FolderStorage, SeriesEdit, SeriesStorage, StoredFolder
@@ -64,8 +65,7 @@ class ValuesStore:
 
     def manifests(self) -> list[ValuesManifest]:
         """All stored series, by name and symbol."""
-        found = (self._manifest(folder) for folder in self._storage.folders())
-        return [manifest for manifest in found if manifest is not None]
+        return read_manifests(self._storage, ValuesManifest)
 
     def newest_hashes(self, names: Iterable[str], symbol: str) -> dict[str, str]:
         """Content hash of the newest state of each series, by name.
@@ -74,6 +74,18 @@ class ValuesStore:
             UnknownSeries: a series is not stored; the message names the stored series and the command.
         """
         return {name: self._manifest_for(name, symbol).snapshots[-1].content_hash for name in names}
+
+    def newest_time(self, name: str, symbol: str) -> int | None:
+        """Greatest time of the newest state of a market's own series, nanoseconds; None without values.
+
+        A series of every market does not count.
+        """
+        folder = _folder(name, normalise_symbol(symbol))
+        manifest = self._manifest(folder)
+        if manifest is None:
+            return None
+        newest = self._load(folder, manifest, manifest.snapshots[-1])
+        return int(newest.time.max()) if len(newest) else None
 
     def read(self, hashes: Mapping[str, str], symbol: str) -> dict[str, KnownSeries]:
         """Series by name, each in the state of a content hash.
@@ -100,9 +112,9 @@ class ValuesStore:
         name = _folder(series.name, None if symbol is None else normalise_symbol(symbol))
 
         def edit(folder: StoredFolder) -> tuple[ValuesSnapshot, SeriesEdit]:
-            manifest = parsed_manifest(self._storage, name, folder.manifest, ValuesManifest)
-            if manifest is None:
+            if folder.manifest is None:
                 return _edited(folder, series, None, symbol, source, now)
+            manifest = parsed_manifest(self._storage, name, folder.manifest, ValuesManifest)
             stored = self._load(name, manifest, manifest.snapshots[-1])
             united = _united(stored, series, stored.max_age if keep_age else series.max_age)
             return _edited(folder, united, manifest, symbol, source, now)

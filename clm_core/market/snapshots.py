@@ -38,15 +38,17 @@ def read_manifest(storage: SeriesStorage, folder: str, kind: type[Manifest]) -> 
     Raises:
         StoreCorrupt: the file is no manifest of the kind.
     """
-    return parsed_manifest(storage, folder, storage.manifest(folder), kind)
+    content = storage.manifest(folder)
+    return None if content is None else parsed_manifest(storage, folder, content, kind)
 
 
-def parsed_manifest(
-    storage: SeriesStorage, folder: str, content: bytes | None, kind: type[Manifest]
-) -> Manifest | None:
+def read_manifests(storage: SeriesStorage, kind: type[Manifest]) -> list[Manifest]:
+    """Manifests of all folders, as `read_manifest`."""
+    return [parsed_manifest(storage, folder, content, kind) for folder, content in storage.manifests()]
+
+
+def parsed_manifest(storage: SeriesStorage, folder: str, content: bytes, kind: type[Manifest]) -> Manifest:
     """Manifest of a folder by the content, as `read_manifest`."""
-    if content is None:
-        return None
     try:
         return kind.model_validate_json(content)
     except ValueError as error:

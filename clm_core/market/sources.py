@@ -152,24 +152,12 @@ class MarketData:
         members = [self.bars(symbol, timeframe, closed_by=now) for symbol in symbols]
         added = 0
         for bars, ranks in zip(members, ranks_among(members, feature), strict=True):
-            stored = self._newest_rank(ranks.name, bars.symbol)
+            stored = self.own_series.newest_time(ranks.name, bars.symbol)
             new = ranks if stored is None else newer_than(ranks, stored)
             if len(new):
                 self.own_series.add(new, bars.symbol, f"ranks among {', '.join(symbols)}", now)
                 added += len(new)
         return added
-
-    def _newest_rank(self, name: str, symbol: str) -> int | None:
-        """Time of the newest stored value of a member's own series; None for no series."""
-        stored = [
-            each
-            for each in self.own_series.manifests()
-            if (each.name, each.symbol) == (name, normalise_symbol(symbol))
-        ]
-        if not stored:
-            return None
-        newest = self.own_series.read(self.own_series.newest_hashes([name], symbol), symbol)[name]
-        return int(newest.time.max()) if len(newest) else None
 
     def stored(self, symbol: str, timeframe: str) -> SeriesInfo | None:
         """The stored series, bundled series excluded, or None if nothing is stored."""

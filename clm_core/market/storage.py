@@ -56,6 +56,9 @@ class SeriesStorage(Protocol):
             within: first level of the folders; by default all.
         """
 
+    def manifests(self) -> list[tuple[str, bytes]]:
+        """Every folder with a manifest, sorted, and the manifest."""
+
     def address(self, folder: str, name: str = "") -> str:
         """Path or address of a folder or file, for messages."""
 
@@ -96,6 +99,10 @@ class FolderStorage:
     def folders(self, within: str | None = None) -> list[str]:
         pattern = f"{within or '*'}/*/{MANIFEST}"
         return [path.parent.relative_to(self.root).as_posix() for path in sorted(self.root.glob(pattern))]
+
+    def manifests(self) -> list[tuple[str, bytes]]:
+        found = ((folder, self.manifest(folder)) for folder in self.folders())
+        return [(folder, manifest) for folder, manifest in found if manifest is not None]
 
     def address(self, folder: str, name: str = "") -> str:
         return str(self.root / folder / name)

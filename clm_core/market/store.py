@@ -163,8 +163,7 @@ class SeriesStore:
         self._storage: SeriesStorage = FolderStorage(root) if isinstance(root, Path) else root
 
     def manifests(self) -> list[SeriesManifest]:
-        found = (self._manifest_in(folder) for folder in self._storage.folders())
-        return [manifest for manifest in found if manifest is not None]
+        return [self._parsed(folder, content) for folder, content in self._storage.manifests()]
 
     def manifest(self, symbol: str, timeframe: Timeframe) -> SeriesManifest | None:
         return self._manifest_in(_folder(symbol, timeframe))
@@ -345,7 +344,8 @@ class SeriesStore:
         name = _folder(symbol, timeframe)
 
         def change(folder: StoredFolder) -> tuple[SeriesManifest, SeriesEdit]:
-            written = edit(folder, self._parsed(name, folder.manifest))
+            before = None if folder.manifest is None else self._parsed(name, folder.manifest)
+            written = edit(folder, before)
             return written.manifest, SeriesEdit(_content_of(written.manifest), written.files)
 
         return self._storage.change(name, change)
@@ -431,11 +431,10 @@ class SeriesStore:
                 )
 
     def _manifest_in(self, folder: str) -> SeriesManifest | None:
-        return self._parsed(folder, self._storage.manifest(folder))
+        content = self._storage.manifest(folder)
+        return None if content is None else self._parsed(folder, content)
 
-    def _parsed(self, folder: str, content: bytes | None) -> SeriesManifest | None:
-        if content is None:
-            return None
+    def _parsed(self, folder: str, content: bytes) -> SeriesManifest:
         try:
             return SeriesManifest.model_validate_json(content)
         except ValueError as error:

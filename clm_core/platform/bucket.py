@@ -26,8 +26,9 @@ DEFAULT_REGION = "us-east-1"
 """Region in the signatures for servers that have none."""
 ATTEMPTS = 3
 """Attempts of a request before an error."""
-PROBE_SECONDS = 2.0
-"""Longest wait of a look at the server: the checks of containers wait for 5 seconds."""
+PROBE_SECONDS = 1.5
+"""Longest wait of a look at the server, once to connect and once for the answer: the checks of containers
+wait for 4 seconds."""
 DELETED_AT_ONCE = 1000
 """Limit of S3 for one request."""
 PROBE = "clm-probe"

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 CACHE = Path("cache", "storage")
 """Folder of the copies in a home."""
+REQUESTS_AT_ONCE = 8
+"""Requests of a listing at a time; the client keeps ten connections."""
 ROUNDS = 50
 """Rounds of a change that always finds another process ahead, before an error."""
 T = TypeVar("T")
@@ -97,8 +100,10 @@ class ObjectStorage:
         return ObjectStorage(self.bucket, self.cache, f"{self.root}{name}/")
 
     def folders(self, within: str | None = None) -> list[str]:
-        first = [within] if within else self.bucket.folders(self.root)
-        return [f"{each}/{second}" for each in first for second in self.bucket.folders(f"{self.root}{each}/")]
+        return self._below(within) if within else self._each(self._below, self.bucket.folders(self.root))
+
+    def manifests(self) -> list[tuple[str, bytes]]:
+        return self._each(self._with_manifest, self.folders())
 
     def address(self, folder: str, name: str = "") -> str:
         return self.bucket.address(self._key(folder, name)).rstrip("/")
@@ -141,6 +146,19 @@ class ObjectStorage:
         raise ConflictError(
             f"{self.address(folder)} was changed by other processes {ROUNDS} times: run the command again"
         )
+
+    def _below(self, first: str) -> list[str]:
+        """Folders below a folder of the first level."""
+        return [f"{first}/{second}" for second in self.bucket.folders(f"{self.root}{first}/")]
+
+    def _with_manifest(self, folder: str) -> list[tuple[str, bytes]]:
+        manifest = self.manifest(folder)
+        return [] if manifest is None else [(folder, manifest)]
+
+    def _each(self, answers: Callable[[str], list[T]], folders: list[str]) -> list[T]:
+        """Answers about all folders, in their order; several requests at a time."""
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+            return [answer for found in pool.map(answers, folders) for answer in found]
 
     def _key(self, folder: str, name: str) -> str:
         return f"{self.root}{folder}/{name}"

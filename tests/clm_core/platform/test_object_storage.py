@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from botocore.exceptions import NoCredentialsError
 from moto import mock_aws
 
 from clm_core.domain.errors import (
     ConflictError,
     MissingExtra,
+    RegistryUnavailable,
     SettingsError,
     StorageUnavailable,
     StoreCorrupt,
@@ -25,6 +27,7 @@ from clm_core.market.store import SeriesStore
 from clm_core.operations.settings_check import require_usable
 from clm_core.platform.bucket import PROBE, Bucket
 from clm_core.platform.object_storage import FileCache, ObjectStorage, market_data, object_storage
+from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.pruning import Pruning
 from clm_core.settings import Settings
 
@@ -72,6 +75,7 @@ def test_a_folder_is_listed_once_it_has_a_manifest(storage):
     assert storage.folders() == ["A/1d", "A/1h", "B/1h"]
     assert storage.folders(within="A") == ["A/1d", "A/1h"]
     assert storage.folders(within="nothing") == []
+    assert storage.manifests() == [("A/1d", b"2"), ("A/1h", b"3"), ("B/1h", b"1")]
 
 
 def test_an_edit_sees_the_manifest_in_force_and_its_answer_is_returned(storage):
@@ -305,6 +309,19 @@ def test_keys_from_the_server_of_secrets_are_taken_anew(bucket):
     server.value = "second"
     assert own.client is not before
     assert own.client._request_signer._credentials.access_key == "second access"
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "message"),
+    [
+        (NoCredentialsError(), RegistryUnavailable, "MLflow could not read it: Unable to locate credentials"),
+        (ModuleNotFoundError(name="boto3"), MissingExtra, r"continuous-learning-manager\[s3\]"),
+    ],
+)
+def test_errors_of_a_location_that_no_setting_names_are_told(tmp_path, error, told, message):
+    registry = MLflowRegistry("sqlite://", tmp_path)
+    with pytest.raises(told, match=message), registry.requests("read it"):
+        raise error
 
 
 def test_pruning_removes_the_objects_of_one_version_alone(bucket):
