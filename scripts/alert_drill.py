@@ -59,9 +59,9 @@ SMALL = {
     "horizon": 12,
 }
 """Parameters of a training of seconds."""
-MESSAGES = (("xgboost", "BTCUSD"), ("lightgbm", "PLANTED"), ("xgboost", "PLANTEDC"))
-"""Kind and market of the messages that wait while the worker of the passes hangs."""
-OLD_AFTER_SECONDS = 240.0
+MESSAGES = ("momentum", "breakout", "mean_reversion")
+"""Rule strategies, without a training, that messages request while the worker of the passes hangs."""
+OLD_AFTER_SECONDS = 300.0
 """Time from the settings to the moment at which two production versions become too old."""
 POLICY = """
 version = 1
@@ -253,8 +253,8 @@ def stop_the_passes(drill: Drill) -> None:
             "the worker goes on",
             "maintenance",
         )
-        for model_type, symbol in MESSAGES:
-            data = {"model_type": model_type, "symbol": symbol, "requested_by": "drill"}
+        for family in MESSAGES:
+            data = {"model_type": "other", "plugin": family, "symbol": "EURUSD", "requested_by": "drill"}
             message_id = f"drill-{secrets.token_hex(4)}"
             status = sent_message(installation.api, drill.webhook_secret, message_id, data)
             if status != 202:
@@ -364,10 +364,12 @@ def run(folder: Path, history: Path | None) -> tuple[Steps, list[str], Received]
         drill = Drill(installation, client, monitor, vault, trader, steps, key, moment)
         announce("the retrains that the history has left are ended")
         wait_until(lambda: _is_idle(installation), "all jobs end", PATIENT_SECONDS)
+        # first: faults of deliveries and secrets let passes fail, too
+        stop_the_passes(drill)
+        wait_until(lambda: _is_idle(installation), "all jobs end", PATIENT_SECONDS)
         repaired = cause_independent_faults(drill, listening)
         repaired += cause_faults_of_maintenance(drill)
         steps.wait_resolved(*repaired)
-        stop_the_passes(drill)
         stop_the_api(drill)
         stop_the_database(drill)
         announce("every query of the dashboards, with the product's rules")
@@ -436,6 +438,7 @@ def report(steps: Steps, empty: list[str], received: Received, seconds: float, f
         print(f"PROBLEM: {problem}")
     print(f"{len(rows)} faults, {len(problems)} problems, {seconds / 60:.1f} minutes")
     if file is not None:
+        file.parent.mkdir(exist_ok=True)
         result: dict[str, Any] = {"alerts": rows, "problems": problems, "others": steps.others()}
         file.write_text(json.dumps(result | {"seconds": round(seconds)}, indent=2) + "\n")
     return 1 if problems else 0

@@ -122,7 +122,7 @@ PARTS = (
     CheckPart(
         "alert-drill",
         "every alert by a real fault, at Slack and PagerDuty, and every panel of the dashboards",
-        ((PYTHON, "scripts/alert_drill.py"),),
+        ((PYTHON, "scripts/alert_drill.py", "--json", "dist/alert_drill.json"),),
         ("prometheus", "prometheus-alertmanager"),
         long=True,
     ),

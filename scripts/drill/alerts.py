@@ -11,6 +11,8 @@ from drill.servers import DrillFailed, wait_until
 
 FIRED_WITHIN_SECONDS = 60.0
 """Longest time from a fault to the last of its receivers."""
+GROUP_GONE_SECONDS = 65.0
+"""Time from the end of an alert until Alertmanager has removed its group."""
 PATIENT_SECONDS = 180.0
 """Time after which a missing notification fails the drill."""
 
@@ -94,11 +96,16 @@ class Steps:
         self._wait(steps, "was resolved", lambda step: step.resolved_seconds)
 
     def wait_quiet(self, alert: str) -> None:
-        """Wait until no notification of an alert lasts: Alertmanager would not send a second one."""
+        """Wait until an alert that has come beside the drill is over, and its group gone from Alertmanager.
+
+        A group that still exists would hold a new notification back until its next round.
+        """
 
         def is_quiet() -> bool:
-            firing = [each.firing for each in self._received.messages if each.alert == alert]
-            return not firing or not firing[-1]
+            messages = [each for each in self._received.messages if each.alert == alert]
+            return not messages or (
+                not messages[-1].firing and time.time() - messages[-1].at > GROUP_GONE_SECONDS
+            )
 
         wait_until(is_quiet, f"{alert} is quiet", PATIENT_SECONDS)
 
