@@ -78,6 +78,8 @@ bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md 
 	.venv-bench/bin/python -m benchmarks.regimes
 	.venv-bench/bin/python -m benchmarks.samplers
 	.venv-bench/bin/python -m benchmarks.recipes --all
+	.venv-bench/bin/python -m benchmarks.scale
+	.venv-bench/bin/python -m benchmarks.sizing
 
 lock: $(VENV)/.uv     ## resolve the constraints anew, with hashes; UPGRADE=1 takes the newest versions
 	$(BIN)/python scripts/lock.py $(BIN)/uv $(if $(UPGRADE),--upgrade)

@@ -13,6 +13,7 @@ import numpy as np
 import psycopg
 import pytest
 import records
+from copied_versions import CopiedVersions
 from processes import Parent, parent_of
 from psycopg.sql import SQL
 from secret_servers import SecretServer, serving_secrets
@@ -40,6 +41,7 @@ from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
+from clm_core.registry.locations import artifacts_folder
 from clm_core.retraining.steps import taken_labels
 from clm_core.services import Services
 
@@ -109,8 +111,18 @@ MakeVersion = Callable[..., ModelVersion]
 
 
 @pytest.fixture(scope="session")
-def make_version(services: Services, bundle: Stored) -> MakeVersion:
-    """Function that registers, judges and records a version, as a completed retrain does."""
+def copied_versions(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CopiedVersions]:
+    artifacts = artifacts_folder(services.settings.home)
+    with psycopg.connect(services.database.server, dbname="clm_mlflow", autocommit=True) as connection:
+        yield CopiedVersions(connection, artifacts, tmp_path_factory.mktemp("originals"))
+
+
+@pytest.fixture(scope="session")
+def make_version(services: Services, bundle: Stored, copied_versions: CopiedVersions) -> MakeVersion:
+    """Function that registers, judges and records a version, as a completed retrain does.
+
+    Registrations are copies of the first, except with `in_full`.
+    """
 
     def make(
         model_id: str,
@@ -121,14 +133,16 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
         now: datetime = NOW,
         stored: Stored = bundle,
         terms: EvaluationTerms | Literal["in force"] | None = "in force",
+        in_full: bool = False,
     ) -> ModelVersion:
         job, lease = _job(services, model_id)
         above = max(services.ledger.promotions.numbers(model_id).values(), default=0)
         labels = partial(taken_labels, services, model_id)
         with services.ledger.labels.reserved(model_id, now, labels) as label:
-            placed = services.registry.register(
-                job, stored.folder, stored.digest, stored.bars, {}, {}, label, above
-            )
+            of_bundle = stored.folder, stored.digest, stored.bars
+            register = partial(services.registry.register, job, *of_bundle, {}, {}, label, above)
+            copied = partial(copied_versions.register, job, stored.digest, label, above, register)
+            placed = register() if in_full else copied()
         version = services.ledger.add_version(
             records.a_version(
                 job,

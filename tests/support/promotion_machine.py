@@ -26,6 +26,7 @@ from clm_core.domain.faults import Fault
 from clm_core.domain.promotions import UNSET, rollback_target
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
+from clm_core.ledger.tables import Base, EvaluationRow
 from clm_core.registry.promotion import Promotions
 from clm_core.services import Services
 
@@ -36,6 +37,7 @@ BY_SYSTEM = {each.name for each in AUTOMATIC}
 PROMOTABLE = {"candidate"}
 SERVED = {"retired"}
 FAULTS = list(Fault)[: list(Fault).index(Fault.BEFORE_REPLY)]
+EVALUATIONS = Base.metadata.tables[EvaluationRow.__tablename__]
 NUMBERS = itertools.count()
 """Numbers of the models of all machines in a process."""
 
@@ -256,8 +258,12 @@ class CopiedModels:
             with engine.begin() as connection:
                 connection.execute(text(rows), {"copy": model_id, "original": original})
         changed = "jsonb_build_object('model_id', cast(:copy AS text), 'id', gen_random_uuid())"
-        row = f"jsonb_populate_record(t, {changed})"
-        rows = f"INSERT INTO evaluations SELECT ({row}).* FROM evaluations AS t WHERE model_id = :original"
+        columns = [each.name for each in EVALUATIONS.columns if each.computed is None]
+        rows = (
+            f"INSERT INTO evaluations ({', '.join(columns)}) "
+            f"SELECT {', '.join(f'copied.{name}' for name in columns)} FROM evaluations AS t, "
+            f"LATERAL jsonb_populate_record(t, {changed}) AS copied WHERE t.model_id = :original"
+        )
         with self.ledger.begin() as connection:
             connection.execute(text(rows), {"copy": model_id, "original": original})
         return [version.model_copy(update={"model_id": model_id}) for version in self.versions]

@@ -395,7 +395,7 @@ def test_pages_say_what_continuous_learning_is_worth_with_interval_and_time(
     assert f"against the first champion <b>{value.frozen}</b>" in page
     assert words in page
     assert f"As of {value.at:%Y-%m-%d %H:%M} UTC" in page
-    home = " ".join(browsing.get("/").text.split())
+    home = " ".join(browsing.get(f"/?name={model_id}").text.split())
     assert f"Learning since 2026-01-02: <b>{ratio[0]:+.2f}</b> Sharpe ratio" in home
 
 
@@ -412,11 +412,12 @@ def test_a_first_champion_that_has_served_all_along_leaves_no_difference_to_show
         reason=reason,
     )
     browsing = sign_in()
-    before = browsing.get("/").text.count("Learning since")
+    home = f"/?name={model_id}"
+    before = browsing.get(home).text.count("Learning since")
     wired.ledger.learning_values.record(alone)
     page = browsing.get(f"/models/{model_id}").text
     assert f"The{reason[3:]} (as of 2026-03-04 00:00 UTC)" in page
-    assert browsing.get("/").text.count("Learning since") == before
+    assert browsing.get(home).text.count("Learning since") == before
 
 
 def test_a_model_s_page_marks_the_usual_tests_as_valid_for_one_look(
@@ -443,7 +444,7 @@ def test_a_model_s_page_marks_the_usual_tests_as_valid_for_one_look(
         *("Welch's t-test", "+1.20 bps", "-2.10 to +4.50", "0.480"),
         *("Bootstrap", "+0.80 Sharpe", "-0.40 to +2.00"),
     ]
-    assert "Usual tests" not in browsing.get("/").text
+    assert "Usual tests" not in browsing.get(f"/?name={model_id}").text
 
 
 def test_a_model_s_page_has_the_figures_of_its_fills_and_of_allocations(

@@ -43,5 +43,5 @@ def test_a_prompt_with_the_name_of_a_model_refuses_the_registration(
 ) -> None:
     services.registry.client.register_prompt(model_id, "Sell {{symbol}}")
     with pytest.raises(AlreadyExists, match=f"prompt of the name {model_id}: delete the prompt"):
-        make_version(model_id)
+        make_version(model_id, in_full=True)
     assert services.registry.aliases(model_id) == {}

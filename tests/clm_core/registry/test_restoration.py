@@ -231,7 +231,7 @@ def test_a_number_never_stands_for_two_versions(
     served: Served, make_version: MakeVersion, check: Check
 ) -> None:
     delete_model(served)
-    newer = make_version(served.model_id, now=NOW + timedelta(minutes=1))
+    newer = make_version(served.model_id, now=NOW + timedelta(minutes=1), in_full=True)
     assert newer.mlflow_version > served.second.mlflow_version
     served.restore(served.second.version)
     served.restore(served.first.version)
