@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from installations import Installation
+from installations import CLM, Installation, wait_until
 from mlflow_servers import GUARDED, MLflowServer
 from s3_servers import ADMIN, READER, S3Server, serving_s3
 
@@ -272,6 +272,37 @@ def test_a_machine_killed_while_it_uploads_leaves_the_series_as_it_was(s3: S3Ser
     assert store.read(manifest).content_hash == bars.content_hash
 
 
+def test_a_retrain_killed_while_it_stores_a_version_leaves_none(
+    machines: Machines, s3: S3Server, production: str, file: Path
+) -> None:
+    victim = machines.machine("victim", CLM_LEASE_SECONDS="1")
+    done(victim.clm("data", "import", str(file), "--symbol", "VICTIMUSD", "--timeframe", "1h"))
+    retrain = ["VICTIMUSD" if each == "BUCKETUSD" else each for each in RETRAIN]
+    with stalling(s3.endpoint, b"PUT /trading/clm/artifacts/models/", after=20_000) as (endpoint, stalled):
+        through = victim.environment | {
+            "CLM_STORAGE__ENDPOINT": endpoint,
+            "CLM_STORAGE__TIMEOUT_SECONDS": "120",
+        }
+        process = subprocess.Popen(
+            [str(CLM), *retrain], env=through, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        assert stalled.wait(180), "the upload did not begin"
+        for number in victim.processes():
+            os.kill(number, signal.SIGKILL)
+        process.wait()
+    wait_until(lambda: "VICTIMUSD" in reaped(victim))
+    there = machines.machine("there")
+    assert "victimusd" not in done(there.clm("models"))
+    [outcome] = json.loads(done(there.clm(*retrain)))
+    assert outcome["version"]["model_id"] == "lightgbm_victimusd_1h"
+
+
+def reaped(machine: Installation) -> str:
+    """Failed jobs after a maintenance pass, which ends the jobs of dead processes."""
+    machine.clm("maintenance")
+    return done(machine.clm("jobs", "--status", "failed", "--json"))
+
+
 def add_bars(settings: StorageSettings, home: Path, bars: Bars) -> None:
     SeriesStore(object_storage(home, settings).below("data")).add(bars, "another file", NOW)
 
@@ -345,6 +376,8 @@ def test_a_refused_key_and_a_silent_server_end_commands_with_advice(
     finally:
         s3.start()
     assert not (here.home / "data").exists()
+    # the volumes come some seconds after the server
+    wait_until(lambda: here.clm("data", "list").returncode == 0)
     assert "NEWUSD" not in done(here.clm("data", "list"))
     done(here.clm("config", "--check"))
     assert script(SERVE, here.environment, MODEL)["version"] == 1
