@@ -26,6 +26,7 @@ from clm_core.operations import anchor_shipping
 from clm_core.operations.delivery import DeliveryResult, deliver
 from clm_core.operations.passes import PassReport, Row, attempt, report_problems, run_each
 from clm_core.platform import tracing
+from clm_core.platform.bucket import Bucket
 from clm_core.platform.prefect_runs import RunState, knows_prefect, prefect_runs
 from clm_core.platform.tracing import traced
 from clm_core.registry import integrity
@@ -53,6 +54,8 @@ class MaintenancePart(StrEnum):
     """Reads a part of the audit's entries, anchors the newest outside the database, and ships the anchors."""
     SECRETS = "secrets"
     """Reads every secret kept in Vault or OpenBao, which also keeps the token of a login alive."""
+    STORAGE = "storage"
+    """Looks for the bucket of the settings."""
     DELIVER = "deliver"
     """Sends events and alerts."""
 
@@ -154,6 +157,7 @@ def _parts(in_full: bool) -> Mapping[MaintenancePart, PartSteps]:
         MaintenancePart.AUTOMATIONS: _automations,
         MaintenancePart.AUDIT: _anchor,
         MaintenancePart.SECRETS: _read_secrets,
+        MaintenancePart.STORAGE: _look_for_storage,
     }
 
 
@@ -411,6 +415,17 @@ def _read_secrets(services: Services) -> Iterable[Step]:
     """Steps that fail while the server of secrets does not give a value, whoever may need it next."""
     for _, reference in references_of(services.settings):
         yield "secret", partial(_read_secret, reference)
+
+
+def _look_for_storage(services: Services) -> Iterable[Step]:
+    """Step that fails while the bucket does not answer, whoever may need it next."""
+    if services.storage_probe is not None:
+        yield "bucket", partial(_look_for_bucket, services.storage_probe)
+
+
+def _look_for_bucket(bucket: Bucket) -> list[str]:
+    bucket.require_reachable()
+    return []
 
 
 def _read_secret(reference: SecretReference) -> list[str]:

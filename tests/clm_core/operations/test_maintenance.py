@@ -14,6 +14,7 @@ import pytest
 from installations import wait_until
 from jobs import after, end_all_jobs
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from pydantic import SecretStr
 from records import a_job
 from secret_servers import SecretServer
 from sqlalchemy import Engine, event, text
@@ -25,6 +26,7 @@ from clm_core.domain.alerts import Alert, AlertKind, RaisedAlert
 from clm_core.domain.errors import BundleCorrupt, NotAllowed, NotFound, PassIncomplete
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.operation_settings import GuardSettings, OnExpiry
+from clm_core.domain.storage_settings import StorageSettings
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger.promotions import PromotionStore
@@ -603,6 +605,24 @@ def test_an_unreadable_secret_is_alerted_until_it_can_be_read(
     report = maintenance.run(secrets_of_a_new_process())
     assert MaintenancePart.SECRETS not in report.failed
     assert "secrets" not in [each.subject for each in services.alerts.lasting()]
+
+
+def test_a_bucket_without_an_answer_is_alerted_until_it_answers(services: Services) -> None:
+    silent = StorageSettings(
+        url="s3://bars",
+        endpoint="http://127.0.0.1:9",
+        access_key=SecretStr("key"),
+        secret_key=SecretStr("secret"),
+    )
+    away = replace(services, settings=services.settings.model_copy(update={"storage": silent}))
+    storage = MaintenancePart.STORAGE
+    [problem] = maintenance._run_part(away, storage, maintenance._look_for_storage).problems
+    assert problem.startswith(
+        "bucket: The storage could not list s3://bars: http://127.0.0.1:9 does not answer"
+    )
+    assert problem in [each.message.partition("\n")[0] for each in services.alerts.lasting()]
+    assert maintenance._run_part(services, storage, maintenance._look_for_storage).problems == ()
+    assert "storage" not in [each.subject for each in services.alerts.lasting()]
 
 
 def test_an_edited_entry_of_the_audit_is_alerted_until_it_is_right_again(
