@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from itertools import product
 from typing import TYPE_CHECKING
 
+from clm_core.decisions.gate_policy import PolicyDocument, load_document
 from clm_core.domain.deliveries import ReceiverState
+from clm_core.domain.errors import PolicyError
 from clm_core.domain.evaluations import Decision
 from clm_core.domain.passes import ScheduledPass
 from clm_core.domain.promotions import PromotionKind
@@ -236,8 +238,9 @@ def _of_production(figures: LedgerMetrics, now: datetime, services: Services) ->
 
 
 def _max_ages(serving: Sequence[ServingModel], services: Services) -> dict[Labels, float]:
+    policies = _policies(services)
     rules = (
-        (each.model_id, services.policies.protection(each.model_id, each.symbol))
+        (each.model_id, policies.protection(each.model_id, each.symbol))
         for each in serving
         if each.symbol is not None
     )
@@ -246,6 +249,17 @@ def _max_ages(serving: Sequence[ServingModel], services: Services) -> dict[Label
         for model_id, rule in rules
         if rule.max_serving_days is not None
     }
+
+
+def _policies(services: Services) -> PolicyDocument:
+    """Policy document as the next flow run reads it; the one of the start while the file cannot be used."""
+    source = services.settings.policy
+    if source.file is None:
+        return services.policies
+    try:
+        return load_document(source.file, source.preset)
+    except PolicyError:
+        return services.policies
 
 
 def _of_passes(passes: Sequence[ScheduledPass]) -> Iterator["Metric"]:

@@ -3,13 +3,16 @@
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import promoting
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from clm_core.domain.actors import Actor
+from clm_core.domain.operation_settings import PolicySource
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
 from clm_core.operations.metrics import exposition
@@ -70,6 +73,29 @@ def test_a_production_version_has_an_age_and_a_halt_is_seen(
     halted = values_of(exposition(services).decode())
     assert value(halted, "clm_production_up", **about) == 0.0
     assert ("clm_production_age_seconds", frozenset(about.items())) not in halted
+
+
+def test_a_greatest_age_is_that_of_the_policy_as_it_stands(
+    services: Services, make_version: Callable[..., ModelVersion], model_id: str, tmp_path: Path
+) -> None:
+    version = make_version(model_id)
+    promoting.promote(services, model_id, version.version, EVE, "it serves", services.clock())
+    file = tmp_path / "policy.toml"
+    settings = services.settings.model_copy(update={"policy": PolicySource(file=file)})
+    changed = replace(services, settings=settings)
+
+    def max_age() -> float | None:
+        found = values_of(exposition(changed).decode())
+        return found.get(("clm_production_max_age_seconds", frozenset({("model_id", model_id)})))
+
+    assert max_age() is None
+    for days in (30, 60):
+        file.write_text(
+            f'version = 1\npreset = "strict"\n[models.{model_id}.protection]\nmax_serving_days = {days}\n'
+        )
+        assert max_age() == days * 86_400
+    file.write_text("version = ")
+    assert max_age() is None
 
 
 def test_counters_begin_at_zero_so_that_the_first_failure_is_an_increase(
