@@ -10,6 +10,7 @@ A change writes new files first and the manifest last: a manifest names whole fi
 import fcntl
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -140,7 +141,8 @@ class FolderStorage:
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file atomically: readers see the old or the complete new file, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # two threads may write one file at a time
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()

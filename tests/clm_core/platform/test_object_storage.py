@@ -4,6 +4,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from clm_core.market.sources import MarketData
 from clm_core.market.storage import FolderStorage, SeriesEdit, SeriesStorage, StoredFolder
 from clm_core.market.store import SeriesStore
 from clm_core.operations.settings_check import require_usable
+from clm_core.operations.uploading import _Upload
 from clm_core.platform.bucket import PROBE, Bucket
 from clm_core.platform.object_storage import FileCache, ObjectStorage, market_data, object_storage
 from clm_core.registry.mlflow_registry import MLflowRegistry
@@ -335,3 +337,32 @@ def test_pruning_removes_the_objects_of_one_version_alone(bucket):
     for elsewhere in ("s3://bars/clm/data", f"{SETTINGS.url}/artifacts", f"{SETTINGS.url}/artifacts/1"):
         assert pruning._own_files(elsewhere) is None
     assert Pruning(Path("nowhere"), None, None)._own_files(f"{SETTINGS.url}/artifacts/1/m-10") is None
+
+
+def test_an_upload_sends_manifests_last_and_overwrites_nothing(bucket, tmp_path):
+    SeriesStore(tmp_path / "data").add(HOURS, "a file", NOW)
+    artifact = tmp_path / "mlflow" / "artifacts" / "models" / "m-1" / "artifacts" / "MLmodel"
+    artifact.parent.mkdir(parents=True)
+    artifact.write_bytes(b"a model")
+    upload = _Upload(tmp_path, bucket, None, None, None, lambda step, share: None)
+    files = list(upload._files())
+    assert [key.rpartition("/")[2] for _, key in files] == [
+        f"{HOURS.content_hash}.parquet",
+        "manifest.json",
+        "MLmodel",
+    ]
+    assert [upload._send(*each) for each in (files[0], *files)] == [True, False, True, True]
+    [manifest] = other_machine(tmp_path).manifests()
+    assert other_machine(tmp_path).read(manifest).content_hash == HOURS.content_hash
+    artifact.write_bytes(b"another model")
+    with pytest.raises(ConflictError, match=r"artifacts/MLmodel differs from .*, and nothing"):
+        upload._send(*files[2])
+
+
+def test_two_threads_may_keep_a_copy_of_the_same_file(tmp_path):
+    cache = FileCache(tmp_path, 2**30)
+    content = bytes(2**20)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(cache.add, [content] * 64))
+    assert cache.read(sha256(content)) == content
+    assert [path.name for path in tmp_path.iterdir()] == [sha256(content)]
