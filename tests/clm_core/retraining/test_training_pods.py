@@ -221,7 +221,9 @@ def test_a_second_try_replaces_the_job_of_the_first(cluster: Any, bars: Bars, tm
     training.write_input(endless.spec, bars, task.folder)
     with training_pods.cluster(None) as jobs:
         jobs.create(training_pods.job_manifest(endless, settings(tmp_path), "first"))
-    first = cluster.processes[f"clm-training-{task.name}"]
+    while not cluster.processes:
+        time.sleep(0.05)
+    [first] = cluster.processes.values()
     training_places.run(task, settings(tmp_path), ignore)
     assert first.poll() is not None
     assert training.is_complete(task.folder)
