@@ -141,6 +141,7 @@ def exec_(context: typer.Context) -> None:
     """Run a command with the environment of CLM's database and servers: `clm exec -- mlflow server`."""
     import subprocess
 
+    from clm_core.platform.bucket import variables_of_mlflow
     from clm_core.platform.database import open_database
     from clm_core.platform.stack_state import prefect_environment, running
     from clm_core.services import settle_home
@@ -153,15 +154,20 @@ def exec_(context: typer.Context) -> None:
         state = running(settings.home)
         uri = database.url("mlflow", driver="psycopg")
         own_programs = str(Path(sys.executable).parent)
-        environment = os.environ | {
-            "PATH": os.pathsep.join([own_programs, os.environ.get("PATH", os.defpath)]),
-            "MLFLOW_TRACKING_URI": uri,
-            "MLFLOW_BACKEND_STORE_URI": uri,
-            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "PREFECT_DEFAULT_WORK_POOL_NAME": settings.deploy.work_pool,
-            **(prefect_environment(settings.home, state) if state else {}),
-        }
+        # variables of the user win: the program may use another account as well
+        environment = (
+            variables_of_mlflow(settings.storage)
+            | os.environ
+            | {
+                "PATH": os.pathsep.join([own_programs, os.environ.get("PATH", os.defpath)]),
+                "MLFLOW_TRACKING_URI": uri,
+                "MLFLOW_BACKEND_STORE_URI": uri,
+                "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                "PREFECT_DEFAULT_WORK_POOL_NAME": settings.deploy.work_pool,
+                **(prefect_environment(settings.home, state) if state else {}),
+            }
+        )
         program = shutil.which(context.args[0], path=environment["PATH"])
         if program is None:
             raise typer.BadParameter(f"there is no command {context.args[0]}")

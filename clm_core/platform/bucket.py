@@ -334,6 +334,25 @@ class Bucket:
         return self._settings.endpoint or str(self.client.meta.endpoint_url)
 
 
+def variables_of_mlflow(settings: StorageSettings) -> dict[str, str]:
+    """Variables by which MLflow's own client of S3 in another program reaches the bucket; empty without.
+
+    Raises:
+        SecretUnavailable: the server of secrets does not give a key.
+    """
+    if settings.url is None:
+        return {}
+    access, secret = settings.access_key, settings.secret_key
+    values = {
+        "MLFLOW_S3_ENDPOINT_URL": settings.endpoint,
+        "AWS_ACCESS_KEY_ID": None if access is None else access.get_secret_value(),
+        "AWS_SECRET_ACCESS_KEY": None if secret is None else secret.get_secret_value(),
+        "AWS_DEFAULT_REGION": settings.region,
+        "AWS_CA_BUNDLE": None if settings.ca is None else str(settings.ca),
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _md5(content: bytes) -> str:
     """Digest for the server to refuse a body cut off or changed on the way."""
     return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()

@@ -213,7 +213,11 @@ def test_a_trader_loads_by_mlflow_alone_from_the_server_or_from_the_bucket(
         MODEL,
         input=table,
     )
-    assert through_the_server == of_the_bucket
+    (tmp_path / "bars.json").write_text(table)
+    program = PYFUNC.replace("sys.stdin", repr(str(tmp_path / "bars.json")))
+    reader = machines.machine("reader", keys=READER)
+    by_exec = json.loads(done(reader.clm("exec", "--", "python", "-c", program, MODEL)).splitlines()[-1])
+    assert by_exec == through_the_server == of_the_bucket
     assert through_the_server[-100:] == positions[-100:]
 
 

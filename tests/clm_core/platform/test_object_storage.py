@@ -27,7 +27,7 @@ from clm_core.market.storage import FolderStorage, SeriesEdit, SeriesStorage, St
 from clm_core.market.store import SeriesStore
 from clm_core.operations.settings_check import require_usable
 from clm_core.operations.uploading import _Upload
-from clm_core.platform.bucket import PROBE, Bucket
+from clm_core.platform.bucket import PROBE, Bucket, variables_of_mlflow
 from clm_core.platform.object_storage import FileCache, ObjectStorage, market_data, object_storage
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.pruning import Pruning
@@ -311,6 +311,19 @@ def test_keys_from_the_server_of_secrets_are_taken_anew(bucket):
     server.value = "second"
     assert own.client is not before
     assert own.client._request_signer._credentials.access_key == "second access"
+
+
+def test_programs_of_clm_exec_get_the_variables_of_mlflows_own_client(tmp_path):
+    settings = SETTINGS.model_copy(update={"endpoint": "https://s3.example.org", "ca": tmp_path / "ca.pem"})
+    assert variables_of_mlflow(settings) == {
+        "MLFLOW_S3_ENDPOINT_URL": "https://s3.example.org",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_CA_BUNDLE": str(tmp_path / "ca.pem"),
+    }
+    assert variables_of_mlflow(StorageSettings(url="s3://bars")) == {}
+    assert variables_of_mlflow(StorageSettings()) == {}
 
 
 @pytest.mark.parametrize(
