@@ -67,6 +67,7 @@ def _stores(home: Path) -> "HomeStores":
     from pydantic import SecretStr, ValidationError
 
     from clm_core.domain.errors import SettingsError
+    from clm_core.domain.setting_keys import variable_given
     from clm_core.domain.storage_settings import StorageSettings
     from clm_core.operations.restoring import HomeStores
     from clm_core.platform.settings_file import FILE, HOME_VARIABLE, read_tables
@@ -86,8 +87,10 @@ def _stores(home: Path) -> "HomeStores":
             "Set CLM_DATABASE_URL to the server of the restored home, then repeat the command."
         )
     stores = HomeStores(None if url is None else SecretStr(str(url)))
-    with contextlib.suppress(ValidationError):
-        return replace(stores, storage=StorageSettings.model_validate(tables.get("storage", {})))
+    named = {field: variable_given(os.environ, ("storage", field)) for field in StorageSettings.model_fields}
+    given = {field: os.environ[name] for field, name in named.items() if name is not None}
+    with contextlib.suppress(ValidationError, TypeError):
+        return replace(stores, storage=StorageSettings.model_validate({**tables.get("storage", {}), **given}))
     return stores
 
 
