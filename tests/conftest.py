@@ -19,7 +19,7 @@ from hypothesis import settings as hypothesis
 from prepared_homes import prepare
 
 from clm_core.domain.training_settings import TrainingPlace, TrainingSettings
-from clm_core.platform.prefect_server import prepare_environment, server_environment
+from clm_core.platform.prefect_server import prepare_environment, server_environment_of_command
 from clm_core.platform.shared_prefect import shared_server
 from clm_core.services import Services, open_services
 from clm_core.settings import Settings
@@ -221,7 +221,7 @@ def prefect_url(services: Services) -> Iterator[str]:
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     folder = services.settings.home / "prefect"
-    environment = partial(server_environment, services.database, folder)
+    environment = partial(server_environment_of_command, services.database, folder)
     with shared_server(folder, environment) as (url, wait_until_ready):
         wait_until_ready()
         with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
