@@ -55,4 +55,4 @@ def test_the_bucket_of_a_restored_home_comes_from_the_file_and_the_variables(
     )
     monkeypatch.setenv("CLM_STORAGE__REGION", "eu-west-1")
     storage = _stores(tmp_path).storage
-    assert (storage.url, storage.region) == ("s3://bars", "eu-west-1")
+    assert (storage.url, storage.region) == ("s3://bars/clm", "eu-west-1")
