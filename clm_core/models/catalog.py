@@ -191,6 +191,8 @@ def requested_params(
 ) -> dict[str, Any]:
     """Parameters of a request for storage: with the markers of this release, sizing and execution.
 
+    Values have the types of the parameters: text of a command line, "5", is stored as the number 5.
+
     Args:
         execution: rules of the installation, for rules missing in the request.
 
@@ -203,7 +205,8 @@ def requested_params(
     split = _Split.of(params)
     explicit = sections(split.sizing_section(kind.sizing), split.execution_section(execution))
     named = {name: described[name] for name in markers(model_type, plugin)}
-    return dict(split.own) | named | explicit
+    typed = {name: described.get(name, value) for name, value in split.own.items()}
+    return typed | named | explicit
 
 
 def markers(model_type: ModelType, plugin: str | None = None) -> tuple[str, ...]:

@@ -72,6 +72,17 @@ def test_stored_parameters_without_a_marker_keep_their_meaning_and_a_request_get
     assert catalog.stored_params(ModelType.XGBOOST, requested) == requested
 
 
+def test_parameters_of_a_command_line_are_stored_with_their_types() -> None:
+    typed = {"max_depth": 5, "learning_rate": 0.1, "regime": "calm", "sizing": {"max_turnover": 60.0}}
+    written = {"max_depth": "5", "learning_rate": "0.1", "regime": "calm", "sizing": {"max_turnover": "60"}}
+    requested = catalog.requested_params(ModelType.XGBOOST, written)
+    assert requested == catalog.requested_params(ModelType.XGBOOST, typed)
+    assert {name: type(requested[name]) for name in ("max_depth", "learning_rate")} == {
+        "max_depth": int,
+        "learning_rate": float,
+    }
+
+
 @pytest.mark.usefixtures("deeper_since_then")
 def test_an_older_set_keeps_the_values_stored_with_it():
     stored = catalog.stored_params(ModelType.XGBOOST, {"learning_rate": 0.1})
