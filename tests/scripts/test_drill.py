@@ -49,6 +49,12 @@ def test_every_alert_of_the_product_has_a_fault_in_the_drill() -> None:
     assert [rule["alert"] for rule in alert_rules() if f'"{rule["alert"]}"' not in script] == []
 
 
+def test_the_documented_table_has_every_alert_with_its_seconds() -> None:
+    page = (SCRIPTS.parent / "docs" / "how-to" / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(Clm\w+)` \| .+ \| \d+ s, Slack.* \| .+ \| \d+ s \| .+ \|$", page, re.MULTILINE)
+    assert set(rows) == {rule["alert"] for rule in alert_rules()}
+
+
 def test_a_step_is_timed_by_its_last_receiver_and_by_what_concerns_it() -> None:
     received = Received()
     steps = Steps(received, quiet)
