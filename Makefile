@@ -46,8 +46,8 @@ chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again, 
 	  tests/clm_core/triggers tests/clm_core/search tests/deployments tests/benchmarks \
 	  tests/clm_core/ledger/test_upgrades_with_data.py
 
-deploy-check: $(VENV)/.dev ## check deployments/, drill alerts and restoration; names tools that are missing; QUICK=1: no drills, ALL=1: every tool
-	$(BIN)/python scripts/deploy_check.py $(if $(QUICK),--quick) $(if $(ALL),--all)
+deploy-check: $(VENV)/.dev ## check deployments/, drill alerts and restoration; names tools that are missing; QUICK=1: no drills, ALL=1: every tool, ONLY="chart prometheus"
+	$(BIN)/python scripts/deploy_check.py $(if $(QUICK),--quick) $(if $(ALL),--all) $(if $(ONLY),--only $(ONLY))
 
 kubernetes-extra: $(VENV)/.dev
 	@$(INSTALL) $(WITH_HASHES) --requirement pyproject.toml --extra kubernetes

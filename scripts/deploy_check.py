@@ -27,6 +27,8 @@ TOOLS: Mapping[str, str] = {
     "npm": "apt-get install npm",
 }
 """Command that installs each tool on Debian; everything else comes from PyPI."""
+OTHER_NAMES = {"prometheus-alertmanager": "alertmanager"}
+"""Names of tools in the archives of their makers, by Debian's."""
 LIMIT_SECONDS = 1_800.0
 """Longest time of a part."""
 
@@ -131,7 +133,11 @@ PARTS = (
 
 def missing_tools(part: CheckPart) -> list[str]:
     """Tools of a part that are not installed, each with the command that installs it."""
-    return [f"{tool} ({TOOLS[tool]})" for tool in part.tools if not shutil.which(tool)]
+    return [
+        f"{tool} ({TOOLS[tool]})"
+        for tool in part.tools
+        if not any(map(shutil.which, (tool, OTHER_NAMES.get(tool, tool))))
+    ]
 
 
 def result_of(part: CheckPart) -> PartResult:
