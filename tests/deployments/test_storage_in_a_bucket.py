@@ -380,10 +380,10 @@ def test_a_refused_key_and_a_silent_server_end_commands_with_advice(
     finally:
         s3.start()
     assert not (here.home / "data").exists()
-    # the volumes come some seconds after the server
+    # the volumes come some seconds after the server, first for reading
     wait_until(lambda: here.clm("data", "list").returncode == 0)
+    wait_until(lambda: here.clm("config", "--check").returncode == 0)
     assert "NEWUSD" not in done(here.clm("data", "list"))
-    done(here.clm("config", "--check"))
     assert script(SERVE, here.environment, MODEL)["version"] == 1
 
 
