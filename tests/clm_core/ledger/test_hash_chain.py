@@ -49,7 +49,8 @@ def anchored(log: Log, *places: int) -> list[Anchor]:
 
 
 def checked(log: Log, anchors: list[Anchor]) -> ChainReport:
-    return check(lambda: sorted(log, key=lambda entry: entry.seq), anchors)
+    in_order = sorted(log, key=lambda entry: entry.seq)
+    return check(lambda after: in_order, anchors)
 
 
 def renumbered(log: Log) -> Log:
