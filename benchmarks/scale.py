@@ -28,6 +28,7 @@ from clm_core.domain.tokens import Secret, new_token
 from clm_core.domain.vocabulary import Role
 from clm_core.ledger import audit_log
 from clm_core.operations import maintenance
+from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.services import Services, open_ledger, open_services
 from clm_core.settings import Settings
 
@@ -124,7 +125,9 @@ def _token(services: Services) -> str:
 
 
 def _signed_in(services: Services) -> TestClient:
-    """Client with a token and the session of a browser."""
+    """Client with a token and the session of a browser, of an API in this process."""
+    # as the process of the API does
+    collect_garbage_rarely()
     secret = _token(services)
     headers = {"Authorization": f"Bearer {secret}", "Origin": HOST}
     client = TestClient(create_app(services), HOST, headers=headers)

@@ -11,6 +11,7 @@ from clm_core.domain.evaluations import Verdict
 from clm_core.domain.overviews import AWAITING, JudgedVersion, TimelineEntry, TimelineKind
 from clm_core.domain.promotions import Promotion, PromotionState
 from clm_core.domain.shadow_decisions import RecordedDecision
+from clm_core.domain.vocabulary import JobStatus
 from clm_core.ledger.tables import (
     AllocationEndRow,
     AllocationRow,
@@ -41,6 +42,12 @@ class OverviewStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    def unfinished_jobs(self) -> int:
+        """Number of jobs pending or in progress."""
+        unfinished = _JOBS.c.status.in_((JobStatus.PENDING, JobStatus.IN_PROGRESS))
+        [row] = self._rows(select(func.count().label("jobs")).where(unfinished))
+        return int(row["jobs"])
 
     def changes(self, model_id: str | None = None) -> dict[str, Promotion]:
         """Newest committed change of each model."""

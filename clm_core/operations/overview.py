@@ -23,11 +23,11 @@ from clm_core.domain.overviews import (
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.standings import ProductionStanding
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.domain.vocabulary import ModelStatus
 from clm_core.registry.allocation_in_force import allocation_in_force
 from clm_core.services import Services
 
-MODELS_SHOWN = 50
+MODELS_SHOWN = 30
 """Models on a page of an overview."""
 VERDICTS_SHOWN = 2
 """Newest verdicts of each model in an overview."""
@@ -45,7 +45,6 @@ def read_overview(services: Services, name: str = "", page: int = 1) -> Overview
         name: part of the model ids on the pages.
         page: number of the page, from 1; the last page for a higher number.
     """
-    counts = services.ledger.counts().jobs
     models = sorted(_models(services, None), key=lambda each: (_calm(each), each.model_id))
     matching = [each for each in models if name.strip().lower() in each.model_id]
     pages = max(math.ceil(len(matching) / MODELS_SHOWN), 1)
@@ -60,7 +59,7 @@ def read_overview(services: Services, name: str = "", page: int = 1) -> Overview
         page=page,
         pages=pages,
         alerts=tuple(reversed(services.alerts.lasting())),
-        training=sum(counts.get(status, 0) for status in (JobStatus.PENDING, JobStatus.IN_PROGRESS)),
+        training=services.ledger.overviews.unfinished_jobs(),
     )
 
 
