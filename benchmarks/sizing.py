@@ -26,7 +26,7 @@ from pathlib import Path
 
 from benchmarks.operations import CLM, DEADLINE_S, Stack, memory_mib, running, with_descendants
 from benchmarks.pages import markdown_table, replace_part
-from benchmarks.run import circumstances
+from benchmarks.run import processor
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
@@ -251,6 +251,10 @@ def waits_table(costs: Costs) -> str:
     return markdown_table(headings, rows)
 
 
+def machine() -> str:
+    return f"Measured on {datetime.now(UTC):%Y-%m-%d}: {processor()}, {PROCESSORS} processors."
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=MODELS, help="models in the measured stack")
@@ -260,7 +264,7 @@ def main() -> None:
     for name, table in tables.items():
         print(table)
         if models == MODELS:
-            text = f"{table}\n{circumstances()}\n" if name == "costs" else table
+            text = f"{table}\n{machine()}\n" if name == "costs" else table
             replace_part(DOCUMENT, f"python -m benchmarks.sizing, {name}", text)
 
 
