@@ -16,6 +16,7 @@ from clm_core.domain.progress import Announce
 from clm_core.ledger import audit_log
 from clm_core.ledger.audit_log import anchor_folder
 from clm_core.ledger.hash_chain import Anchor, ChainReport
+from clm_core.market.storage import write_atomically
 
 NOTED_EVERY = 20_000
 """Number of entries between two notes."""
@@ -46,10 +47,8 @@ def verify(
         if seq % SHOWN_EVERY == 0:
             announce(f"{seq:,} of {total:,} entries", seq / total)
         if seq % NOTED_EVERY == 0:
-            unfinished = file.with_suffix(".part")
-            unfinished.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(Anchor(at=now, seq=seq, hash=entry_hash, count=seq).model_dump_json())
-            unfinished.replace(file)
+            last = Anchor(at=now, seq=seq, hash=entry_hash, count=seq)
+            write_atomically(file, last.model_dump_json().encode())
 
     report = audit_log.verify(engine, anchors, checked, note)
     file.unlink(missing_ok=True)
