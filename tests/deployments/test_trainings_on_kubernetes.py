@@ -10,18 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
+from trainings import a_spec, three_bars
 
 import deployments
-from clm_core.domain.costs import MarketCosts
 from clm_core.domain.training_settings import TrainingPlace
-from clm_core.domain.vocabulary import ModelType
-from clm_core.domain.walk_forward import WalkForwardPlan
-from clm_core.market.bars import Bars
-from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.retraining.training import TrainingSpec
 from clm_core.retraining.training_following import TrainingTask
 from clm_core.retraining.training_manifest import job_manifest
 from clm_core.settings import Settings, load_settings
@@ -64,17 +58,8 @@ def test_the_job_of_a_training_is_valid_and_as_the_chart_says(
     settings: Settings, run_job: dict[str, Any], tmp_path: Path
 ) -> None:
     assert settings.training.where is TrainingPlace.KUBERNETES
-    one = np.ones(3)
-    series = ("BTCUSD", Timeframe.H1, Calendar.ALWAYS)
-    spec = TrainingSpec(
-        model_type=ModelType.LIGHTGBM,
-        params={},
-        costs=MarketCosts(),
-        seed=3,
-        seeds=1,
-        plan=WalkForwardPlan(folds=2),
-    )
-    bars = Bars(*series, np.arange(3, dtype=np.int64), one, one, one, one, one)
+    spec = a_spec({})
+    bars = three_bars()
     task = TrainingTask(JOB, spec, bars, settings.home / "work" / JOB, None)
     manifest = job_manifest(task, settings.training, "try-1")
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(manifest))

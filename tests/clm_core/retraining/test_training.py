@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
+from trainings import a_spec
 
 from clm_core.domain.costs import MarketCosts
-from clm_core.domain.vocabulary import ModelType
-from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars
 from clm_core.models.bundle import verify_bundle
 from clm_core.retraining import training
@@ -21,17 +20,6 @@ def bars(services: Services) -> Bars:
     return services.market.bars("BTCUSD", "1h", days=60, closed_by=services.clock())
 
 
-def spec(params: dict[str, float], seeds: int = 1) -> TrainingSpec:
-    return TrainingSpec(
-        model_type=ModelType.LIGHTGBM,
-        params=params,
-        costs=MarketCosts(),
-        seed=3,
-        seeds=seeds,
-        plan=WalkForwardPlan(folds=2),
-    )
-
-
 def ignore(step: str, share: float) -> None:
     pass
 
@@ -39,19 +27,19 @@ def ignore(step: str, share: float) -> None:
 @pytest.mark.parametrize(
     ("other", "same"),
     [
-        pytest.param(spec(QUICK), True, id="the same"),
-        pytest.param(spec({"rounds": 3}), False, id="parameters"),
-        pytest.param(spec(QUICK, seeds=2), False, id="seeds"),
-        pytest.param(spec(QUICK).model_copy(update={"costs": MarketCosts(fee_bps=9)}), False, id="costs"),
+        pytest.param(a_spec(QUICK), True, id="the same"),
+        pytest.param(a_spec({"rounds": 3}), False, id="parameters"),
+        pytest.param(a_spec(QUICK, seeds=2), False, id="seeds"),
+        pytest.param(a_spec(QUICK).model_copy(update={"costs": MarketCosts(fee_bps=9)}), False, id="costs"),
     ],
 )
 def test_the_results_key_depends_on_spec_and_data(other: TrainingSpec, same: bool) -> None:
-    assert (training.results_key(other, "data") == training.results_key(spec(QUICK), "data")) is same
-    assert training.results_key(other, "other data") != training.results_key(spec(QUICK), "data")
+    assert (training.results_key(other, "data") == training.results_key(a_spec(QUICK), "data")) is same
+    assert training.results_key(other, "other data") != training.results_key(a_spec(QUICK), "data")
 
 
 def test_results_with_a_damaged_bundle_are_not_complete(bars: Bars, tmp_path: Path) -> None:
-    training.train(spec(QUICK), bars, tmp_path, ignore)
+    training.train(a_spec(QUICK), bars, tmp_path, ignore)
     assert training.is_complete(tmp_path)
     verify_bundle(tmp_path / training.BUNDLE)
     (tmp_path / training.BUNDLE / "trees.txt").write_text("tree\n")

@@ -3,18 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from trainings import a_spec, three_bars
 
-from clm_core.domain.costs import MarketCosts
 from clm_core.domain.errors import SettingsError
 from clm_core.domain.training_settings import TrainingPlace, TrainingPodSettings, TrainingSettings
-from clm_core.domain.vocabulary import ModelType
-from clm_core.domain.walk_forward import WalkForwardPlan
-from clm_core.market.bars import Bars
-from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.retraining.fold_cache import FoldCache
-from clm_core.retraining.training import TrainingSpec
 from clm_core.retraining.training_following import TrainingTask
 from clm_core.retraining.training_manifest import job_manifest, require_on_volume
 
@@ -22,17 +16,8 @@ JOB = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
 
 def a_task(volume: Path) -> TrainingTask:
-    series = ("BTCUSD", Timeframe.H1, Calendar.ALWAYS)
-    one = np.ones(3)
-    bars = Bars(*series, np.arange(3, dtype=np.int64), one, one, one, one, one)
-    spec = TrainingSpec(
-        model_type=ModelType.LIGHTGBM,
-        params={},
-        costs=MarketCosts(),
-        seed=3,
-        seeds=1,
-        plan=WalkForwardPlan(folds=2),
-    )
+    bars = three_bars()
+    spec = a_spec({})
     folder = volume / "home" / "work" / JOB
     return TrainingTask(JOB, spec, bars, folder, FoldCache(volume / "home" / "folds", 64))
 

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from patience import PATIENT_SECONDS
+from trainings import a_spec
 
-from clm_core.domain.costs import MarketCosts
 from clm_core.domain.errors import NotEnoughBars, TrainingFailed
-from clm_core.domain.vocabulary import ModelType
-from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars
 from clm_core.retraining import training
 from clm_core.retraining.training import TrainingSpec
@@ -30,17 +28,6 @@ def bars(services: Services) -> Bars:
     return services.market.bars("BTCUSD", "1h", days=60, closed_by=services.clock())
 
 
-def spec(params: dict[str, float], seeds: int = 1) -> TrainingSpec:
-    return TrainingSpec(
-        model_type=ModelType.LIGHTGBM,
-        params=params,
-        costs=MarketCosts(),
-        seed=3,
-        seeds=seeds,
-        plan=WalkForwardPlan(folds=2),
-    )
-
-
 def a_task(spec: TrainingSpec, bars: Bars, folder: Path) -> TrainingTask:
     return TrainingTask("job", spec, bars, folder, None)
 
@@ -54,8 +41,8 @@ def test_a_subprocess_gives_the_same_results_as_inline_training(bars: Bars, tmp_
     isolated = tmp_path / "isolated"
     steps: list[tuple[str, float]] = []
     inline.mkdir()
-    training.train(spec(QUICK, seeds=2), bars, inline, ignore)
-    task = a_task(spec(QUICK, seeds=2), bars, isolated)
+    training.train(a_spec(QUICK, seeds=2), bars, inline, ignore)
+    task = a_task(a_spec(QUICK, seeds=2), bars, isolated)
     train_in_subprocess(task, lambda *step: steps.append(step), 60)
     own, other = training.read(inline, bars), training.read(isolated, bars)
     assert other.bundle_digest == own.bundle_digest
@@ -85,13 +72,13 @@ def test_a_subprocess_gives_the_same_results_as_inline_training(bars: Bars, tmp_
 
 def test_an_error_of_the_training_reaches_the_caller(bars: Bars, tmp_path: Path) -> None:
     with pytest.raises(NotEnoughBars, match="give more days of bars"):
-        train_in_subprocess(a_task(spec(QUICK), bars[:50], tmp_path), ignore, 60)
+        train_in_subprocess(a_task(a_spec(QUICK), bars[:50], tmp_path), ignore, 60)
     assert not training.is_complete(tmp_path)
 
 
 def test_native_code_ends_at_the_time_limit(bars: Bars, tmp_path: Path) -> None:
     with pytest.raises(TrainingFailed, match=r"took longer than 4 s.*raise training\.limit_seconds"):
-        train_in_subprocess(a_task(spec(ENDLESS), bars, tmp_path), ignore, 4)
+        train_in_subprocess(a_task(a_spec(ENDLESS), bars, tmp_path), ignore, 4)
     assert trainers(tmp_path) == []
 
 
@@ -107,7 +94,7 @@ def test_native_code_ends_with_an_interruption(bars: Bars, tmp_path: Path) -> No
             threading.Timer(0.2, interrupt).start()
 
     with pytest.raises(KeyboardInterrupt):
-        train_in_subprocess(a_task(spec(ENDLESS), bars, tmp_path), at_first, 60)
+        train_in_subprocess(a_task(a_spec(ENDLESS), bars, tmp_path), at_first, 60)
     assert trainers(tmp_path) == []
 
 
@@ -117,12 +104,12 @@ def test_a_killed_subprocess_is_reported_with_the_signal(bars: Bars, tmp_path: P
             os.kill(process, signal.SIGKILL)
 
     with pytest.raises(TrainingFailed, match="killed by signal 9; the system sends it when memory runs out"):
-        train_in_subprocess(a_task(spec(ENDLESS), bars, tmp_path), kill, 60)
+        train_in_subprocess(a_task(a_spec(ENDLESS), bars, tmp_path), kill, 60)
 
 
 def test_an_orphaned_subprocess_ends_by_itself(bars: Bars, tmp_path: Path) -> None:
-    training.write_input(spec(ENDLESS), bars, tmp_path)
-    with subprocess_of(a_task(spec(ENDLESS), bars, tmp_path)) as remote:
+    training.write_input(a_spec(ENDLESS), bars, tmp_path)
+    with subprocess_of(a_task(a_spec(ENDLESS), bars, tmp_path)) as remote:
         assert remote.process.stdin is not None
         remote.process.stdin.close()
         assert remote.process.wait(PATIENT_SECONDS) == 1

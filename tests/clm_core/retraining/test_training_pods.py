@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 from patience import PATIENT_SECONDS
+from trainings import a_spec
 
 from clm_core.domain.actors import Actor
-from clm_core.domain.costs import MarketCosts
 from clm_core.domain.errors import (
     ClusterRefused,
     ClusterUnavailable,
@@ -30,11 +30,9 @@ from clm_core.domain.errors import (
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.training_settings import TrainingPlace, TrainingPodSettings, TrainingSettings
 from clm_core.domain.vocabulary import JobStatus, ModelType, Role
-from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars
 from clm_core.retraining import training, training_messages, training_places, training_pods
 from clm_core.retraining.fold_cache import FoldCache
-from clm_core.retraining.training import TrainingSpec
 from clm_core.retraining.training_following import TrainingTask
 from clm_core.services import Services
 
@@ -65,14 +63,7 @@ def bars(services: Services) -> Bars:
 def a_task(
     bars: Bars, folder: Path, params: dict[str, float], cache: FoldCache | None = None
 ) -> TrainingTask:
-    spec = TrainingSpec(
-        model_type=ModelType.LIGHTGBM,
-        params=params,
-        costs=MarketCosts(),
-        seed=3,
-        seeds=2,
-        plan=WalkForwardPlan(folds=2),
-    )
+    spec = a_spec(params, seeds=2)
     return TrainingTask(str(uuid.uuid4()), spec, bars, folder, cache)
 
 
