@@ -13,8 +13,17 @@ IMPORTED = datetime(2026, 3, 1, tzinfo=UTC)
 def add_markets(home: Path, count: int) -> list[str]:
     """Import the same 100 bars under `count` symbols, and return the symbols."""
     bars = MarketData(home).bars("EURUSD", "1h", closed_by=datetime.now(UTC))[:100]
-    store, symbols = SeriesStore(home / "data"), [f"M{number:03}USD" for number in range(count)]
-    columns = [getattr(bars, name) for name in ("time", "open", "high", "low", "close", "volume")]
+    symbols = [f"M{number:03}USD" for number in range(count)]
     for symbol in symbols:
-        store.add(Bars(symbol, bars.timeframe, bars.calendar, *columns), "tests", IMPORTED)
+        _add(home, symbol, bars)
     return symbols
+
+
+def add_market(home: Path, symbol: str) -> None:
+    """Import the bars of EURUSD under a symbol that no other test has jobs of."""
+    _add(home, symbol, MarketData(home).bars("EURUSD", "1h", closed_by=datetime.now(UTC)))
+
+
+def _add(home: Path, symbol: str, bars: Bars) -> None:
+    columns = [getattr(bars, name) for name in ("time", "open", "high", "low", "close", "volume")]
+    SeriesStore(home / "data").add(Bars(symbol, bars.timeframe, bars.calendar, *columns), "tests", IMPORTED)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from uuid import NAMESPACE_URL, uuid5
 
 from fastapi.testclient import TestClient
+from markets import add_market
 from trace_receiver import collecting
 from webhooks import signed
 
@@ -23,8 +24,9 @@ Client = Callable[[Role | None], TestClient]
 def test_a_webhook_leads_to_the_trace_of_its_job(client: Client, wired: Services) -> None:
     sender = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     message_id = uuid.uuid4().hex
-    # other tests of the process leave jobs of BTCUSD pending, and a request would join one
-    data = {"model_type": "lightgbm", "symbol": "EURUSD", "dataset_span_days": 90}
+    # a request would join a pending job that another test of the process left
+    add_market(wired.settings.home, "TRACEUSD")
+    data = {"model_type": "lightgbm", "symbol": "TRACEUSD", "dataset_span_days": 90}
     data |= {"training_params": {"rounds": 2}, "seed": uuid.uuid4().int % 2**32, "requested_by": "ada"}
     body = json.dumps({"type": "manual.training_requested", "data": data})
     secret = wired.settings.webhooks["monitor"].secrets[0].get_secret_value()
