@@ -57,6 +57,7 @@ GROUPS = {
     # one process starts a Prefect server, which is busy as long as it lives
     "prefect": (
         "flows",
+        "clm_core/api/test_runs.py",
         "clm_core/cli/test_app.py",
         "clm_core/operations/test_delivery.py",
         "clm_core/operations/test_maintenance.py",

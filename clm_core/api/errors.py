@@ -32,6 +32,8 @@ STATUS: Mapping[type[CLMError], HTTPStatus] = {
     errors.StorageUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.SecretUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ServerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.PrefectUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.MissingExtra: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RegistryUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.AlreadyExists: HTTPStatus.CONFLICT,
@@ -92,6 +94,8 @@ def problem_of(error: CLMError) -> Response:
         case errors.SecretUnavailable():
             detail = "A secret cannot be read at present; the log of the API has the reason. Try again later."
             return problem(status, detail, kind)
+        case errors.PrefectUnavailable():
+            return problem(status, str(error), kind)
         case errors.PromotionRefused():
             return problem(status, str(error), kind, reasons=error.reasons)
     return problem(status, ADVICE[status] if status >= 500 else str(error), kind)

@@ -10,10 +10,12 @@ from pydantic import BaseModel
 
 from clm_core.api.auth import Access, Open
 from clm_core.api.routes import (
+    alerts,
     allocation,
     approvals,
     audit,
     candidates,
+    data,
     documentation,
     events,
     fills,
@@ -21,14 +23,18 @@ from clm_core.api.routes import (
     models,
     pages,
     promotion,
+    runs,
     system,
     tokens,
+    triggers,
     webhooks,
 )
 from clm_core.domain.allocations import AllocationRun
 from clm_core.domain.approvals import AnsweredApproval
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.promotions import Promotion
+from clm_core.domain.requested_runs import RequestedRun
+from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
 
 
@@ -88,6 +94,26 @@ ROUTES = (
     Route("POST", "/clm/promote", promotion.promote, Role.OPERATOR, answer=Promotion),
     Route("POST", "/clm/rollback", promotion.rollback, Role.OPERATOR, answer=Promotion),
     Route("POST", "/clm/halt", promotion.halt, Role.OPERATOR, answer=Promotion),
+    Route("POST", "/clm/confirm", promotion.confirm, Role.ADMIN, answer=Promotion),
+    Route("POST", "/clm/retire", promotion.retire, Role.OPERATOR, answer=ModelVersion),
+    Route("POST", "/clm/watch", runs.watch, Role.OPERATOR, status=202, answer=RequestedRun),
+    Route("POST", "/clm/shadow", runs.shadow, Role.OPERATOR, status=202, answer=RequestedRun),
+    Route("POST", "/clm/tune", runs.tune, Role.OPERATOR, status=202, answer=RequestedRun),
+    Route("POST", "/clm/evolve", runs.evolve, Role.OPERATOR, status=202, answer=RequestedRun),
+    Route(
+        "POST",
+        "/clm/evolve-strategies",
+        runs.evolve_strategies,
+        Role.OPERATOR,
+        status=202,
+        answer=RequestedRun,
+    ),
+    Route("GET", "/clm/runs/{run_id}", runs.one_run, Role.VIEWER),
+    Route("GET", "/clm/alerts", alerts.list_alerts, Role.VIEWER),
+    Route("GET", "/clm/triggers", triggers.list_triggers, Role.VIEWER),
+    Route("GET", "/clm/triggers/set-aside", triggers.list_set_aside, Role.VIEWER),
+    Route("GET", "/clm/data", data.list_series, Role.VIEWER),
+    Route("GET", "/clm/data/{symbol}/{timeframe}", data.one_series, Role.VIEWER),
     Route("GET", "/clm/approvals", approvals.list_approvals, Role.VIEWER),
     Route("POST", "/clm/approvals/{model_id}", approvals.decide, Role.OPERATOR, answer=AnsweredApproval),
     Route("GET", "/clm/allocation/{model_id}", allocation.weights, Role.VIEWER),

@@ -64,6 +64,8 @@ class Action(StrEnum):
     STRATEGY_SEARCH_STARTED = "strategy_search_started"
     """A search for strategies was started or continued."""
     STRATEGY_SEARCH_ENDED = "strategy_search_ended"
+    RUN_REQUESTED = "run_requested"
+    """A person asked a worker for a pass or a search, by REST; the subject is the flow or the model id."""
     DELIVERY_SKIPPED = "delivery_skipped"
     """A receiver's next event or alert was given up by hand."""
     DEAD_LETTERS_FORGOTTEN = "dead_letters_forgotten"

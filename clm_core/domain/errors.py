@@ -45,6 +45,7 @@ CLMError                        the root
 ├── RestoreRefused              a backup cannot be restored to the place asked for
 ├── AuditBroken                 the audit, an export or an anchor was changed
 ├── ServerUnavailable           the Prefect server did not become ready
+├── PrefectUnavailable          no Prefect server answers, or the deployment of a run is missing
 ├── ClusterUnavailable          the API of Kubernetes does not answer
 │   └── ClusterRefused          the API of Kubernetes refuses a request
 ├── WorkersLost                 worker after worker of a search died
@@ -303,6 +304,10 @@ class AuditBroken(CLMError):
 
 class ServerUnavailable(CLMError):
     """The Prefect server did not become ready in time."""
+
+
+class PrefectUnavailable(CLMError):
+    """No Prefect server answers, or the deployment of a run is missing; names the remedy and no address."""
 
 
 class ClusterUnavailable(CLMError):

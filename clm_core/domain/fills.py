@@ -7,7 +7,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import IntervalEstimate
-from clm_core.domain.listings import Listing, Moment, Page
+from clm_core.domain.listings import Listing, Page
+from clm_core.domain.moments import Moment
 
 FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 MAX_FILLS = 1000

@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from clm_core.domain.evaluations import EvaluationResult, IntervalEstimate
+from clm_core.domain.moments import Moment
 from clm_core.domain.spellings import TimeframeName
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import (
@@ -24,17 +25,6 @@ from clm_core.domain.vocabulary import (
 Item = TypeVar("Item")
 MAX_ITEMS = 1000
 """Maximum number of items on a page."""
-
-
-def _no_count(value: object) -> object:
-    """Refuse a bare number, which pydantic would read as seconds or milliseconds since 1970."""
-    if isinstance(value, int | float) or (isinstance(value, str) and re.fullmatch(r"\s*[-+.\d]+\s*", value)):
-        raise ValueError("write the moment in ISO 8601: 2026-01-01T00:00:00Z")
-    return value
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_no_count)]
-"""A moment in ISO 8601 with a time zone."""
 
 
 class Page(BaseModel, Generic[Item]):

@@ -92,9 +92,28 @@ class AlertStore:
             query = query.where(_ALERTS.c.kind == kind)
         return self._read(query)
 
-    def newest(self, limit: int = 50) -> list[RaisedAlert]:
-        """Newest first, without the recoveries: an alert has its end."""
+    def newest(
+        self,
+        limit: int = 50,
+        *,
+        kind: AlertKind | None = None,
+        lasting: bool = False,
+        before: int | None = None,
+    ) -> list[RaisedAlert]:
+        """Newest first, without the recoveries: an alert has its end.
+
+        Args:
+            kind: only alerts of this kind.
+            lasting: only conditions that last.
+            before: exclusive upper limit of the numbers, for the following page.
+        """
         alerted = select(_ALERTS).where(_ALERTS.c.recovers.is_(None))
+        if kind is not None:
+            alerted = alerted.where(_ALERTS.c.kind == kind)
+        if lasting:
+            alerted = alerted.where(_ALERTS.c.ended_at.is_(None))
+        if before is not None:
+            alerted = alerted.where(_ALERTS.c.seq < before)
         return self._read(alerted.order_by(_ALERTS.c.seq.desc()).limit(limit))
 
     def _read(self, query: Select[Any]) -> list[RaisedAlert]:

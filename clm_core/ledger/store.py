@@ -1,14 +1,17 @@
 """The ledger: every record of jobs, versions, evaluations, promotions and requests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine, text
 
+from clm_core.domain.actors import Actor
+from clm_core.domain.audit import Action
 from clm_core.domain.events import AuditAnchored, EventType, MarketRegimeChanged
 from clm_core.domain.versions import Lineage
-from clm_core.ledger import audit_log, counts, events
+from clm_core.ledger import audit_log, audit_records, counts, events
 from clm_core.ledger.allocations import AllocationStore
 from clm_core.ledger.candidates import CandidateStore
 from clm_core.ledger.clock import read_clock
@@ -102,6 +105,13 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
     def audit_after(self, seq: int, limit: int) -> list[Recorded]:
         """Entries of the audit after a number, oldest first."""
         return audit_log.entries_after(self._engine, seq, limit)
+
+    def record_requested_run(
+        self, subject: str, details: Mapping[str, Any], actor: Actor, now: datetime
+    ) -> None:
+        """Record a request of a person for a pass or a search in the audit."""
+        with self._engine.begin() as connection:
+            audit_records.record(connection, Action.RUN_REQUESTED, subject, now, details, actor)
 
     def anchor(self, folder: Path, now: datetime) -> Anchor | None:
         """Anchor the audit's newest entry outside the database; None if the entry is anchored already.

@@ -123,6 +123,16 @@ class Run:
 
 
 @dataclass(frozen=True)
+class CreatedRun:
+    """A run created for a worker, or the earlier run of the same key."""
+
+    id: UUID
+    name: str
+    """Prefect's name of the run."""
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class FormRun:
     """A run that asks a person."""
 
@@ -172,8 +182,15 @@ class Runs:
 
     def create(self, deployment: UUID, parameters: Mapping[str, Any], key: str, tags: Sequence[str]) -> UUID:
         """Create a run for a worker, once for each key."""
+        return self.start(deployment, parameters, key, tags).id
+
+    def start(
+        self, deployment: UUID, parameters: Mapping[str, Any], key: str, tags: Sequence[str]
+    ) -> CreatedRun:
+        """Create a run for a worker; with a key used before, the run created then."""
         request = {"parameters": parameters, "idempotency_key": key, "tags": list(tags)}
-        return UUID(self._post(f"/deployments/{deployment}/create_flow_run", request)["id"])
+        run = self._post(f"/deployments/{deployment}/create_flow_run", request)
+        return CreatedRun(UUID(run["id"]), run["name"], run["parameters"])
 
     def read(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         """State of each run."""

@@ -11,6 +11,7 @@ from clm_core.api.context import Connected
 from clm_core.api.idempotency import Idempotent, json_response
 from clm_core.api.parameters import Label, ModelIdInPath, Text
 from clm_core.domain.allocations import AllocationRun, AllocationState, ArmWeight, Observed
+from clm_core.domain.moments import Moment
 
 MAX_BARS = 10_000
 """Bars of one report."""
@@ -58,7 +59,7 @@ class StartRequest(BaseModel):
 class ServedBar(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bar: AwareDatetime = Field(description="Open time of the bar after whose close the position was taken.")
+    bar: Moment = Field(description="Open time of the bar after whose close the position was taken.")
     version: Label
 
 
@@ -77,7 +78,7 @@ def weights(
     model_id: ModelIdInPath,
     clm: Connected,
     bar: Annotated[
-        AwareDatetime | None,
+        Moment | None,
         Query(description="Open time of a bar; the answer names its version."),
     ] = None,
 ) -> AllocationAnswer:

@@ -1,4 +1,4 @@
-"""Promotion, rollback and halt of the production version."""
+"""Promotion, rollback and halt of the production version, and retirement of versions."""
 
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -53,6 +53,22 @@ class HaltRequest(BaseModel):
     expected_champion: Label | None = Field(
         default=None, description="Production version required at the moment. Omit to skip the check."
     )
+
+
+class ConfirmRequest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_id: ModelId = Field(examples=["xgboost_btcusdt_1h"])
+    days: int = Field(default=7, ge=1, le=90, description="Days from now.")
+    reason: Text = Field(min_length=1, description="Reason for the audit log.")
+
+
+class RetireRequest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_id: ModelId = Field(examples=["xgboost_btcusdt_1h"])
+    version: Label = Field(examples=["v20251204_143022"])
+    reason: Text = Field(default="", description="Reason for the audit log.")
 
 
 def promote(body: PromoteRequest, actor: Caller, clm: Connected, idempotent: Idempotent) -> Response:
@@ -116,5 +132,26 @@ def halt(body: HaltRequest, actor: Caller, clm: Connected, idempotent: Idempoten
         )
         end_answered_forms(clm, body.model_id)
         return json_response(done)
+
+    return idempotent(body, change)
+
+
+def confirm(body: ConfirmRequest, actor: Caller, clm: Connected, idempotent: Idempotent) -> Response:
+    """Extend a forced promotion: the version serves for some days from now, and still counts as forced."""
+
+    def change() -> Response:
+        now = clm.clock()
+        return json_response(clm.promotions.confirm(body.model_id, body.days, actor, body.reason, now))
+
+    return idempotent(body, change)
+
+
+def retire(body: RetireRequest, actor: Caller, clm: Connected, idempotent: Idempotent) -> Response:
+    """Retire a version that is not in production; a retired version stays retired."""
+
+    def change() -> Response:
+        retired = clm.promotions.retire(body.model_id, body.version, actor, body.reason, clm.clock())
+        end_answered_forms(clm, body.model_id)
+        return json_response(retired)
 
     return idempotent(body, change)

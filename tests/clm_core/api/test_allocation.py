@@ -42,8 +42,10 @@ def test_an_allocation_is_started_asked_reported_and_stopped(
     again = client(Role.VIEWER).get(address, params={"bar": "2026-03-04T13:00:00+01:00"}).json()
     assert again["arm"]["version"] == running["arm"]["version"]
     assert client(Role.VIEWER).get(address, params={"bar": "2026-03-04T12:00:00"}).status_code == 422
+    midnight = client(Role.VIEWER).get(address, params={"bar": "2026-03-04"}).json()["arm"]["bar"]
+    assert midnight == "2026-03-04T00:00:00Z"
 
-    early = {"bars": [{"bar": "2020-01-01T00:00:00Z", "version": pair[0]}]}
+    early = {"bars": [{"bar": "2020-01-01", "version": pair[0]}]}
     refused = client(Role.OPERATOR).post(f"{address}/served", json=early)
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:clm:problem:allocation-refused")
     assert client(Role.OPERATOR).post(f"{address}/served", json={"bars": []}).json() == {"new": 0}

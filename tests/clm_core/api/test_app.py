@@ -24,12 +24,20 @@ EXAMPLES = {
     "version": "v20200101_000000",
     "token_id": "0" * 12,
     "source": "nobody",
+    "run_id": str(uuid.UUID(int=1)),
+    "symbol": "NOSUCHTHING",
+    "timeframe": "1h",
 }
 BODIES = {
     "/clm/train": {"model_type": "xgboost", "symbol": "NOSUCHTHING"},
     "/clm/promote": {"model_id": EXAMPLES["model_id"], "version": EXAMPLES["version"]},
     "/clm/rollback": {"model_id": EXAMPLES["model_id"]},
     "/clm/halt": {"model_id": EXAMPLES["model_id"], "reason": "tested"},
+    "/clm/confirm": {"model_id": EXAMPLES["model_id"], "reason": "tested"},
+    "/clm/retire": {"model_id": EXAMPLES["model_id"], "version": EXAMPLES["version"]},
+    "/clm/tune": {"model_type": "xgboost", "symbol": "NOSUCHTHING"},
+    "/clm/evolve": {"model_type": "xgboost", "symbol": "NOSUCHTHING"},
+    "/clm/evolve-strategies": {"symbol": "NOSUCHTHING"},
     "/clm/approvals/{model_id}": {"version": EXAMPLES["version"], "approve": True},
     "/clm/allocation/{model_id}": {"candidates": [EXAMPLES["version"]]},
     "/clm/allocation/{model_id}/served": {"bars": []},
@@ -38,6 +46,8 @@ BODIES = {
     "/clm/tokens": {"name": "matrix", "role": "viewer"},
     "/webhooks/{source}": {},
 }
+NEED_PREFECT = {"/clm/watch", "/clm/shadow", "/clm/runs/{run_id}"}
+"""Paths that ask a Prefect server, which these tests do without."""
 MATRIX = [
     pytest.param(route, role, id=f"{route.method} {route.path} {role or 'no token'}")
     for route in ROUTES
@@ -71,7 +81,7 @@ def test_each_route_is_open_to_the_roles_of_the_table_only(
         refused(route, role) is not None,
         refused(route, role),
     )
-    assert status < 500
+    assert status < 500 or (status == 503 and route.path in NEED_PREFECT)
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_versions_are_filtered_ordered_and_read_page_by_page(
     assert second["next"] is None
     other_list = client(Role.VIEWER).get("/clm/models", params={"after": first["next"]})
     assert (other_list.status_code, other_list.json()["type"]) == (422, "urn:clm:problem:invalid-cursor")
-    since = {"model_id": model_id, "since": "2026-01-02T00:00:00Z", "until": "2026-01-03T00:00:00Z"}
+    since = {"model_id": model_id, "since": "2026-01-02", "until": "2026-01-03T00:00:00Z"}
     recent = client(Role.VIEWER).get("/clm/models", params=since).json()["items"]
     assert [each["version"]["version"] for each in recent] == ["v20260102_000000"]
     measured = {"model_id": model_id, "metric": ["auc>0.5", "trades>=10"]}

@@ -15,6 +15,9 @@ EXAMPLES = {
     "version": "v20200101_000000",
     "token_id": "0" * 12,
     "source": "nobody",
+    "run_id": "00000000-0000-0000-0000-000000000001",
+    "symbol": "NOSUCHTHING",
+    "timeframe": "1h",
 }
 ALLOWED = {
     "/clm/tokens": "GET, HEAD, OPTIONS, POST",
@@ -24,6 +27,13 @@ ALLOWED = {
     "/clm/promote": "OPTIONS, POST",
     "/clm/rollback": "OPTIONS, POST",
     "/clm/halt": "OPTIONS, POST",
+    "/clm/confirm": "OPTIONS, POST",
+    "/clm/retire": "OPTIONS, POST",
+    "/clm/watch": "OPTIONS, POST",
+    "/clm/shadow": "OPTIONS, POST",
+    "/clm/tune": "OPTIONS, POST",
+    "/clm/evolve": "OPTIONS, POST",
+    "/clm/evolve-strategies": "OPTIONS, POST",
     "/clm/approvals/{model_id}": "OPTIONS, POST",
     "/clm/allocation/{model_id}": "DELETE, GET, HEAD, OPTIONS, POST",
     "/clm/allocation/{model_id}/served": "OPTIONS, POST",

@@ -152,3 +152,31 @@ def test_the_explanation_of_a_version_is_the_stored_one(
 )
 def test_no_path_leaves_the_folder_of_reports(address: str, client: Client) -> None:
     assert client(Role.VIEWER).get(f"/clm/models/{address}").status_code in {404, 422}
+
+
+def test_a_version_is_retired_and_stays_retired(
+    client: Client, make_version: MakeVersion, model_id: str
+) -> None:
+    version = make_version(model_id).version
+    body = {"model_id": model_id, "version": version, "reason": "superseded"}
+    assert client(Role.VIEWER).post("/clm/retire", json=body).status_code == 403
+    for _ in range(2):
+        assert client(Role.OPERATOR).post("/clm/retire", json=body).json()["status"] == "retired"
+    champion = make_version(model_id).version
+    client(Role.OPERATOR).post("/clm/promote", json={"model_id": model_id, "version": champion})
+    serving = client(Role.OPERATOR).post("/clm/retire", json=body | {"version": champion})
+    assert (serving.status_code, serving.json()["type"]) == (409, "urn:clm:problem:illegal-transition")
+
+
+def test_an_admin_extends_a_forced_promotion(
+    client: Client, make_version: MakeVersion, model_id: str
+) -> None:
+    version = make_version(model_id, sharpe=0.1).version
+    confirm = {"model_id": model_id, "days": 30, "reason": "exchange audit"}
+    assert client(Role.ADMIN).post("/clm/confirm", json=confirm).status_code == 404
+    force = {"model_id": model_id, "version": version, "force": True, "reason": "launch"}
+    forced = client(Role.ADMIN).post("/clm/promote", json=force).json()
+    assert client(Role.OPERATOR).post("/clm/confirm", json=confirm).status_code == 403
+    extended = client(Role.ADMIN).post("/clm/confirm", json=confirm).json()
+    assert (extended["id"], extended["forced"]) == (forced["id"], True)
+    assert extended["expires_at"] > forced["expires_at"]
