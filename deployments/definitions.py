@@ -649,7 +649,10 @@ def main(arguments: list[str]) -> int:
             print(yaml.safe_dump(prefect_yaml(settings), sort_keys=False, width=110), end="")
             return 0
         require_settings_of_stack(settings, deploys=True)
-        for change, names in asdict(deploy(settings)).items():
+        result = asdict(deploy(settings))
+        if "--json" in arguments:
+            print(json.dumps(result, indent=2))
+        for change, names in () if "--json" in arguments else result.items():
             if names:
                 print(f"{change}: {_shortened(names)}")
         record_deployed(settings)

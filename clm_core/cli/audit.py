@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ from clm_core.cli.settings_in_force import settings_for_change, settings_for_loo
 from clm_core.domain.errors import AuditBroken
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from sqlalchemy import Engine
 
     from clm_core.ledger.hash_chain import Anchor, ChainReport
@@ -72,6 +75,7 @@ def verify(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted verification of the database.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check for edited, removed, inserted, reordered and rewritten entries; exits with 1 if there are any.
 
@@ -84,9 +88,8 @@ def verify(
     from clm_core.operations import anchor_shipping, audit_verification
 
     if file is not None:
-        _print_report(
-            audit_log.verify_export(file, [] if anchors is None else audit_log.read_anchors(anchors))
-        )
+        known = [] if anchors is None else audit_log.read_anchors(anchors)
+        _print_report(audit_log.verify_export(file, known), as_json)
         return
     settings = settings_for_look()
     folder = audit_log.anchor_folder(settings.home)
@@ -103,15 +106,18 @@ def verify(
         unread = [place for place in places if place.problem]
         sound = not report.problems and not unread
         anchored = audit_log.anchor(engine, folder, read_clock(engine)) if sound else None
-    for place in places:
-        typer.echo(_place(place))
-    _print_report(report)
+    if as_json:
+        _print_report(report, as_json, places, anchored)
+    else:
+        for place in places:
+            typer.echo(_place(place))
+        _print_report(report)
     if unread:
         raise AuditBroken(
             "The audit agrees with the places that could be read, and was not compared with: "
             + ", ".join(place.place for place in unread)
         )
-    if anchored is not None:
+    if anchored is not None and not as_json:
         typer.echo(f"Anchored entry {anchored.seq:,}.")
 
 
@@ -120,17 +126,21 @@ def export(
     file: Annotated[
         Path, typer.Argument(dir_okay=False, help="File for the entries as JSON lines, oldest first.")
     ],
+    as_json: AsJson = False,
 ) -> None:
     """Write all entries with hashes to a file, to be checked anywhere by `clm audit verify --file`."""
     from clm_core.ledger import audit_log
 
     with _ledger() as engine, progress_bar("Export") as announce:
         count = audit_log.export(engine, file, announce)
-    typer.echo(f"Wrote {count:,} entries to {file}.")
+    if as_json:
+        typer.echo(json.dumps({"entries": count, "file": str(file)}))
+    else:
+        typer.echo(f"Wrote {count:,} entries to {file}.")
 
 
 @app.command()
-def ship() -> None:
+def ship(as_json: AsJson = False) -> None:
     """Ship the anchors to the places of the settings now, as every maintenance does."""
     from clm_core.domain.errors import PassIncomplete
     from clm_core.operations import anchor_shipping
@@ -138,9 +148,7 @@ def ship() -> None:
 
     with open_services(settings_for_change(delivers=True)) as services:
         places = list(anchor_shipping.steps(services))
-        for _, step in places:
-            for sentence in step():
-                typer.echo(sentence)
+        sentences = [sentence for _, step in places for sentence in _shipped(step, as_json)]
         names = {place for place, _ in places}
         failing = sorted(
             alert.subject
@@ -148,10 +156,21 @@ def ship() -> None:
             for alert in services.alerts.lasting(kind)
             if alert.subject in names
         )
-    if not places:
+    if as_json:
+        shipped = {"places": sorted(names), "failing": failing, "changes": sentences}
+        typer.echo(json.dumps(shipped, indent=2))
+    elif not places:
         typer.echo("No place is set: name one under [audit] in the settings.")
     if failing:
         raise PassIncomplete(f"Not shipped to: {', '.join(failing)}.")
+
+
+def _shipped(step: "Callable[[], list[str]]", as_json: bool) -> list[str]:
+    """Sentences of a step, printed at its end unless JSON follows."""
+    sentences = step()
+    for sentence in () if as_json else sentences:
+        typer.echo(sentence)
+    return sentences
 
 
 def _distinct(anchors: "list[Anchor]") -> "list[Anchor]":
@@ -170,7 +189,19 @@ def _place(place: "ComparedPlace") -> str:
     return f"{place.place}: {lines:,} anchors, {place.stamped:,} valid timestamps, up to entry {newest:,}."
 
 
-def _print_report(report: "ChainReport") -> None:
+def _print_report(
+    report: "ChainReport",
+    as_json: bool = False,
+    places: "Sequence[ComparedPlace]" = (),
+    anchored: "Anchor | None" = None,
+) -> None:
+    """Print a verification; as JSON with the places compared and the newest anchor, too.
+
+    Raises:
+        AuditBroken: the audit was changed; JSON has been printed by then.
+    """
+    if as_json:
+        typer.echo(json.dumps(_report_json(report, places, anchored), indent=2))
     if report.problems:
         lines = [f"  {problem.message}" for problem in report.problems[:MAX_PROBLEMS]]
         if len(report.problems) > MAX_PROBLEMS:
@@ -179,12 +210,34 @@ def _print_report(report: "ChainReport") -> None:
             "\n".join(["The audit was changed after being written:", *lines])
             + "\nKeep the database and the anchors unchanged, and compare both with an export or a backup."
         )
+    if as_json:
+        return
     typer.echo(f"{report.entries:,} entries in an unbroken chain; newest hash {report.head}.")
     typer.echo(
         f"{report.anchors:,} anchors agree, and confirm the first {report.anchored:,} entries."
         if report.anchors
         else "No anchors: a rewritten or truncated log would pass the check."
     )
+
+
+def _report_json(
+    report: "ChainReport", places: "Sequence[ComparedPlace]", anchored: "Anchor | None"
+) -> dict[str, object]:
+    compared = [
+        {
+            "place": each.place,
+            "anchors": len(each.anchors),
+            "timestamps": each.stamped,
+            "problem": each.problem,
+        }
+        for each in places
+    ]
+    return {
+        **asdict(report),
+        "problems": [each.message for each in report.problems],
+        "places": compared,
+        "newly_anchored": None if anchored is None else anchored.seq,
+    }
 
 
 def _action(stored: str) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from clm_core.cli import data_replace
 from clm_core.cli.bar_sources import fetched_source
-from clm_core.cli.output import AsJson, print_report
+from clm_core.cli.output import AsJson, print_json, print_report
 from clm_core.cli.running import services_with_status
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def show(
     html: Annotated[
         Path | None, typer.Option(help="Write the bars to an HTML page instead of the terminal.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Draw one series, with the period covered, the outages and the content hash."""
     from clm_core.cli import charts
@@ -84,7 +85,10 @@ def show(
     bars = market.bars(symbol, timeframe, days, content_hash, closed_by=datetime.now(UTC))
     if html is not None:
         charts.write_page(bars, html)
-        console.print(f"Wrote {html}", highlight=False, soft_wrap=True)
+        typer.echo(f"Wrote {html}", err=as_json)
+    if as_json:
+        print_json(_facts_json(bars, market.newest(symbol, timeframe)))
+    if html is not None or as_json:
         return
     console.print(charts.braille(bars, width=min(console.width - 14, 100)), highlight=False)
     console.print(_facts(bars, market.newest(symbol, timeframe)), highlight=False)
@@ -168,6 +172,7 @@ def import_file(
             help="Series: a value known longer ago is unknown again: 36h. Default: as stored, else no limit."
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Add the bars of a file, or the values of a series, to the store: all, or none and the problems."""
     from clm_core.market.reading import Layout
@@ -177,6 +182,7 @@ def import_file(
         _import_series(
             words, symbol, known_after, max_age, layout | {"timezone": timezone, "time_format": time_format}
         )
+        list_own_series(as_json)
         return
     if len(words) != 1 or symbol is None or timeframe is None:
         raise typer.BadParameter("bars are imported as: clm data import FILE --symbol SYMBOL --timeframe 1h")
@@ -202,8 +208,7 @@ def import_file(
         drop_open_bar=drop_open_bar,
         allow=allow or (),
     )
-    _print([info], as_json=False)
-    _print_calendar(info)
+    _print_one(info, as_json)
 
 
 def _import_series(
@@ -230,7 +235,6 @@ def _import_series(
         None if max_age is None else duration(max_age),
     )
     _market().own_series.add(series, symbol, file.name, datetime.now(UTC), keep_age=max_age is None)
-    _print_own_series()
 
 
 @app.command("series")
@@ -274,15 +278,19 @@ Replace = Annotated[
 
 
 @app.command()
-def import_funding(file: Payments, *, symbol: OfSymbol, replace: Replace = False) -> None:
+def import_funding(
+    file: Payments, *, symbol: OfSymbol, replace: Replace = False, as_json: AsJson = False
+) -> None:
     """Add funding rates of a perpetual (fractions per interval, as in Binance's dumps): all, or none."""
-    _import_payments("funding", file, symbol, replace)
+    _import_payments("funding", file, symbol, replace, as_json)
 
 
 @app.command()
-def import_dividends(file: Payments, *, symbol: OfSymbol, replace: Replace = False) -> None:
+def import_dividends(
+    file: Payments, *, symbol: OfSymbol, replace: Replace = False, as_json: AsJson = False
+) -> None:
     """Add dividends of a share or fund (ex-date, cash per unit), for prices not adjusted for dividends."""
-    _import_payments("dividends", file, symbol, replace)
+    _import_payments("dividends", file, symbol, replace, as_json)
 
 
 @app.command()
@@ -303,10 +311,14 @@ def payments(as_json: AsJson = False) -> None:
     console.print(table if stored else "No funding rates or dividends are stored.")
 
 
-def _import_payments(kind: str, file: Path, symbol: str, replace: bool) -> None:
+def _import_payments(kind: str, file: Path, symbol: str, replace: bool, as_json: bool) -> None:
+    from clm_core.domain.spellings import normalise_symbol
     from clm_core.market.carry_store import PaymentKind
 
     stored = _market().payments.add(PaymentKind(kind), file, symbol, now=datetime.now(UTC), replace=replace)
+    if as_json:
+        print_json({"symbol": normalise_symbol(symbol), "kind": kind, **stored.model_dump(mode="json")})
+        return
     span = f"{stored.start:%Y-%m-%d} to {stored.end:%Y-%m-%d}"
     facts = f"{stored.payments:,} from {span}, hash {stored.content_hash[:8]}"
     console.print(f"{symbol.upper()} {kind}: {facts}", highlight=False)
@@ -333,6 +345,7 @@ def fetch(
         str | None, typer.Option(help="Another address of the same API, such as a proxy.")
     ] = None,
     allow: Allowed = None,
+    as_json: AsJson = False,
 ) -> None:
     """Fetch closed bars from an exchange or a database; a repeated run continues after the stored bars."""
     source = fetched_source(exchange or (None if database else "binance"), database, deadline, base_url)
@@ -354,12 +367,11 @@ def fetch(
             progress=lambda share: progress.update(task, completed=share),
             allow=allow or (),
         )
-    _print([info], as_json=False)
-    _print_calendar(info)
+    _print_one(info, as_json)
     manifest = market.manifest(symbol, timeframe)
     for snapshot in manifest.snapshots[0 if before is None else before.snapshots :]:
         if snapshot.revision is not None:
-            console.print(f"corrected: {snapshot.revision}", highlight=False, markup=False, soft_wrap=True)
+            typer.echo(f"corrected: {snapshot.revision}", err=as_json)
 
 
 @app.command("calendars")
@@ -415,9 +427,14 @@ def _market() -> "MarketData":
     return market_data(settings.home, settings.storage)
 
 
-def _print_calendar(info: "SeriesInfo") -> None:
+def _print_one(info: "SeriesInfo", as_json: bool) -> None:
+    """Print a series with the description of the calendar, or as an object of `clm data list --json`."""
+    if as_json:
+        typer.echo(json.dumps(asdict(info), default=datetime.isoformat, indent=1))
+        return
     from clm_core.market.calendars import describe
 
+    _print([info], as_json=False)
     text = f"Calendar {info.calendar}: {describe(info.calendar)}"
     console.print(text, highlight=False, soft_wrap=True)
 
@@ -455,6 +472,24 @@ def _origin(info: "SeriesInfo") -> str:
     if info.adjusted:
         parts.append("adjusted: " + ", ".join(f"{rule} ({count})" for rule, count in info.adjusted.items()))
     return "; ".join(parts)
+
+
+def _facts_json(bars: "Bars", info: "SeriesInfo") -> dict[str, object]:
+    """Facts of the drawn bars."""
+    return {
+        "symbol": bars.symbol,
+        "timeframe": bars.timeframe.value,
+        "calendar": str(bars.calendar),
+        "bars": len(bars),
+        "start": bars.start.isoformat(),
+        "end": bars.end.isoformat(),
+        "close": {"min": bars.close.min(), "max": bars.close.max(), "last": bars.close[-1]},
+        "gaps": [{"after": gap.after.isoformat(), "missing": int(gap.missing)} for gap in bars.gaps],
+        "bridged": int(bars.bridged.sum()),
+        "closures": int(bars.closures),
+        "content_hash": bars.content_hash,
+        "source": info.source,
+    }
 
 
 def _facts(bars: "Bars", info: "SeriesInfo") -> str:

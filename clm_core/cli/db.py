@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import typer
 
-from clm_core.cli.output import AsJson
+from clm_core.cli.output import AsJson, print_json
 from clm_core.cli.settings_in_force import settings_for_look
 
 app = typer.Typer(help="Check and upgrade the ledger's tables.", no_args_is_help=True)
 
 
 @app.command()
-def upgrade() -> None:
+def upgrade(as_json: AsJson = False) -> None:
     """Upgrade the ledger's tables to this release, in a single transaction.
 
     On the embedded server the upgrade happens at every start. On a server of your own (CLM_DATABASE_URL),
@@ -23,6 +23,9 @@ def upgrade() -> None:
 
     with _url() as url:
         applied = migrations.upgrade(url)
+    if as_json:
+        print_json({"applied": list(applied), "revision": migrations.HEAD})
+        return
     done = f"Applied {', '.join(applied)}" if applied else "Nothing to do"
     typer.echo(f"{done}: the ledger stands at revision {migrations.HEAD}.")
 

@@ -42,20 +42,24 @@ def show(
 
 
 @app.command()
-def retry(receiver: Receiver) -> None:
+def retry(receiver: Receiver, as_json: AsJson = False) -> None:
     """Mark the dead letters of a receiver for another attempt by the next maintenance pass."""
     from clm_core.services import open_services
 
     with open_services(settings_for_change(delivers=True)) as services:
         name = services.receivers.named(receiver)
         letters = services.receivers.ask_retry(name)
-    typer.echo(f"{name}: {letters} are sent once more by the next maintenance (`clm maintenance`).")
+    if as_json:
+        print_json({"receiver": name, "retried": letters})
+    else:
+        typer.echo(f"{name}: {letters} are sent once more by the next maintenance (`clm maintenance`).")
 
 
 @app.command()
 def skip(
     receiver: Receiver,
     reason: Annotated[str, typer.Option(help="Reason, recorded in the audit log.")],
+    as_json: AsJson = False,
 ) -> None:
     """Turn the next message of a receiver into a dead letter, so that delivery continues after it."""
     from clm_core.cli.promotion import this_user
@@ -64,11 +68,14 @@ def skip(
     with open_services(settings_for_change(delivers=True)) as services:
         name = services.receivers.named(receiver)
         letter = services.receivers.skip(name, reason, this_user(), services.clock())
-    typer.echo(f"{name}: {letter.about} of {letter.happened_at:%Y-%m-%d %H:%M} UTC is a dead letter now.")
+    if as_json:
+        print_json(letter.model_dump(mode="json"))
+    else:
+        typer.echo(f"{name}: {letter.about} of {letter.happened_at:%Y-%m-%d %H:%M} UTC is a dead letter now.")
 
 
 @app.command()
-def forget(receiver: Receiver) -> None:
+def forget(receiver: Receiver, as_json: AsJson = False) -> None:
     """Delete the dead letters of a receiver; the audit log keeps the numbers."""
     from clm_core.cli.promotion import this_user
     from clm_core.services import open_services
@@ -76,7 +83,10 @@ def forget(receiver: Receiver) -> None:
     with open_services(settings_for_change(delivers=True)) as services:
         name = services.receivers.named(receiver)
         deleted = services.receivers.forget(name, this_user(), services.clock())
-    typer.echo(f"{name}: {deleted} dead letters are forgotten.")
+    if as_json:
+        print_json({"receiver": name, "forgotten": deleted})
+    else:
+        typer.echo(f"{name}: {deleted} dead letters are forgotten.")
 
 
 def _print_receivers(states: "list[ReceiverState]") -> None:

@@ -1,5 +1,6 @@
 """Options of commands that write a page for the browser."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,8 @@ WritesPage = Annotated[bool, typer.Option("--page", help="Write a page with char
 OpensPage = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
 
 
-def hand_over(page: Path, open_page: bool) -> None:
+def hand_over(page: Path, open_page: bool, as_json: bool = False) -> None:
     """Print the path of a page, and open the page if asked to."""
-    typer.echo(page)
+    typer.echo(json.dumps({"page": str(page)}) if as_json else page)
     if open_page:
         typer.launch(page.as_uri())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clm_core.cli.output import AsJson
+from clm_core.cli.output import AsJson, print_json
 from clm_core.cli.settings_in_force import (
     settings_for_change,
     settings_for_promotion,
@@ -94,6 +94,7 @@ def switch_hard_stop(
         float, typer.Option(metavar="DAYS", min=0, max=90, help="Days without a hard stop; 0 ends them.")
     ],
     reason: Annotated[str, typer.Option(help="Reason for the audit log.")],
+    as_json: AsJson = False,
 ) -> None:
     """Switch the hard stop of a version off for some days."""
     from datetime import timedelta
@@ -109,6 +110,10 @@ def switch_hard_stop(
         services.ledger.exemptions.record(
             services.ledger.version(model_id, label), until, this_user(), reason, now
         )
+    if as_json:
+        off_until = until.isoformat() if off_for else None
+        print_json({"model_id": model_id, "version": label, "off_until": off_until})
+        return
     state = f"off until {until:%Y-%m-%d %H:%M} UTC" if off_for else "on"
     typer.echo(f"The hard stop of {model_id} {label} is {state}.")
 
@@ -129,15 +134,18 @@ def confirm(
 
 
 @app.command()
-def retire(version: Named, reason: Reason = "") -> None:
+def retire(version: Named, reason: Reason = "", as_json: AsJson = False) -> None:
     """Retire a version that is not in production."""
     from clm_core.services import open_services
 
     model_id, label = parts_of(version)
     with open_services(settings_for_change()) as services:
-        services.promotions.retire(model_id, label, this_user(), reason, services.clock())
+        retired = services.promotions.retire(model_id, label, this_user(), reason, services.clock())
         _end_answered_forms(services, model_id)
-    typer.echo(f"{model_id} {label} is retired.")
+    if as_json:
+        print_json(retired.model_dump(mode="json"))
+    else:
+        typer.echo(f"{model_id} {label} is retired.")
 
 
 @app.command()

@@ -37,7 +37,7 @@ PLANTED_NOTES = (
 
 
 @app.command()
-def demo() -> None:
+def demo(as_json: AsJson = False) -> None:
     """Retrain, backtest and judge models on bundled BTCUSD bars, and one on a made-up market with an edge."""
     from clm_core.domain.jobs import RetrainRequest
     from clm_core.platform.object_storage import market_data
@@ -50,7 +50,11 @@ def demo() -> None:
         RetrainRequest(model_type=model_type, symbol=symbol, dataset_span_days=DEMO_DAYS, requested_by=user())
         for model_type, symbol in series
     ]
-    show_outcomes(retrain_all(requests))
+    outcomes = retrain_all(requests)
+    if as_json:
+        print_json([outcome_json(outcome) for outcome in outcomes])
+        return
+    show_outcomes(outcomes)
     for note in PLANTED_NOTES:
         console.print(note.format(symbol=planted), highlight=False)
 

@@ -136,6 +136,7 @@ def deploy(
         bool,
         typer.Option("--yaml", help="Print a prefect.yaml for `prefect deploy --all` instead of deploying."),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Create or update Prefect's deployments from the settings: schedules, limits, forms."""
     from clm_core.platform.stack_state import prefect_environment, running
@@ -147,7 +148,8 @@ def deploy(
     if state is not None and "PREFECT_API_URL" not in environment:
         environment |= prefect_environment(settings.home, state)
     environment |= {"PREFECT_HOME": str(settings.home / "prefect")}
-    done = subprocess.run([*DEPLOY, *(["--yaml"] if as_yaml else [])], env=environment, check=False)
+    output = ["--yaml"] if as_yaml else ["--json"] if as_json else []
+    done = subprocess.run([*DEPLOY, *output], env=environment, check=False)
     sys.exit(done.returncode)
 
 

@@ -78,11 +78,16 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def revoke(token: Annotated[str, typer.Argument(help="Token id, as in `clm tokens list`.")]) -> None:
+def revoke(
+    token: Annotated[str, typer.Argument(help="Token id, as in `clm tokens list`.")], as_json: AsJson = False
+) -> None:
     """Revoke a token at once."""
     from clm_core.cli.promotion import this_user
     from clm_core.services import open_services
 
     with open_services(settings_for_change()) as services:
         revoked = services.ledger.tokens.revoke(token, this_user(), services.clock())
-    typer.echo(f"Token {revoked.id} of {revoked.name} {revoked.refusal(services.clock())}.")
+    if as_json:
+        typer.echo(revoked.model_dump_json(indent=2))
+    else:
+        typer.echo(f"Token {revoked.id} of {revoked.name} {revoked.refusal(services.clock())}.")

@@ -106,6 +106,7 @@ def reproduce(version: VersionName, as_json: AsJson = False) -> None:
 def report(
     version: VersionName,
     open_page: OpensPage = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the path of a version's tear sheet."""
 
@@ -114,7 +115,7 @@ def report(
         path = services.reports / stored.model_id / f"{stored.version}.html"
         if not path.exists():
             services.registry.download(stored.mlflow_run_id, f"report/{stored.version}.html", path.parent)
-    hand_over(path, open_page)
+    hand_over(path, open_page, as_json)
 
 
 def _judged(services: "Services", version: "ModelVersion") -> "tuple[EvaluationResult, Verdict] | None":

@@ -83,7 +83,8 @@ def test_the_version_is_listed_shown_and_its_report_found(
     path = Path(clm(environment, "report", label).stdout.strip())
     page = path.read_bytes()
     path.unlink()
-    assert Path(clm(environment, "report", label).stdout.strip()).read_bytes() == page
+    named = json.loads(clm(environment, "report", label, "--json").stdout)
+    assert Path(named["page"]).read_bytes() == page
 
 
 def test_the_job_is_listed_with_its_status(

@@ -85,6 +85,7 @@ def test_show_names_the_present_action_beside_a_renamed_action() -> None:
 def test_an_export_verifies_with_and_without_anchors(clm: Clm, audited: Path, tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     assert "Wrote 3 entries" in clm("export", file)
+    assert '"entries": 3' in clm("export", file, "--json")
     assert "No anchors" in clm("verify", "--file", file)
     answer = clm("verify", "--file", file, "--anchors", anchor_folder(audited))
     assert "confirm the first 3 entries" in answer
@@ -94,6 +95,8 @@ def test_verify_anchors_what_it_found_in_order(clm: Clm, audited: Path, database
     with open_ledger(database) as engine, engine.begin() as connection:
         append(connection, an_entry(3, MODELS[0]))
     first, second = clm("verify"), clm("verify")
+    report = json.loads(CliRunner().invoke(app, ["verify", "--json"], catch_exceptions=False).stdout)
+    assert (report["entries"], report["anchored"], report["problems"], report["places"]) == (4, 4, [], [])
     assert "4 entries in an unbroken chain" in first
     assert "confirm the first 3 entries" in first
     assert "Anchored entry 4." in first

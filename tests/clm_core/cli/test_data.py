@@ -73,6 +73,10 @@ def test_a_file_is_imported_and_can_be_shown(clm, file):
     imported = clm("import", file, "--symbol", "EUR/CHF", "--timeframe", "1h", "--calendar", "24x5")
     assert re.search(r"EURCHF 1h +2024-01-05 +2024-01-08 +4 +1 +2 .*bars\.csv", imported.output)
     assert "outages   1, 2 bars missing" in clm("show", "EURCHF", "1h").output
+    facts = json.loads(clm("show", "EURCHF", "1h", "--json").stdout)
+    assert facts["gaps"] == [{"after": "2024-01-07T22:00:00+00:00", "missing": 2}]
+    again = json.loads(clm("import", file, "--symbol", "EURCHF", "--timeframe", "1h", "--json").stdout)
+    assert (again["symbol"], again["bars"]) == ("EURCHF", 4)
 
 
 def test_a_bad_file_is_refused(clm, file):
@@ -130,7 +134,8 @@ def test_funding_rates_and_dividends_are_imported_and_listed(clm, tmp_path):
     assert (
         "2 from 2025-01-01 to 2025-01-01" in clm("import-funding", rates, "--symbol", "BTC/USDT:USDT").stdout
     )
-    clm("import-dividends", dividends, "--symbol", "spy")
+    added = json.loads(clm("import-dividends", dividends, "--symbol", "spy", "--json").stdout)
+    assert (added["symbol"], added["kind"], added["payments"]) == ("SPY", "dividends", 1)
     listed = json.loads(clm("payments", "--json").stdout)
     assert [(each["symbol"], each["kind"]) for each in listed] == [
         ("BTCUSDT.P", "funding"),

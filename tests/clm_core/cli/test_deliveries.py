@@ -49,4 +49,6 @@ def test_show_lists_skipped_resent_and_forgotten_events_of_a_receiver(receiver: 
     assert letter["error"].endswith("nobody is on call")
     assert "1 are sent once more" in clm("retry", receiver)
     assert "sent once more by the next maintenance" in clm("show")
+    assert json.loads(clm("retry", receiver, "--json")) == {"receiver": receiver, "retried": 1}
     assert "1 dead letters are forgotten" in clm("forget", receiver)
+    assert json.loads(clm("forget", receiver, "--json"))["forgotten"] == 0

@@ -167,6 +167,7 @@ def test_show_prints_the_lineage(clm: Clm) -> None:
 def test_db_check_passes_until_the_tables_are_changed(clm: Clm, server: Any) -> None:
     assert clm("db", "check").exit_code == 0
     assert "Nothing to do" in clm("db", "upgrade").stdout
+    assert json.loads(clm("db", "upgrade", "--json").stdout)["applied"] == []
     with create_engine(server.url("ledger")).begin() as connection:
         connection.execute(text("GRANT DELETE ON audit_log TO clm_app"))
     answer = clm("db", "check", "--json")

@@ -31,6 +31,7 @@ def test_a_secret_is_printed_once_and_valid_until_revoked(clm: Clm, services: Se
     assert "airflow" in listed
     assert secret not in listed
     assert "was revoked at" in clm("revoke", token.id)
+    assert json.loads(clm("revoke", token.id, "--json"))["id"] == token.id
     [listed] = [each for each in json.loads(clm("list", "--json")) if each["id"] == token.id]
     assert listed["revoked_at"] is not None
 

@@ -52,6 +52,7 @@ def test_promote_rollback_and_retire_print_the_new_state(
     [back] = json.loads(clm("rollback", model_id, "--reason", "drawdown", "--json").stdout)
     assert (back["kind"], back["to_version"], back["reason"]) == ("rollback", a.version, "drawdown")
     assert clm("retire", name(c)).stdout == f"{model_id} {c.version} is retired.\n"
+    assert json.loads(clm("retire", name(c), "--json").stdout)["status"] == "retired"
     assert "nothing to do" in clm("reconcile", model_id).stdout
     check(model_id)
 
@@ -66,6 +67,8 @@ def test_halt_and_hard_stop_print_the_new_state(
     until = services.ledger.exemptions.until(version)
     assert until is not None
     assert until > services.clock()
+    again = clm("hard-stop", name(version), "--off-for", "3", "--reason", "known", "--json").stdout
+    assert json.loads(again)["off_until"] > until.isoformat()
     on = clm("hard-stop", name(version), "--off-for", "0", "--reason", "over").stdout
     assert on == f"The hard stop of {model_id} {version.version} is on.\n"
     assert clm("halt", model_id, "--reason", "exchange down").stdout == (
