@@ -208,8 +208,11 @@ PATHS = tuple(key for key, annotation in fields(Settings) if Path in (annotation
 """Keys of the settings that are paths."""
 
 
-def load_settings() -> Settings:
+def load_settings(home: Path | None = None) -> Settings:
     """Settings from the variables, the home's file and the defaults.
+
+    Args:
+        home: the home, where the caller has chosen one; by default that of CLM_HOME.
 
     Raises:
         SettingsError: a variable or key is unknown, or a value is not allowed; the message names all of them.
@@ -217,7 +220,7 @@ def load_settings() -> Settings:
     problems = list(_unknown_variables(os.environ))
     if not problems:
         try:
-            return Settings()
+            return Settings() if home is None else Settings(home=home)
         except ValidationError as error:
             problems = [_problem(details) for details in error.errors()]
         except UnreadableVariable as error:

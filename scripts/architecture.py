@@ -18,7 +18,13 @@ BEGIN = "<!-- begin: python scripts/architecture.py --write -->"
 END = "<!-- end -->"
 STOREYS = {
     "Deployments, flows, tasks": ("deployments", "flows", "tasks"),
-    "Entry points": ("clm_core.cli", "clm_core.api", "clm_core.serving", "clm_core.testing"),
+    "Entry points": (
+        "clm_core.cli",
+        "clm_core.api",
+        "clm_core.session",
+        "clm_core.serving",
+        "clm_core.testing",
+    ),
     "Processes": (
         "clm_core.lifecycle",
         "clm_core.operations",

@@ -216,6 +216,36 @@ def write_sections(path: Path, title: str, label: str, subtitle: str, sections: 
     return path
 
 
+def render_fragment(
+    *,
+    title: str,
+    badge: str,
+    tone: str,
+    subtitle: str,
+    sections: Sequence[Section],
+    picture: bytes | None = None,
+) -> str:
+    """Sections as a part of another page, such as a notebook: sentences and tables, no charts and scripts.
+
+    Args:
+        badge: word before the title, as PASS; empty for none.
+        tone: class of the badge: good, bad, open or muted.
+        picture: PNG below the sections.
+    """
+    return (
+        _templates()
+        .get_template("fragment.html")
+        .render(
+            title=title,
+            badge=badge,
+            tone=tone,
+            subtitle=subtitle,
+            sections=[each.model_copy(update={"charts": ()}) for each in sections],
+            picture=None if picture is None else base64.b64encode(picture).decode(),
+        )
+    )
+
+
 def section_figures(sections: Sequence[Section]) -> dict[str, Any]:
     """Figures of sections by the id of their place on a page."""
     return {

@@ -1,6 +1,5 @@
 """`clm gate …`: the levels of the gate, explanations of verdicts, competitions and simulations."""
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -67,19 +66,13 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Explain a verdict on a page: checks, trial luck, and changes that would let the version pass."""
-    from clm_core.decisions.explanation import changes_to_pass, page
-    from clm_core.market.timeframes import Timeframe
-    from clm_core.retraining.case import proof_of
+    from clm_core.decisions.explanation import page
+    from clm_core.lifecycle.ways_to_pass import ways_to_pass
 
     with services_to_look() as services:
         stored = find_version(services, version)
         evaluation, verdict = services.ledger.evaluation(stored.model_id, stored.version)
-        proof = proof_of(services.ledger, stored, verdict)
-        bar = timedelta(seconds=Timeframe(stored.timeframe).seconds)
-        if verdict.luck is not None:
-            # a market that closes has fewer bars than the clock
-            bar = timedelta(days=365) / verdict.luck.bars_per_year
-        changes = changes_to_pass(verdict, proof, bar)
+        proof, bar, changes = ways_to_pass(services.ledger, stored, verdict)
         file = out or services.reports / stored.model_id / f"{stored.version}-verdict.html"
         file.parent.mkdir(parents=True, exist_ok=True)
         title = f"{stored.model_id} {stored.version}"

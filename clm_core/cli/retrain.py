@@ -15,17 +15,13 @@ from clm_core.cli.running import flow_of
 from clm_core.cli.search_options import Days, KindName, span_of
 from clm_core.cli.settings_in_force import settings_for_change
 from clm_core.cli.verdicts import colored_decision, colored_headline, marked_estimate, symbols_table
-from clm_core.domain.errors import NotRetrained
 from clm_core.domain.measures import percent, ratio, signed_percent
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
     from clm_core.domain.jobs import RetrainRequest
-    from clm_core.domain.triggers import Answer
-    from clm_core.platform.database import Database
     from clm_core.retraining.results import RetrainResult
     from clm_core.services import Services
-    from clm_core.settings import Settings
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -130,19 +126,25 @@ def _market(symbol: str | None, symbols: str | None, pool: str | None) -> dict[s
 
 def retrain_all(requests: list["RetrainRequest"]) -> list["RetrainResult"]:
     """Runs the flow for each request under a single Prefect server, with progress on the terminal."""
+    from clm_core.ledger.store import Ledger
     from clm_core.platform.database import open_database
+    from clm_core.retraining.requests import granted, require_members, require_valid
+    from clm_core.services import open_ledger
 
     settings = settings_for_change()
+    now = datetime.now(UTC)
     for request in requests:
         # before the start of any server: a typo must not cost ten seconds
-        _require_valid(settings, request)
+        require_valid(settings, request, now)
     with open_database(settings.home, settings.database_url) as database:
-        for request in requests:
-            _require_members(settings, database, request)
+        if any(request.model_type is ModelType.ENSEMBLE for request in requests):
+            with open_ledger(database) as engine:
+                for request in requests:
+                    require_members(settings, Ledger(engine), request, now)
         with flow_of("flows.retrain.retrain", settings, lambda clm: clm.registry.connect()) as (clm, run):
             _state_windows(clm, requests)
             return [
-                _granted(run(f"{request.kind} {request.symbol} {request.timeframe}", request))
+                granted(run(f"{request.kind} {request.symbol} {request.timeframe}", request))
                 for request in requests
             ]
 
@@ -154,55 +156,6 @@ def _state_windows(clm: "Services", requests: list["RetrainRequest"]) -> None:
     windows = (evidence_window(clm, request) for request in requests)
     for sentence in dict.fromkeys(window.sentence for window in windows if window):
         Console(stderr=True).print(sentence, highlight=False)
-
-
-def _require_valid(settings: "Settings", request: "RetrainRequest") -> None:
-    """
-    Raises:
-        CLMError: the bars do not exist, or the parameters are not valid.
-    """
-    from clm_core.domain.costs import Costs
-    from clm_core.domain.spellings import normalise_symbol
-    from clm_core.models import catalog
-    from clm_core.platform.object_storage import market_data
-
-    recipe = catalog.recipe(request.model_type, request.training_params, Costs(), request.plugin)
-    named = settings.pools.get(normalise_symbol(request.symbol))
-    symbols = request.symbols or (() if named is None else named.symbols)
-    if symbols:
-        catalog.pooling(recipe)
-    market = market_data(settings.home, settings.storage)
-    for symbol in symbols or (request.symbol,):
-        market.bars(symbol, request.timeframe, closed_by=datetime.now(UTC))
-
-
-def _require_members(settings: "Settings", database: "Database", request: "RetrainRequest") -> None:
-    """Validates the members of an ensemble against the ledger.
-
-    Raises:
-        CLMError: a version cannot be a member.
-    """
-    if request.model_type is not ModelType.ENSEMBLE:
-        return
-    from clm_core.ledger.store import Ledger
-    from clm_core.platform.object_storage import market_data
-    from clm_core.retraining.ensembles import resolve_members
-    from clm_core.services import open_ledger
-
-    market = market_data(settings.home, settings.storage)
-    bars = market.bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
-    stored_names = {"symbol": bars.symbol, "timeframe": bars.timeframe.value}
-    resolved_request = request.model_copy(update=stored_names)
-    with open_ledger(database) as engine:
-        resolve_members(Ledger(engine), resolved_request)
-
-
-def _granted(result: "RetrainResult | Answer") -> "RetrainResult":
-    from clm_core.domain.triggers import Answer
-
-    if isinstance(result, Answer):
-        raise NotRetrained(f"{result.model_id} was not retrained, the request was {result.sentence}.")
-    return result
 
 
 def show_outcomes(outcomes: list["RetrainResult"]) -> None:

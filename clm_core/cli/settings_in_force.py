@@ -75,11 +75,6 @@ def require_home(settings: "Settings") -> None:
     Raises:
         NoHome: the home has no database.
     """
-    from clm_core.domain.errors import NoHome
+    from clm_core.operations import settings_check
 
-    home = settings.home
-    if settings.database_url is None and not (home / "postgres").exists():
-        known = "has no models yet" if home.exists() else "does not exist"
-        raise NoHome(
-            f"The home {home} {known}: `clm demo` or `clm retrain` makes one. CLM_HOME names another home."
-        )
+    settings_check.require_home(settings)

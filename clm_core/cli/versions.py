@@ -109,12 +109,10 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Print the path of a version's tear sheet."""
+    from clm_core.lifecycle.version_files import version_file
 
     with services_to_look() as services:
-        stored = find_version(services, version)
-        path = services.reports / stored.model_id / f"{stored.version}.html"
-        if not path.exists():
-            services.registry.download(stored.mlflow_run_id, f"report/{stored.version}.html", path.parent)
+        path = version_file(services, find_version(services, version))
     hand_over(path, open_page, as_json)
 
 

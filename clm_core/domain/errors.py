@@ -39,6 +39,8 @@ CLMError                        the root
 ├── SecretExposed               another user could read the file of a secret
 ├── HomeMismatch                the versions of the database lie in another home
 ├── NoHome                      a command that looks was typed where there is no home
+├── SessionClosed               a session of a home in Python was closed
+├── ArgumentRefused             an argument of the Python API is not allowed
 ├── HomeUnfinished              the restoration of the home was interrupted
 ├── BackupFailed                a backup cannot be written
 ├── BackupDamaged               the file of a backup is no backup, or was changed
@@ -284,6 +286,14 @@ class HomeUnfinished(CLMError):
 
 class NoHome(CLMError):
     """A command that shows something was typed where there is no home: nothing was ever trained there."""
+
+
+class SessionClosed(CLMError):
+    """A session of a home in Python was closed, or another home is to be opened before."""
+
+
+class ArgumentRefused(CLMError):
+    """An argument of the Python API is not allowed; names the argument."""
 
 
 class BackupFailed(CLMError):

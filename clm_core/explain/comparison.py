@@ -1,4 +1,5 @@
-"""Two versions beside each other: verdict, metrics, training, importance of the features, explanations."""
+"""Two versions beside each other: verdict, metrics, equity, training, importance of the features,
+explanations."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from clm_core.domain import measures
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.explanations import Section, SectionTable, VersionExplanation
 from clm_core.domain.versions import ModelVersion
+from clm_core.explain.equity_overlay import TradedCurve, equity_section, without_curves
 from clm_core.explain.features import NAME as FEATURES
 from clm_core.explain.features import stored_shares
 from clm_core.explain.shares import Shares, distance, largest_moves
@@ -26,6 +28,8 @@ METRICS: dict[str, Callable[[float], str]] = {
 """Metrics of an evaluation beside each other, with their formats."""
 MISSING = "–"
 FEATURES_SHOWN = 15
+ITEMS_SHOWN = 3
+"""Longest list that a table of parameters writes out."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class ComparedVersion:
     verdict: Verdict | None
     explanation: VersionExplanation | None
     """None for a version not explained yet."""
+    curve: TradedCurve | None = None
+    """Out-of-sample returns; None where the positions or their bars are stored no more."""
 
     @property
     def name(self) -> str:
@@ -73,7 +79,9 @@ def comparison_sections(one: ComparedVersion, other: ComparedVersion) -> tuple[S
     pair = (one, other)
     return (
         _verdict_section(pair),
+        _equity(pair),
         _training_section(pair),
+        _parameter_section(pair),
         *_feature_sections(pair),
         *_figure_sections(pair),
     )
@@ -101,6 +109,14 @@ def _verdict_section(pair: Pair) -> Section:
     )
 
 
+def _equity(pair: Pair) -> Section:
+    one, other = (each.curve for each in pair)
+    if one is None or other is None:
+        lost = " and ".join(each.name for each in pair if each.curve is None)
+        return without_curves(f"The out-of-sample positions of {lost}, or their bars, are stored no more.")
+    return equity_section(one, other)
+
+
 def _check_names(pair: Pair) -> list[str]:
     """Names of the checks of either verdict, in their order."""
     checks = (check for each in pair if each.verdict is not None for check in each.verdict.checks)
@@ -123,10 +139,7 @@ def _training_section(pair: Pair) -> Section:
     names = dict.fromkeys([*facts[0], *facts[1]])
     both = {name: [each.get(name) for each in facts] for name in names}
     differing = {name: values for name, values in both.items() if values[0] != values[1]}
-    rows = [
-        (name, *(MISSING if value is None else str(value) for value in values))
-        for name, values in differing.items()
-    ]
+    rows = [(name, *_texts(*values)) for name, values in differing.items()]
     return Section(
         name="training",
         title="Training",
@@ -134,6 +147,40 @@ def _training_section(pair: Pair) -> Section:
         tables=(_table(pair, rows),) if rows else (),
         values={"differing": differing},
     )
+
+
+def _parameter_section(pair: Pair) -> Section:
+    """Every training parameter of both, those that differ first and marked."""
+    names = dict.fromkeys([*pair[0].params, *pair[1].params])
+    both = {name: [each.params.get(name) for each in pair] for name in names}
+    differ = {name: ours != theirs for name, (ours, theirs) in both.items()}
+    rows = [
+        (name, *_texts(*both[name]), "differs" if differ[name] else "")
+        for name in sorted(names, key=lambda name: not differ[name])
+    ]
+    columns = ("", *(each.name for each in pair), "")
+    return Section(
+        name="parameters",
+        title="Parameters",
+        tables=(SectionTable(columns=columns, rows=tuple(rows)),),
+        values=both,
+    )
+
+
+def _texts(ours: Any, theirs: Any) -> tuple[str, str]:
+    """Two values of a parameter for people; None for a version without the parameter."""
+    return _text(ours, theirs), _text(theirs, ours)
+
+
+def _text(value: Any, other: Any) -> str:
+    """A value; of a long list the number of items, and those that the other list lacks."""
+    if value is None:
+        return MISSING
+    if not isinstance(value, list | tuple) or len(value) <= ITEMS_SHOWN:
+        return str(value)
+    known = other if isinstance(other, list | tuple) else value
+    only_here = ", ".join(str(item) for item in value if item not in known)
+    return f"{len(value)} values{f', only here: {only_here}' if only_here else ''}"
 
 
 def _facts(each: ComparedVersion) -> dict[str, Any]:

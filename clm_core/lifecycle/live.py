@@ -7,7 +7,6 @@ from datetime import datetime
 
 import numpy as np
 
-from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.errors import NotFound, UnknownSeries
 from clm_core.domain.explanations import Section
 from clm_core.domain.promotions import Promotion, PromotionKind
@@ -15,11 +14,9 @@ from clm_core.domain.shadow_decisions import ShadowAction
 from clm_core.domain.versions import ModelVersion
 from clm_core.explain import cone
 from clm_core.explain.cone import Backtested, LivePart, LuckTest, cone_section, live_part
-from clm_core.market.bars import Bars
-from clm_core.market.panel import Panel
 from clm_core.retraining.explaining import gate_fate, luck_at_gate
-from clm_core.retraining.judging import out_of_sample_backtest
-from clm_core.retraining.shadow_tracks import Stint, markets_since, run_of, terms_of
+from clm_core.retraining.judged_backtest import judged_backtest
+from clm_core.retraining.shadow_tracks import Stint, markets_since, run_of
 from clm_core.services import Services
 
 LEFT = {
@@ -70,13 +67,7 @@ def _backtest(services: Services, version: ModelVersion) -> Backtested | None:
     Raises:
         UnknownSeries: no bar of the market is stored.
     """
-    now = services.clock()
-    symbols = services.ledger.job(version.training_job_id).symbols
-    names = symbols or (version.symbol,)
-    markets = [services.market.bars(name, version.timeframe, closed_by=now) for name in names]
-    bars: Bars | Panel = Panel(version.symbol, tuple(markets)) if symbols else markets[0]
-    terms: Mapping[str, MarketTerms] = {each.symbol: terms_of(services, version, each) for each in markets}
-    found = out_of_sample_backtest(services, version, bars, terms)
+    found = judged_backtest(services, version)
     return None if found is None else cone.backtested(found[0], found[1].returns)
 
 

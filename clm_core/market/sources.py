@@ -21,6 +21,7 @@ from clm_core.domain.errors import (
 )
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market import calendars, quarantine
+from clm_core.market.arrow_files import parquet_of
 from clm_core.market.bar_source import BarSource, ExchangeSource
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.carry import Carry
@@ -40,6 +41,8 @@ from clm_core.market.validation import Examined, examine, refuse_unknown_rules
 
 UNBOUNDED = "pass closed_by=<moment> to MarketData.bars: the next release requires the bound"
 BUNDLED = Path(__file__).parent / "bundled"
+TABLE = "table.parquet"
+"""Name of a table that comes without a file."""
 
 
 @dataclass(frozen=True)
@@ -285,10 +288,45 @@ class MarketData:
             drop_open_bar=drop_open_bar,
             allow=allow,
         )
+        return self._import(path.name, content, examined, symbol, now)
+
+    def import_table(
+        self,
+        table: pd.DataFrame,
+        symbol: str,
+        timeframe: str,
+        calendar: str = calendars.AUTO,
+        *,
+        now: datetime,
+        layout: Layout | None = None,
+        allow: Collection[str] = (),
+    ) -> SeriesInfo:
+        """Add all rows of a table to the store, or none, as `import_file` does with a file of its columns.
+
+        Args:
+            table: a row a bar, with the open times as a column or as the index.
+            symbol, timeframe, calendar, allow: as for `import_file`.
+
+        Raises:
+            InvalidBars: a rule is broken; the table and a report are in quarantine.
+            DataError: an option does not fit.
+        """
+        content = parquet_of(table)
+        try:
+            examined = self.examine_content(
+                TABLE, content, symbol, timeframe, calendar, now=now, layout=layout, allow=allow
+            )
+        except InvalidBars as refusal:
+            raise quarantine.keep(self._quarantine, TABLE, content, refusal, now) from refusal
+        return self._import(TABLE, content, examined, symbol, now)
+
+    def _import(
+        self, name: str, content: bytes, examined: Examined, symbol: str, now: datetime
+    ) -> SeriesInfo:
         try:
             manifest = self._store.add(
                 examined.bars,
-                path.name,
+                name,
                 now,
                 native=symbol,
                 allowed=examined.allowed,
@@ -296,9 +334,9 @@ class MarketData:
             )
         except StoredBarsDiffer as refusal:
             advised = self._with_command(examined, refusal, now)
-            raise quarantine.keep(self._quarantine, path.name, content, advised, now) from refusal
+            raise quarantine.keep(self._quarantine, name, content, advised, now) from refusal
         except InvalidBars as refusal:
-            raise quarantine.keep(self._quarantine, path.name, content, refusal, now) from refusal
+            raise quarantine.keep(self._quarantine, name, content, refusal, now) from refusal
         return _info(manifest)
 
     def examine_file(

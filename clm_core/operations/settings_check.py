@@ -8,7 +8,7 @@ from functools import partial
 from pydantic import SecretStr
 
 from clm_core.decisions.gate_policy import load_document, load_store
-from clm_core.domain.errors import CLMError, SecretUnavailable, SettingsError
+from clm_core.domain.errors import CLMError, NoHome, SecretUnavailable, SettingsError
 from clm_core.domain.kinds import Kind
 from clm_core.domain.secret_references import references_of
 from clm_core.domain.storage_settings import StorageSettings
@@ -107,6 +107,21 @@ def require_policy_of_home(settings: Settings) -> None:
             f"{', '.join(names)} names another gate policy than the settings of {settings.home}: a promotion "
             "is judged by the policy of the home. Unset the variable, or write the policy into "
             f"{settings.home / 'clm.toml'} under [policy]."
+        )
+
+
+def require_home(settings: Settings) -> None:
+    """Refuse a home without a database, which only what trains, serves or imports makes.
+
+    Raises:
+        NoHome: the home has no database.
+    """
+    home = settings.home
+    if settings.database_url is None and not (home / "postgres").exists():
+        known = "has no models yet" if home.exists() else "does not exist"
+        raise NoHome(
+            f"The home {home} {known}: `clm demo` or `clm retrain` makes one, in Python CLM.open(home, "
+            "create=True). CLM_HOME names another home."
         )
 
 

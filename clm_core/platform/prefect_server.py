@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from clm_core.platform.database import Database
 from clm_core.platform.file_locks import lock_file
@@ -50,13 +50,31 @@ def prefect_server(database: Database, home: Path) -> Iterator[Callable[[], None
         server. The function raises ServerUnavailable, naming the server's log, when the server ended or did
         not answer in time.
     """
+    with kept_server(database, home) as server, _client_settings(server.url, server.auth):
+        yield server.wait_until_ready
+
+
+class KeptServer(NamedTuple):
+    """A Prefect server, running for the time of a block."""
+
+    url: str
+    """Address of the API."""
+    auth: str | None
+    """Name and password, `name:password`; None for a server without."""
+    wait_until_ready: Callable[[], None]
+
+
+@contextlib.contextmanager
+def kept_server(database: Database, home: Path) -> Iterator[KeptServer]:
+    """The server of `prefect_server`, without being set as the API of the process.
+
+    A session with a flow now and then keeps the server running; each flow joins by `prefect_server`.
+    """
     if url := os.environ.get("PREFECT_API_URL"):
-        with _client_settings(url, os.environ.get("PREFECT_API_AUTH_STRING")):
-            yield lambda: None
+        yield KeptServer(url, os.environ.get("PREFECT_API_AUTH_STRING"), lambda: None)
         return
     if stack := running(home):
-        with _client_settings(stack.prefect_api_url, prefect_auth(home)):
-            yield lambda: None
+        yield KeptServer(stack.prefect_api_url, prefect_auth(home), lambda: None)
         return
     folder = home / "prefect"
     auth = prefect_auth(home)
@@ -68,8 +86,8 @@ def prefect_server(database: Database, home: Path) -> Iterator[Callable[[], None
             "PREFECT_API_AUTH_STRING": auth,
         }
 
-    with shared_server(folder, environment) as (url, wait_until_ready), _client_settings(url, auth):
-        yield wait_until_ready
+    with shared_server(folder, environment) as (url, wait_until_ready):
+        yield KeptServer(url, auth, wait_until_ready)
 
 
 def prepare_environment(home: Path) -> None:

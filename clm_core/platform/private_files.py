@@ -31,6 +31,16 @@ def keep_files_private() -> int:
     return os.umask(UMASK)
 
 
+@contextlib.contextmanager
+def files_private() -> Iterator[None]:
+    """Make new files private while the block lasts, in a process whose other files are the user's own."""
+    former = os.umask(UMASK)
+    try:
+        yield
+    finally:
+        os.umask(former)
+
+
 def secure_home(home: Path) -> None:
     """Make a missing home, or close an open home to the other users of the machine.
 

@@ -43,7 +43,7 @@ def test_versions_stand_beside_each_other_with_what_differs_and_numbers_that_bot
         params={"rounds": 300, "horizon": "auto"},
         brier=0.2,
     )
-    verdict, training, features, validation, calibration = comparison_sections(one, other)
+    verdict, equity, training, parameters, features, validation, calibration = comparison_sections(one, other)
     assert verdict.sentences == (
         "The evaluations are about different bars: a better metric may be the better period.",
     )
@@ -55,6 +55,9 @@ def test_versions_stand_beside_each_other_with_what_differs_and_numbers_that_bot
     assert verdict.values["metrics"]["profit_factor"] == [1.1, None]
     assert training.tables[0].columns == ("", "xgboost_btcusd_1h@v1", "xgboost_btcusd_1h@v2")
     assert training.values["differing"] == {"rounds": [500, 300]}
+    assert parameters.tables[0].rows == (("rounds", "500", "300", "differs"), ("horizon", "auto", "auto", ""))
+    [lost] = equity.sentences
+    assert lost.startswith("The out-of-sample positions of xgboost_btcusd_1h@v1 and xgboost_btcusd_1h@v2")
     assert features.sentences == (
         "50.0% of the shares of mean |SHAP| are with other features: b -50.0%, a +40.0%, c +10.0%.",
     )
@@ -69,8 +72,16 @@ def test_versions_stand_beside_each_other_with_what_differs_and_numbers_that_bot
 
 def test_a_version_neither_judged_nor_explained_is_compared_by_its_training() -> None:
     bare = ComparedVersion(a_version(JOB, "v3"), {"rounds": 500, "regime": "calm"}, None, None, None)
-    verdict, training = comparison_sections(compared("v1"), bare)
+    verdict, _, training, parameters = comparison_sections(compared("v1"), bare)
     rows = {name: cells for name, *cells in verdict.tables[0].rows}
     assert rows["verdict"] == ["FAIL: 1 of 1 checks missed", "not judged"]
     assert rows["Sharpe ratio"] == ["0.50", "–"]
     assert training.values["differing"] == {"horizon": ["auto", None], "regime": [None, "calm"]}
+    assert ("regime", "–", "calm", "differs") in parameters.tables[0].rows
+
+
+def test_of_long_lists_of_parameters_the_items_that_one_version_lacks_are_named() -> None:
+    one = compared("v1", params={"features": ["a", "b", "c", "d"]})
+    other = compared("v2", params={"features": ["a", "b", "c", "e"]})
+    rows = {name: cells for name, *cells in comparison_sections(one, other)[2].tables[0].rows}
+    assert rows["features"] == ["4 values, only here: d", "4 values, only here: e"]

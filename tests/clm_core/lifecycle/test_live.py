@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from clm_core.domain.versions import ModelVersion
 from clm_core.lifecycle import live
+from clm_core.retraining import judged_backtest
 from clm_core.services import Services
 
 
@@ -28,7 +29,7 @@ def world(
         terms = clm.version_terms(version, world.bars.calendar)
         return world.bars[:120], terms.backtest(world.bars[:120], 0.2 * world.foresight[:120])
 
-    monkeypatch.setattr(live, "out_of_sample_backtest", judged)
+    monkeypatch.setattr(judged_backtest, "out_of_sample_backtest", judged)
     return world
 
 
@@ -71,6 +72,6 @@ def test_a_version_in_shadow_has_no_fate_before_its_first_bar(world: World) -> N
 
 def test_a_version_without_stored_evidence_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     version = world.register(120)
-    monkeypatch.setattr(live, "out_of_sample_backtest", lambda *_: None)
+    monkeypatch.setattr(judged_backtest, "out_of_sample_backtest", lambda *_: None)
     [sentence] = live.live_section(world.services(130), version).sentences
     assert sentence.startswith("No cone: the out-of-sample positions")

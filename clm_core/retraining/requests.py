@@ -1,0 +1,54 @@
+"""Checks of a request to retrain before anything is started, and the result of the run."""
+
+from datetime import datetime
+
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import NotRetrained
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.spellings import normalise_symbol
+from clm_core.domain.triggers import Answer
+from clm_core.domain.vocabulary import ModelType
+from clm_core.ledger.store import Ledger
+from clm_core.models import catalog
+from clm_core.platform.object_storage import market_data
+from clm_core.retraining.ensembles import resolve_members
+from clm_core.retraining.results import RetrainResult
+from clm_core.settings import Settings
+
+
+def require_valid(settings: Settings, request: RetrainRequest, now: datetime) -> None:
+    """
+    Raises:
+        CLMError: the bars do not exist, or the parameters are not valid.
+    """
+    recipe = catalog.recipe(request.model_type, request.training_params, Costs(), request.plugin)
+    named = settings.pools.get(normalise_symbol(request.symbol))
+    symbols = request.symbols or (() if named is None else named.symbols)
+    if symbols:
+        catalog.pooling(recipe)
+    market = market_data(settings.home, settings.storage)
+    for symbol in symbols or (request.symbol,):
+        market.bars(symbol, request.timeframe, closed_by=now)
+
+
+def require_members(settings: Settings, ledger: Ledger, request: RetrainRequest, now: datetime) -> None:
+    """Validate the members of an ensemble against the ledger.
+
+    Raises:
+        CLMError: a version cannot be a member.
+    """
+    if request.model_type is not ModelType.ENSEMBLE:
+        return
+    bars = market_data(settings.home, settings.storage).bars(request.symbol, request.timeframe, closed_by=now)
+    stored_names = {"symbol": bars.symbol, "timeframe": bars.timeframe.value}
+    resolve_members(ledger, request.model_copy(update=stored_names))
+
+
+def granted(result: RetrainResult | Answer) -> RetrainResult:
+    """
+    Raises:
+        NotRetrained: the run answered without a training.
+    """
+    if isinstance(result, Answer):
+        raise NotRetrained(f"{result.model_id} was not retrained, the request was {result.sentence}.")
+    return result
