@@ -45,6 +45,8 @@ from clm_core.cli import (
     versions,
     watch,
 )
+from clm_core.cli.command_groups import CommandGroups, keep_sentences_whole
+from clm_core.cli.exit_codes import ExitCode
 from clm_core.cli.renamed import show_deprecations
 from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.domain.errors import CLMError
@@ -53,6 +55,7 @@ from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.private_files import keep_files_private
 
 app = typer.Typer(
+    cls=CommandGroups,
     help="Continuous Learning Manager: retrain, judge and promote trading models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -92,6 +95,7 @@ app.add_typer(ab.app, name="ab")
 app.add_typer(paper.app)
 app.add_typer(fills.app)
 app.add_typer(attribution.app)
+keep_sentences_whole(app)
 
 DISTRIBUTION = "continuous-learning-manager"
 
@@ -127,7 +131,7 @@ def main() -> None:
         app(obj=users_umask)
     except CLMError as error:
         Console(stderr=True).print(Text("Error: ", style="red"), error, sep="", markup=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
 
 
 def _feature_files() -> tuple[Path, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clm_core.cli.exit_codes import ExitCode
 from clm_core.cli.output import AsJson, progress_bar
 from clm_core.cli.promotion import this_user
 from clm_core.cli.settings_in_force import settings_for_look
@@ -59,7 +60,7 @@ def restore(
         report = restore_home(file, place, _stores, this_user(), announce)
     typer.echo(report.model_dump_json(indent=2) if as_json else "\n".join(_restore_lines(report)))
     if report.problems:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _stores(home: Path) -> "HomeStores":

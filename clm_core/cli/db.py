@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import typer
 
+from clm_core.cli.exit_codes import ExitCode
 from clm_core.cli.output import AsJson, print_json
 from clm_core.cli.settings_in_force import settings_for_look
 
@@ -45,7 +46,7 @@ def check(as_json: AsJson = False) -> None:
             typer.echo(f"  - {problem}")
         typer.echo("The tables need attention." if schema.problems else "The tables are in order.")
     if schema.problems:
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ import typer
 from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
+from clm_core.cli.exit_codes import ExitCode
 from clm_core.cli.output import AsJson, console, parsed_params, print_json, user
 from clm_core.cli.running import flow_of
 from clm_core.cli.search_options import (
-    EXIT_INTERRUPTED,
     MODEL,
     SYMBOL,
     Days,
@@ -170,7 +170,7 @@ def evolve(
     else:
         _show(result)
     if result.interrupted:
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 def _given(**options: Any) -> dict[str, Any]:

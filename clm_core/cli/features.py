@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clm_core.cli.exit_codes import ExitCode
 from clm_core.cli.output import AsJson, listing, plain, print_table
 from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.domain.errors import CLMError
@@ -72,7 +73,7 @@ def check(
     else:
         _print(results)
     if any(each["problem"] for each in results):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _examined(feature: "OwnFeature", bars: "Bars", seed: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.table import Table
 
+from clm_core.cli.exit_codes import ExitCode
 from clm_core.domain.progress import Announce
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def print_report(report: "PassReport", as_json: bool) -> None:
         for line in (*report.summary_lines(), report.headline):
             plain.print(line, soft_wrap=True)
     if report.problems:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _print_rows(rows: Sequence[Mapping[str, str]]) -> None:

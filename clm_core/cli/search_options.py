@@ -19,9 +19,6 @@ else:
 
 Request = TypeVar("Request", bound="BaseModel")
 
-EXIT_INTERRUPTED = 130
-"""Exit code of a command stopped by Ctrl-C."""
-
 MODEL = typer.Option(help="Kind of model to search parameters for.")
 SYMBOL = typer.Option(help="Market, as in `clm data list`.")
 

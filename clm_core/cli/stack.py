@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.table import Table
 
+from clm_core.cli.exit_codes import ExitCode
 from clm_core.cli.output import AsJson, plain
 from clm_core.cli.settings_in_force import require_home
 from clm_core.platform.interpreter import MODULE
@@ -35,8 +36,6 @@ STARTED_WITHIN_SECONDS = 360.0
 STOPPED_WITHIN_SECONDS = 180.0
 ROWS_SHOWN = 30
 """Production versions and next runs in the output for people."""
-NOT_UP = 3
-"""Exit code of `clm status` without running servers."""
 ROOT_WARNING = (
     "Warning: running as root, so that every server, flow and plug-in has the rights of root. A user of its "
     "own has only the home: useradd --system --create-home clm, chown -R clm {home} while nothing is up, "
@@ -127,7 +126,7 @@ def status(
         if current.is_complete:
             _show_work(current)
     if not current.healthy:
-        sys.exit(1 if current.up else NOT_UP)
+        sys.exit(ExitCode.FAILED if current.up else ExitCode.NOT_UP)
 
 
 @app.command()
@@ -201,7 +200,7 @@ def _check(settings: "Settings", as_json: bool) -> None:
         for problem in result.problems:
             console.print(problem, markup=False, soft_wrap=True)
     if result.problems:
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
 
 
 def _passes_table(passes: "Sequence[PassHealth]") -> Table:

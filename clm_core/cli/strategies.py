@@ -8,10 +8,11 @@ import typer
 from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
+from clm_core.cli.exit_codes import ExitCode
 from clm_core.cli.output import console, plain, print_json, user
 from clm_core.cli.retrain import outcome_json, retrain_all, show_outcomes
 from clm_core.cli.running import flow_of, services_with_status
-from clm_core.cli.search_options import EXIT_INTERRUPTED, validated
+from clm_core.cli.search_options import validated
 from clm_core.cli.settings_in_force import settings_for_change
 from clm_core.domain.vocabulary import RuleFamily
 
@@ -62,7 +63,7 @@ def evolve_strategies(fields: dict[str, Any], ensemble: int | None, combine: str
     elif outcomes:
         show_outcomes(outcomes)
     if result.interrupted:
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 def _ensemble(result: "StrategySearchResult", count: int, combine: str) -> "list[RetrainResult]":
@@ -123,7 +124,7 @@ def verify_search(name: str, placement: dict[str, Any], as_json: bool) -> None:
     for difference in () if as_json else found.differences:
         plain.print(f"{name}: {difference}")
     if found.differences:
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
 
 
 def _evolve(request: "StrategySearchRequest") -> "StrategySearchResult":

@@ -9,10 +9,10 @@ import typer
 from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
+from clm_core.cli.exit_codes import ExitCode
 from clm_core.cli.output import AsJson, console, parsed_params, print_json, user
 from clm_core.cli.running import flow_of, services_to_look
 from clm_core.cli.search_options import (
-    EXIT_INTERRUPTED,
     MODEL,
     SYMBOL,
     Days,
@@ -127,7 +127,7 @@ def tune(
     else:
         _show(result)
     if result.ended == "interrupted":
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 def _require_own_definition(context: typer.Context) -> None:

@@ -8,6 +8,7 @@ import typer
 from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
+from clm_core.cli.exit_codes import ExitCode
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, print_json
 from clm_core.cli.page_options import OpensPage, hand_over
@@ -99,7 +100,7 @@ def reproduce(version: VersionName, as_json: AsJson = False) -> None:
     else:
         _show_reproduction(reproduction)
     if not reproduction.reproduced:
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
 
 
 @app.command()
