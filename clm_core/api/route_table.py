@@ -32,6 +32,7 @@ from clm_core.api.routes import (
 from clm_core.domain.allocations import AllocationRun
 from clm_core.domain.approvals import AnsweredApproval
 from clm_core.domain.candidates import StrategyCandidate
+from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.requested_runs import RequestedRun
 from clm_core.domain.versions import ModelVersion
@@ -72,6 +73,8 @@ ROUTES = (
     Route("GET", "/clm/status", system.status, Role.VIEWER),
     Route("GET", "/clm/jobs", jobs.list_jobs, Role.VIEWER),
     Route("GET", "/clm/jobs/{job_id}", jobs.one_job, Role.VIEWER),
+    Route("POST", "/clm/jobs/{job_id}/run", jobs.run, Role.OPERATOR, status=202, answer=jobs.StartedRun),
+    Route("POST", "/clm/jobs/{job_id}/cancel", jobs.cancel, Role.OPERATOR, answer=TrainingJob),
     Route("GET", "/clm/models", models.list_models, Role.VIEWER),
     Route("GET", "/clm/models/{model_id}/drift", models.drift, Role.VIEWER),
     Route("GET", "/clm/models/{model_id}/versions/{version}", models.one_version, Role.VIEWER),

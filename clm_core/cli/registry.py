@@ -3,16 +3,23 @@
 import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 from rich.markup import escape
 
-from clm_core.cli.output import AsJson, console, listing, print_json, print_table
+from clm_core.cli.output import AsJson, console, listing, print_json, print_table, user
 from clm_core.cli.renamed import keep_old_name
 from clm_core.cli.running import services_to_look
-from clm_core.cli.settings_in_force import settings_for_look, settings_for_repair
+from clm_core.cli.settings_in_force import (
+    require_home,
+    settings_for_change,
+    settings_for_look,
+    settings_for_repair,
+)
+from clm_core.domain.actors import Actor
 from clm_core.domain.measures import count, significant
-from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role, VersionOrder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -165,6 +172,39 @@ def reap(as_json: AsJson = False) -> None:
 
 
 keep_old_name(app, "sweep", "jobs reap", reap)
+
+JobId = Annotated[
+    UUID, typer.Argument(metavar="JOB", help="Id of the job, as in `clm jobs --status pending`.")
+]
+
+
+@jobs_app.command(name="run")
+def run_job(job_id: JobId, as_json: AsJson = False) -> None:
+    """Run a pending job here and now, whatever waits for a worker; `clm up` need not run."""
+    from clm_core.cli.retrain import outcome_json, run_pending, show_outcomes
+
+    outcomes = run_pending(job_id)
+    if as_json:
+        print_json([outcome_json(outcome) for outcome in outcomes])
+    else:
+        show_outcomes(outcomes)
+
+
+@jobs_app.command()
+def cancel(job_id: JobId, as_json: AsJson = False) -> None:
+    """Cancel a pending job; its status is failed then, without an alert."""
+    from clm_core.services import open_services
+
+    settings = settings_for_change()
+    require_home(settings)
+    with open_services(settings) as services:
+        from clm_core.triggers import pending
+
+        job = pending.cancel(services, job_id, Actor(name=user(), role=Role.ADMIN))
+    if as_json:
+        print_json(job.model_dump(mode="json"))
+    else:
+        console.print(f"Job {job.id} of {job.model_id} was cancelled.", highlight=False)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 from rich.box import SIMPLE_HEAVY
@@ -13,10 +14,10 @@ from clm_core.cli import tune
 from clm_core.cli.output import AsJson, console, parsed_params, print_json, problem, user
 from clm_core.cli.running import flow_of
 from clm_core.cli.search_options import Days, KindName, span_of
-from clm_core.cli.settings_in_force import settings_for_change
+from clm_core.cli.settings_in_force import require_home, settings_for_change
 from clm_core.cli.verdicts import colored_decision, colored_headline, marked_estimate, symbols_table
 from clm_core.domain.measures import percent, ratio, signed_percent
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import JobStatus, ModelType
 
 if TYPE_CHECKING:
     from clm_core.domain.jobs import RetrainRequest
@@ -43,7 +44,14 @@ def demo(as_json: AsJson = False) -> None:
     planted = market.add_planted(DEMO_DAYS * 24, datetime.now(UTC)).symbol
     series = [(ModelType.XGBOOST, "BTCUSD"), (ModelType.LIGHTGBM, "BTCUSD"), (ModelType.XGBOOST, planted)]
     requests = [
-        RetrainRequest(model_type=model_type, symbol=symbol, dataset_span_days=DEMO_DAYS, requested_by=user())
+        RetrainRequest(
+            model_type=model_type,
+            symbol=symbol,
+            dataset_span_days=DEMO_DAYS,
+            requested_by=user(),
+            # a second demo shows the same again
+            again=True,
+        )
         for model_type, symbol in series
     ]
     outcomes = retrain_all(requests)
@@ -80,6 +88,12 @@ def retrain(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the training.")] = 0,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Train also if a version of the same bars, parameters, seed and code exists."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Retrain a model on the newest bars, backtest it out of sample and judge it."""
@@ -98,6 +112,7 @@ def retrain(
                 "training_params": tune.best_params(params_from, model, plugin) | parsed_params(param or []),
                 "seed": seed,
                 "requested_by": user(),
+                "again": again,
             }
         )
     except ValidationError as error:
@@ -144,9 +159,32 @@ def retrain_all(requests: list["RetrainRequest"]) -> list["RetrainResult"]:
         with flow_of("flows.retrain.retrain", settings, lambda clm: clm.registry.connect()) as (clm, run):
             _state_windows(clm, requests)
             return [
-                granted(run(f"{request.kind} {request.symbol} {request.timeframe}", request))
+                granted(clm.ledger, run(f"{request.kind} {request.symbol} {request.timeframe}", request))
                 for request in requests
             ]
+
+
+def run_pending(job_id: UUID) -> list["RetrainResult"]:
+    """Runs the flow for a pending job under a Prefect server of its own, with progress on the terminal.
+
+    Raises:
+        IllegalTransition: the job is not pending, or another job of the model is in progress.
+        NotFound: the job does not exist.
+    """
+    from clm_core.domain.jobs import RetrainRequest
+    from clm_core.retraining.requests import granted
+    from clm_core.services import open_services
+    from clm_core.triggers import pending
+
+    settings = settings_for_change()
+    require_home(settings)
+    with open_services(settings) as services:
+        # before the start of any server
+        pending.require_startable(services, job_id)
+    with flow_of("flows.retrain.retrain", settings, lambda clm: clm.registry.connect()) as (clm, run):
+        job = pending.reserve(clm, job_id)
+        request = RetrainRequest.model_validate(job.model_dump(include=set(RetrainRequest.model_fields)))
+        return [granted(clm.ledger, run(f"{job.kind} {job.symbol} {job.timeframe}", request, job.id))]
 
 
 def _state_windows(clm: "Services", requests: list["RetrainRequest"]) -> None:

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.table import Table
 
-from clm_core.cli.output import AsJson, plain, print_json, problem
+from clm_core.cli.output import AsJson, parsed_params, plain, print_json, problem
 from clm_core.cli.renamed import keep_old_name
 from clm_core.cli.running import services_to_look
 from clm_core.cli.search_options import Days, KindName, span_of
@@ -40,6 +40,19 @@ def trigger(
     symbol: Annotated[str | None, typer.Option(help="Market, as in `clm data list`.")] = None,
     timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
     days: Days = None,
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Training parameter; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the training.")] = 0,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Train also if a version of the same bars, parameters, seed and code exists."
+        ),
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Cancel the model's pending jobs if the request is accepted.")
+    ] = False,
     reason: Annotated[TriggerReason, typer.Option(help="Reason for the retrain.")] = TriggerReason.MANUAL,
     sharpe: Annotated[float | None, typer.Option(help="Observed Sharpe ratio, annualised.")] = None,
     samples: Annotated[int | None, typer.Option(min=0, help="New bars since the training.")] = None,
@@ -62,9 +75,12 @@ def trigger(
         "timeframe": timeframe,
         **span_of(days),
         "trigger_reason": reason,
+        "training_params": parsed_params(param or []),
+        "seed": seed,
+        "again": again,
     }
     observed = {"sharpe_ratio": sharpe, "new_samples": samples, "age_days": age}
-    _print([_submit(_request(training, observed, key))], as_json)
+    _print([_submit(_request(training, observed, key, replace))], as_json)
 
 
 @app.command()
@@ -131,7 +147,9 @@ def dispatch(as_json: AsJson = False) -> None:
 keep_old_name(app, "drain", "dispatch", dispatch)
 
 
-def _request(training: dict[str, Any], observed: dict[str, Any], key: str | None) -> "TriggerRequest":
+def _request(
+    training: dict[str, Any], observed: dict[str, Any], key: str | None, replace: bool
+) -> "TriggerRequest":
     import getpass
 
     from pydantic import ValidationError
@@ -145,6 +163,7 @@ def _request(training: dict[str, Any], observed: dict[str, Any], key: str | None
         "source": "terminal",
         "key": key,
         "observed": observed,
+        "replace_pending": replace,
     }
     try:
         return TriggerRequest.model_validate(content)

@@ -6,7 +6,14 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clm_core.domain.triggers import History, Observation, Reply, TriggerDecision, TriggerRequest
+from clm_core.domain.triggers import (
+    History,
+    Observation,
+    Reply,
+    TrainedBefore,
+    TriggerDecision,
+    TriggerRequest,
+)
 from clm_core.domain.vocabulary import TriggerReason
 
 MAX_DOUBLINGS = 30
@@ -83,22 +90,51 @@ def decide(
     """Accept, coalesce or reject a request, with the reason in words.
 
     A request already covered by a job is coalesced before any other rule applies: a repeated message is not a
-    new request, and a second pending job would train on the same bars.
+    new request, and a second job would train the same. A person who asks for other parameters than those of
+    the pending job gets a job of their own; a program, whose parameters are those of every request, does not.
     """
     if history.same_key is not None:
         return _coalesced(history.same_key, "the same request was accepted before")
     reason = request.training.trigger_reason
     if refusal := next(_missing_evidence(reason, request.observed, policy, history.unpromoted), None):
         return TriggerDecision(Reply.REJECTED, refusal)
-    if history.pending is not None:
-        return _coalesced(history.pending, "the job is pending, with the parameters of the earlier request")
+    if (covered := _covered(request, history)) is not None:
+        return covered
     if refusal := next(_exceeded_limits(reason, history, policy, now), None):
         return TriggerDecision(Reply.REJECTED, refusal)
+    return _accepted(history)
+
+
+def _covered(request: TriggerRequest, history: History) -> TriggerDecision | None:
+    """Answer to a request that a pending job serves, or an existing version; None if neither does."""
+    if history.same_training is not None:
+        return _coalesced(history.same_training, "the job is pending, and trains the same")
+    if history.pending is not None and request.training.trigger_reason is not TriggerReason.MANUAL:
+        return _coalesced(history.pending, "the job is pending, with the parameters of the earlier request")
+    if history.trained is not None and not request.training.again:
+        return _trained_before(history.trained)
+    return None
+
+
+def _accepted(history: History) -> TriggerDecision:
     if history.running is not None:
-        return TriggerDecision(
-            Reply.ACCEPTED, f"the job starts when job {history.running} of the same model has ended"
+        because = f"the job starts when job {history.running} of the same model has ended"
+        return TriggerDecision(Reply.ACCEPTED, because, waits_for=history.running)
+    if history.pending is not None and not history.overtakes:
+        because = (
+            f"the job starts after job {history.pending} of the same model, which is pending with other "
+            "parameters"
         )
+        return TriggerDecision(Reply.ACCEPTED, because, waits_for=history.pending)
     return TriggerDecision(Reply.ACCEPTED, "no rule refuses the request")
+
+
+def _trained_before(trained: TrainedBefore) -> TriggerDecision:
+    return _coalesced(
+        trained.job_id,
+        f"the job trained {trained.version} from the same bars, parameters, seed and code: see `clm show "
+        f"{trained.version}`, or ask with --again (`again`) to train once more",
+    )
 
 
 def _coalesced(job_id: UUID, because: str) -> TriggerDecision:

@@ -20,6 +20,7 @@ class Action(StrEnum):
     JOB_STARTED = "job_started"
     JOB_COMPLETED = "job_completed"
     JOB_FAILED = "job_failed"
+    JOB_CANCELLED = "job_cancelled"
     VERSION_REGISTERED = "version_registered"
     VERSION_JUDGED = "version_judged"
     VERSION_REJUDGED = "version_rejudged"

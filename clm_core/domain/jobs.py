@@ -66,6 +66,12 @@ class RetrainRequest(OfModel):
     requested_by: str = Field(
         default="unknown", title="Requested by", description="Your name, for the record."
     )
+    again: bool = Field(
+        default=False,
+        title="Train again",
+        description="Train also where a version was trained from the same bars, parameters, seed and code. "
+        "By default such a request names the version.",
+    )
 
     @model_validator(mode="after")
     def _pool_of_distinct_symbols(self) -> Self:
@@ -111,6 +117,28 @@ class TrainingJob(OfModel):
     finished_at: datetime | None = None
     failure_cause: str | None = None
     """Error that ended the job; None unless the job failed."""
+    cancelled_by: str | None = None
+    """Person who cancelled the pending job, whose status is failed then; None: not cancelled."""
+
+    def trains_like(self, other: "TrainingJob") -> bool:
+        """True if both jobs train the same model with the same parameters and seed on the same bars."""
+        return all(getattr(self, name) == getattr(other, name) for name in _TRAINING_FIELDS)
+
+
+_TRAINING_FIELDS = (
+    "model_type",
+    "plugin",
+    "symbol",
+    "symbols",
+    "timeframe",
+    "dataset_span_days",
+    "data_snapshot",
+    "data_snapshots",
+    "series",
+    "training_params",
+    "seed",
+)
+"""Fields of a job that the trained model depends on."""
 
 
 class Lease(BaseModel):

@@ -63,10 +63,22 @@ class TriggerRequest(BaseModel):
     """Deduplication key: requests for a model with equal keys count as the same request at any time. None: no
     deduplication."""
     observed: Observation = Observation()
+    replace_pending: bool = False
+    """True to cancel the pending jobs of the model if the request is accepted."""
     recipe_from: str | None = None
     """See `TrainingJob`."""
     candidate_id: UUID | None = None
     """See `TrainingJob`."""
+
+
+@dataclass(frozen=True)
+class TrainedBefore:
+    """A version trained from the same bars, parameters, seed and code as a request asks for."""
+
+    version: str
+    """Label of the version."""
+    job_id: UUID
+    """Job that trained the version."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ class History:
     running: UUID | None
     """The model's job in progress."""
     pending: UUID | None
-    """The model's pending job."""
+    """The model's pending job; the oldest of several."""
     last_accepted: Mapping[TriggerReason, datetime]
     """Time of the last accepted request for the model, by reason."""
     accepted: Mapping[TriggerReason, int]
@@ -85,6 +97,12 @@ class History:
     """Requests accepted for any model in the last 24 hours."""
     same_key: UUID | None
     """Job that serves an earlier request for the model with the same key."""
+    same_training: UUID | None = None
+    """The model's pending job that would train the same: equal data, parameters and seed."""
+    trained: TrainedBefore | None = None
+    """Version that the requested training would yield again."""
+    overtakes: bool = False
+    """True for the request of a run that would start now, while the pending jobs have no run."""
     unpromoted: int = 0
     """Jobs of the model that ended since the training of the production version, none of them promoted; 0
     without a production version."""
@@ -97,6 +115,8 @@ class TriggerDecision:
     """Reason in words, for people."""
     job_id: UUID | None = None
     """Existing job that serves the request; None unless coalesced."""
+    waits_for: UUID | None = None
+    """Job of the same model after whose end the new job starts; None: at once."""
 
 
 class Answer(BaseModel):
@@ -115,7 +135,7 @@ class Answer(BaseModel):
     job_id: UUID | None
     """Job that serves the request, new or coalesced; None if the request was rejected."""
     waits_for: UUID | None
-    """Job of the same model in progress at the time; an accepted job starts after its end."""
+    """Job of the same model in progress or pending at the time; an accepted job starts after its end."""
 
     @property
     def sentence(self) -> str:

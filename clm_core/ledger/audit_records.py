@@ -70,6 +70,10 @@ def job_failed(connection: Connection, job: TrainingJob, lease: Lease, now: date
     record(connection, Action.JOB_FAILED, str(job.id), now, details)
 
 
+def job_cancelled(connection: Connection, job: TrainingJob, by: Actor, now: datetime) -> None:
+    record(connection, Action.JOB_CANCELLED, str(job.id), now, {"model_id": job.model_id}, by)
+
+
 def version_registered(connection: Connection, version: ModelVersion) -> None:
     details = {"version": version.version, **version.model_dump(include=_LINEAGE)}
     record(connection, Action.VERSION_REGISTERED, version.model_id, version.created_at, details)

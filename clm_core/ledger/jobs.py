@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, insert, select, update
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import Alert, AlertKind
@@ -95,6 +95,24 @@ class JobStore:
             versions.fail_versions(connection, lease.job_id, now)
         return job
 
+    def cancel_job(self, job_id: UUID, by: Actor, now: datetime) -> TrainingJob:
+        """End a pending job as failed, cancelled by a person; nobody is alerted.
+
+        A cancelled job stays as it is.
+
+        Raises:
+            IllegalTransition: the job was started.
+            NotFound: the job does not exist.
+        """
+        with self._engine.begin() as connection:
+            cancelled = _cancel(connection, _JOBS.c.id == job_id, by, now)
+        if cancelled:
+            return cancelled[0]
+        job = self.job(job_id)
+        if job.cancelled_by is not None:
+            return job
+        raise IllegalTransition(f"Job {job_id} is {job.status}: only a pending job can be cancelled.")
+
     def job(self, job_id: UUID) -> TrainingJob:
         """
         Raises:
@@ -153,6 +171,32 @@ def record_job(connection: Connection, job: TrainingJob, by: Actor) -> None:
     connection.execute(insert(_JOBS).values(job.model_dump() | {"model_id": job.model_id}))
     events.record(connection, EventType.TRAINING_JOB_CREATED, _created_event(job), job.created_at)
     audit_records.job_created(connection, job, by)
+
+
+def cancel_pending(connection: Connection, model_id: str, by: Actor, now: datetime) -> list[TrainingJob]:
+    """End the pending jobs of a model in the caller's transaction."""
+    return _cancel(connection, _JOBS.c.model_id == model_id, by, now)
+
+
+def _cancel(
+    connection: Connection, condition: ColumnElement[bool], by: Actor, now: datetime
+) -> list[TrainingJob]:
+    name = storable(by.name)
+    ended = (
+        update(_JOBS)
+        .where(condition, _JOBS.c.status == JobStatus.PENDING)
+        .values(
+            status=JobStatus.FAILED,
+            started_at=now,
+            finished_at=now,
+            failure_cause=f"cancelled by {name}",
+            cancelled_by=name,
+        )
+    )
+    jobs = [read_job(row) for row in connection.execute(ended.returning(*_JOBS.c)).mappings()]
+    for job in jobs:
+        audit_records.job_cancelled(connection, job, by, now)
+    return jobs
 
 
 def read_job(row: Mapping[Any, Any]) -> TrainingJob:

@@ -59,7 +59,7 @@ class LedgerMetrics:
     """Figures of the ledger at a moment. Numbers of records are by labels."""
 
     ended_jobs: Mapping[Labels, int]
-    """Jobs completed or failed, by status, reason of the trigger and kind."""
+    """Jobs completed or failed, by status, reason of the trigger and kind; without cancelled jobs."""
     unfinished_jobs: Mapping[Labels, int]
     """Jobs pending or in progress, by status and kind."""
     longest_running: Mapping[Labels, float]
@@ -117,7 +117,7 @@ KIND = "coalesce({table}.plugin, lower({table}.model_type))"
 _JOB_KIND = KIND.format(table="training_jobs")
 _ENDED_JOBS = f"""
 SELECT status, trigger_reason, {_JOB_KIND}, count(*) FROM training_jobs
-WHERE status IN ('completed', 'failed') GROUP BY 1, 2, 3
+WHERE status IN ('completed', 'failed') AND cancelled_by IS NULL GROUP BY 1, 2, 3
 """
 _UNFINISHED_JOBS = f"""
 SELECT status, {_JOB_KIND}, count(*) FROM training_jobs
@@ -129,7 +129,7 @@ WHERE status = 'in_progress' GROUP BY 1
 """
 _LAST_FAILURE = f"""
 SELECT {_JOB_KIND}, extract(epoch FROM max(finished_at))::float8 FROM training_jobs
-WHERE status = 'failed' GROUP BY 1
+WHERE status = 'failed' AND cancelled_by IS NULL GROUP BY 1
 """
 _CHANGES = """
 SELECT kind, forced::text, count(*) FROM promotions WHERE state = 'committed' GROUP BY 1, 2
@@ -183,7 +183,8 @@ LEFT JOIN (
     SELECT v.training_job_id, min(e.created_at) AS judged_at
     FROM model_versions v JOIN evaluations e USING (model_id, version) GROUP BY 1
 ) AS judged ON judged.training_job_id = j.id
-WHERE r.reply = 'accepted' AND (judged_at IS NOT NULL OR j.status IN ('completed', 'failed')
+WHERE r.reply = 'accepted' AND j.cancelled_by IS NULL
+    AND (judged_at IS NOT NULL OR j.status IN ('completed', 'failed')
     OR r.at < :now - :prompt * interval '1 second')
 """
 

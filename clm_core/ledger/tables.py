@@ -125,6 +125,7 @@ class JobRow(Base):
         CheckConstraint("(started_at IS NULL) = (status = 'pending')", name="started"),
         CheckConstraint("(finished_at IS NOT NULL) = (status IN ('completed', 'failed'))", name="finished"),
         CheckConstraint("(failure_cause IS NOT NULL) = (status = 'failed')", name="cause"),
+        CheckConstraint("cancelled_by IS NULL OR status = 'failed'", name="cancelled"),
         Index(None, "model_id", "created_at"),
         Index(None, "status"),
         Index(None, "created_at", "id"),
@@ -154,6 +155,7 @@ class JobRow(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     failure_cause: Mapped[str | None]
+    cancelled_by: Mapped[str | None]
 
 
 class LeaseRow(Base):

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     Select,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -128,15 +130,15 @@ class TriggerStore:
             return set(connection.scalars(known))
 
     def startable(self, now: datetime) -> list[TrainingJob]:
-        """Pending jobs without a run, of models without a job in progress; oldest first."""
-        running = _JOBS.alias()
-        under_way = exists().where(
-            running.c.model_id == _JOBS.c.model_id, running.c.status == JobStatus.IN_PROGRESS
+        """Oldest pending job of each model without a job in progress, if the job has no run; oldest first."""
+        other = _JOBS.alias()
+        of_model = other.c.model_id == _JOBS.c.model_id
+        under_way = exists().where(of_model, other.c.status == JobStatus.IN_PROGRESS)
+        earlier = tuple_(other.c.created_at, other.c.id) < tuple_(_JOBS.c.created_at, _JOBS.c.id)
+        is_behind = exists().where(of_model, other.c.status == JobStatus.PENDING, earlier)
+        waiting = select(_JOBS).where(
+            _JOBS.c.status == JobStatus.PENDING, ~under_way, ~is_behind, ~_has_run(now)
         )
-        # a reservation from before the clock was put back has ended
-        reserved = and_(_RUNS.c.expires_at > now, _RUNS.c.at <= now + CLOCK_MARGIN)
-        has_run = exists().where(_RUNS.c.job_id == _JOBS.c.id, or_(_RUNS.c.expires_at.is_(None), reserved))
-        waiting = select(_JOBS).where(_JOBS.c.status == JobStatus.PENDING, ~under_way, ~has_run)
         with self._engine.begin() as connection:
             rows = connection.execute(waiting.order_by(_JOBS.c.created_at, _JOBS.c.id)).mappings()
             return [read_job(row) for row in rows]
@@ -171,10 +173,33 @@ class TriggerStore:
         with self._engine.begin() as connection:
             return {row.job_id: row.run_id for row in connection.execute(failed)}
 
-    def set_run(self, job_id: UUID, run_id: UUID, now: datetime) -> None:
-        """Record the Prefect run created for a job."""
+    def is_reserved_for(self, job_id: UUID, run_id: UUID) -> bool:
+        """True if the run alone may start the job."""
+        own = select(_RUNS.c.job_id).where(_RUNS.c.job_id == job_id, _RUNS.c.run_id == run_id)
         with self._engine.begin() as connection:
-            give_to_run(connection, job_id, run_id, now, expires_at=None)
+            return connection.execute(own).first() is not None
+
+    def run_of(self, job_id: UUID) -> UUID | None:
+        """Prefect run of a job; None without a run, and for a job that a process has reserved."""
+        query = select(_RUNS.c.run_id).where(_RUNS.c.job_id == job_id, _RUNS.c.expires_at.is_(None))
+        with self._engine.begin() as connection:
+            run_id: UUID | None = connection.scalar(query)
+        return run_id
+
+    def runs_of_cancelled(self) -> dict[UUID, UUID]:
+        """Prefect runs of cancelled jobs, by job."""
+        cancelled = (
+            select(_RUNS.c.job_id, _RUNS.c.run_id)
+            .join(_JOBS, _JOBS.c.id == _RUNS.c.job_id)
+            .where(_JOBS.c.cancelled_by.is_not(None), _RUNS.c.expires_at.is_(None))
+        )
+        with self._engine.begin() as connection:
+            return {row.job_id: row.run_id for row in connection.execute(cancelled)}
+
+    def set_run(self, job_id: UUID, run_id: UUID, now: datetime, expires_at: datetime | None = None) -> None:
+        """Record the Prefect run created for a job, or a reservation that ends."""
+        with self._engine.begin() as connection:
+            give_to_run(connection, job_id, run_id, now, expires_at)
 
     def forget_run(self, job_id: UUID) -> None:
         with self._engine.begin() as connection:
@@ -215,7 +240,16 @@ def give_to_run(
     connection.execute(given.on_conflict_do_update(index_elements=["job_id"], set_=row))
 
 
-def history(connection: Connection, model_id: str, key: str | None, now: datetime) -> History:
+def _has_run(now: datetime) -> ColumnElement[bool]:
+    """Condition on a job: a Prefect run of the job is known, or a run has reserved the job."""
+    # a reservation from before the clock was put back has ended
+    reserved = and_(_RUNS.c.expires_at > now, _RUNS.c.at <= now + CLOCK_MARGIN)
+    return exists().where(_RUNS.c.job_id == _JOBS.c.id, or_(_RUNS.c.expires_at.is_(None), reserved))
+
+
+def history(connection: Connection, job: TrainingJob, key: str | None, now: datetime) -> History:
+    """Jobs and earlier requests of the model of a job that is not recorded yet."""
+    model_id = job.model_id
     of_model = _REQUESTS.c.model_id == model_id
     accepted = select(
         _REQUESTS.c.trigger_reason,
@@ -228,6 +262,7 @@ def history(connection: Connection, model_id: str, key: str | None, now: datetim
     return History(
         running=_job_of(connection, model_id, JobStatus.IN_PROGRESS),
         pending=_job_of(connection, model_id, JobStatus.PENDING),
+        same_training=_same_training(connection, job),
         last_accepted={TriggerReason(row.trigger_reason): row.last for row in rows if row.last is not None},
         accepted={TriggerReason(row.trigger_reason): row.within_a_day for row in rows},
         accepted_in_all=connection.execute(in_all).scalar_one(),
@@ -254,10 +289,10 @@ def retrains_since_training(connection: Connection, model_id: str) -> RetrainsSi
         .join(_VERSIONS, _VERSIONS.c.training_job_id == _JOBS.c.id)
         .where(_VERSIONS.c.model_id == model_id, _VERSIONS.c.status == ModelStatus.PRODUCTION)
     )
-    ended = _JOBS.c.status.in_((JobStatus.COMPLETED, JobStatus.FAILED))
+    ended = and_(_JOBS.c.status.in_((JobStatus.COMPLETED, JobStatus.FAILED)), _JOBS.c.cancelled_by.is_(None))
     counted = select(
         func.count(case((ended, 1))).label("ended"),
-        func.count(case((_JOBS.c.status == JobStatus.FAILED, 1))).label("failed"),
+        func.count(case((and_(ended, _JOBS.c.status == JobStatus.FAILED), 1))).label("failed"),
         func.max(_JOBS.c.created_at).label("newest"),
     ).where(_JOBS.c.model_id == model_id, _JOBS.c.created_at > produced.scalar_subquery())
     row = connection.execute(counted).one()
@@ -270,7 +305,6 @@ def record(
     model_id: str,
     decision: TriggerDecision,
     job_id: UUID | None,
-    waits_for: UUID | None,
     inbox_number: int | None,
     now: datetime,
 ) -> Answer:
@@ -283,7 +317,7 @@ def record(
         "reply": decision.reply,
         "because": decision.because,
         "job_id": job_id,
-        "waits_for": waits_for,
+        "waits_for": decision.waits_for,
         "inbox_number": inbox_number,
         "received_at": select(_INBOX.c.received_at).where(_INBOX.c.number == inbox_number).scalar_subquery(),
     }
@@ -336,6 +370,19 @@ def _job_of(connection: Connection, model_id: str, status: JobStatus) -> UUID | 
     )
     job_id: UUID | None = connection.scalar(oldest)
     return job_id
+
+
+def _same_training(connection: Connection, job: TrainingJob) -> UUID | None:
+    """Oldest pending job with the data, the parameters and the seed of a job."""
+    pending = select(_JOBS).where(_JOBS.c.model_id == job.model_id, _JOBS.c.status == JobStatus.PENDING)
+    found = connection.execute(pending.order_by(_JOBS.c.created_at, _JOBS.c.id)).mappings()
+    return next((each.id for each in map(read_job, found) if each.trains_like(job)), None)
+
+
+def has_started_pending(connection: Connection, model_id: str, now: datetime) -> bool:
+    """True if a pending job of the model has a run."""
+    pending = select(_JOBS.c.id).where(_JOBS.c.model_id == model_id, _JOBS.c.status == JobStatus.PENDING)
+    return connection.execute(pending.where(_has_run(now)).limit(1)).first() is not None
 
 
 def _job_with_key(connection: Connection, model_id: str, key: str) -> UUID | None:

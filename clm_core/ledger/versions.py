@@ -28,12 +28,13 @@ from clm_core.domain.events import EventType, ModelTrained
 from clm_core.domain.jobs import Lease
 from clm_core.domain.listings import ListedVersion, MetricCondition, Page, VersionQuery
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus, ModelType, VersionOrder
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
 from clm_core.ledger import audit_records, events, leases, paging, rows
-from clm_core.ledger.tables import Base, EvaluationRow, VersionRow
+from clm_core.ledger.tables import Base, EvaluationRow, JobRow, VersionRow
 
 _VERSIONS = Base.metadata.tables[VersionRow.__tablename__]
 _EVALUATIONS = Base.metadata.tables[EvaluationRow.__tablename__]
+_JOBS = Base.metadata.tables[JobRow.__tablename__]
 _RANKS = {
     VersionOrder.CREATED_AT: _VERSIONS.c.created_at,
     VersionOrder.SHARPE_RATIO: _VERSIONS.c.sharpe_rank,
@@ -94,6 +95,26 @@ class VersionStore:
             "recipe_digest": recipe_digest,
         }
         return [version_of(row) for row in rows.newest_rows(self._engine, _VERSIONS, equal, limit)]
+
+    def versions_of_snapshot(
+        self, model_id: str, data_snapshot: str, seed: int, code_version: str
+    ) -> list[ModelVersion]:
+        """Judged versions of a model by completed jobs with a snapshot of the data, newest first."""
+        query = (
+            select(*_VERSIONS.c)
+            .join(_JOBS, _JOBS.c.id == _VERSIONS.c.training_job_id)
+            .where(
+                _VERSIONS.c.model_id == model_id,
+                _VERSIONS.c.seed == seed,
+                _VERSIONS.c.code_version == code_version,
+                _VERSIONS.c.status != ModelStatus.TRAINING,
+                _JOBS.c.data_snapshot == data_snapshot,
+                _JOBS.c.status == JobStatus.COMPLETED,
+            )
+            .order_by(_VERSIONS.c.created_at.desc(), _VERSIONS.c.version.desc())
+        )
+        with self._engine.begin() as connection:
+            return [version_of(row) for row in connection.execute(query).mappings()]
 
     def newest_of_recipes(self, symbol: str, timeframe: str) -> list[ModelVersion]:
         """Newest judged version of each recipe of a market, newest first; without ensembles, made of other

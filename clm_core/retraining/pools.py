@@ -95,7 +95,7 @@ def new_job(services: Services, request: RetrainRequest, now: datetime) -> Train
         for symbol in request.symbols
         for name, content_hash in services.market.newest_series(names, symbol).items()
     }
-    fields = request.model_dump() | {
+    fields = request.model_dump(exclude={"again"}) | {
         "series": series,
         "timeframe": Timeframe(request.timeframe).value,
         "data_snapshot": hash_of(request.symbol, hashes),

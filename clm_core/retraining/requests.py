@@ -7,19 +7,20 @@ from clm_core.domain.errors import NotRetrained
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.triggers import Answer
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import JobStatus, ModelType
 from clm_core.ledger.store import Ledger
 from clm_core.models import catalog
 from clm_core.platform.object_storage import market_data
 from clm_core.retraining.ensembles import resolve_members
 from clm_core.retraining.results import RetrainResult
+from clm_core.retraining.window import require_trainable
 from clm_core.settings import Settings
 
 
 def require_valid(settings: Settings, request: RetrainRequest, now: datetime) -> None:
     """
     Raises:
-        CLMError: the bars do not exist, or the parameters are not valid.
+        CLMError: the bars do not exist or are too few, or the parameters are not valid.
     """
     recipe = catalog.recipe(request.model_type, request.training_params, Costs(), request.plugin)
     named = settings.pools.get(normalise_symbol(request.symbol))
@@ -27,8 +28,12 @@ def require_valid(settings: Settings, request: RetrainRequest, now: datetime) ->
     if symbols:
         catalog.pooling(recipe)
     market = market_data(settings.home, settings.storage)
-    for symbol in symbols or (request.symbol,):
-        market.bars(symbol, request.timeframe, closed_by=now)
+    if symbols:
+        for symbol in symbols:
+            market.bars(symbol, request.timeframe, closed_by=now)
+    else:
+        bars = market.bars(request.symbol, request.timeframe, request.dataset_span_days, closed_by=now)
+        require_trainable(settings.walk_forward, recipe, request, bars)
 
 
 def require_members(settings: Settings, ledger: Ledger, request: RetrainRequest, now: datetime) -> None:
@@ -44,11 +49,23 @@ def require_members(settings: Settings, ledger: Ledger, request: RetrainRequest,
     resolve_members(ledger, request.model_copy(update=stored_names))
 
 
-def granted(result: RetrainResult | Answer) -> RetrainResult:
+def granted(ledger: Ledger, result: RetrainResult | Answer) -> RetrainResult:
     """
     Raises:
         NotRetrained: the run answered without a training.
     """
     if isinstance(result, Answer):
-        raise NotRetrained(f"{result.model_id} was not retrained, the request was {result.sentence}.")
+        raise NotRetrained(
+            f"{result.model_id} was not retrained, the request was {result.sentence}.{_remedy(ledger, result)}"
+        )
     return result
+
+
+def _remedy(ledger: Ledger, answer: Answer) -> str:
+    """Commands for the job of an answer that waits for a worker; empty for another job, or none."""
+    if answer.job_id is None or ledger.job(answer.job_id).status is not JobStatus.PENDING:
+        return ""
+    return (
+        f" A worker of `clm up` starts the job; `clm jobs run {answer.job_id}` runs the job here, and `clm "
+        f"jobs cancel {answer.job_id}` cancels the job."
+    )

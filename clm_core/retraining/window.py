@@ -11,6 +11,7 @@ from clm_core.domain.evidence_window import EvidenceWindow, ShortTraining
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.kinds import Kind
 from clm_core.domain.spellings import default_span_days
+from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence.trials import DAY, TrialCount
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
@@ -66,6 +67,7 @@ def window_of_bars(
     market = (training.symbol, training.timeframe, training.symbols)
     recipe = (Kind(training.model_type, training.plugin), training.training_params)
     trials = trials_so_far(services, market, levels.fewest_trials, until, recipe)
+    plan = plan_of(services.settings.walk_forward, training, bars)
     nanoseconds = int(bars.time[-1] - bars.time[0]) + bars.timeframe.nanoseconds
     days = max(round(nanoseconds / DAY), 1)
     return windows.evidence_window(
@@ -73,13 +75,13 @@ def window_of_bars(
         requested_days=training.dataset_span_days,
         longer_days=max(training.dataset_span_days, default_span_days(training.timeframe)),
         bars_per_day=len(bars) / days,
-        out_of_sample=windows.tested_share(
-            bars.time, plan_of(services.settings.walk_forward, training, bars)
-        ),
+        out_of_sample=windows.tested_share(bars.time, plan),
         trials=trials,
         levels=levels,
         record=_record_days(services, training, bars) if isinstance(training, TrainingJob) else None,
-        too_short=None if training.symbols else _too_short(services, training, bars),
+        too_short=None
+        if training.symbols
+        else _too_short(plan, _recipe(services, training, bars), str(training.kind), bars),
     )
 
 
@@ -121,14 +123,31 @@ def _record_days(services: Services, job: TrainingJob, bars: Bars) -> tuple[int,
     return max((end - facts.begun).days, 1), max((end - facts.walk_forward_until).days, 0)
 
 
-def _too_short(
-    services: Services, training: RetrainRequest | TrainingJob, bars: Bars
-) -> ShortTraining | None:
+def require_trainable(
+    installation: WalkForwardPlan, recipe: Recipe, training: RetrainRequest | TrainingJob, bars: Bars
+) -> None:
+    """Refuse a training whose folds cannot be made, or are too short for a fit of the kind of model.
+
+    Args:
+        installation: plan of the settings.
+        training: request or job of one market.
+        bars: bars of the training, at least one.
+
+    Raises:
+        NotEnoughBars: names the days to request, where known.
+    """
+    plan = plan_of(installation, training, bars)
+    short = _too_short(plan, recipe, str(training.kind), bars)
+    if short is not None:
+        raise NotEnoughBars(f"{bars.symbol} {bars.timeframe} cannot be trained: {short.sentence}")
+    fold_rows(bars.time, plan)
+
+
+def _too_short(plan: WalkForwardPlan, recipe: Recipe, kind: str, bars: Bars) -> ShortTraining | None:
     """Bars missing in the shortest fold; None if the bars suffice, or the needs of the kind are unknown."""
-    recipe = unsized_recipe(_recipe(services, training, bars))
+    recipe = unsized_recipe(recipe)
     if not isinstance(recipe, StatesBarsToFit):
         return None
-    plan = plan_of(services.settings.walk_forward, training, bars)
     try:
         train = min((train for train, _ in fold_rows(bars.time, plan)), key=_length)
     except NotEnoughBars:
@@ -139,7 +158,7 @@ def _too_short(
         return None
     by_setting = plan.train_bars is not None and plan.train_bars < needed
     return ShortTraining(
-        kind=str(training.kind),
+        kind=kind,
         bars=trained,
         needed_bars=needed,
         needed_days=None if by_setting else days_to_walk(needed, bars, plan),

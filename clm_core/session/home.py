@@ -308,7 +308,7 @@ class CLM:
             if window is not None:
                 services.announce(window.sentence, 0.0)
             with self._flow(services, "flows.retrain.retrain") as flow:
-                result = granted(flow(request))
+                result = granted(services.ledger, flow(request))
             return _report(services, result.version, result.decision)
 
     def compare(self, first: str, second: str) -> "ComparisonView":

@@ -1,7 +1,7 @@
 """Dispatch of pending work: messages to the intake, jobs to Prefect."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
@@ -91,6 +91,7 @@ def _start_waiting(services: Services) -> StartedJobs:
     problem = None
     try:
         with prefect_runs(services.settings.home) as prefect:
+            cancel_runs(services, prefect)
             failed += [*_end_abandoned(services, prefect), *_end_killed(services, prefect)]
             for job, run_id in _create_runs(services, prefect):
                 if run_id is None:
@@ -103,15 +104,38 @@ def _start_waiting(services: Services) -> StartedJobs:
     return StartedJobs(runs, tuple(failed), tuple(job.id for job in waiting), problem if waiting else None)
 
 
+def start_job(services: Services, job: TrainingJob) -> UUID:
+    """Prefect run of a pending job; created unless a run is under way already.
+
+    Raises:
+        ServerUnavailable: Prefect does not answer, or has no deployment for the model.
+    """
+    store = services.ledger.triggers
+    with prefect_runs(services.settings.home) as prefect:
+        run_id = store.run_of(job.id)
+        if run_id is not None and prefect.read({run_id})[run_id].state is RunState.UNDER_WAY:
+            return run_id
+        deployment = _deployment_of(prefect.deployments(FLOW), job)
+        if deployment is None:
+            raise ServerUnavailable(_no_deployment(job))
+        created = _create_run(prefect, deployment, job)
+        store.set_run(job.id, created, services.clock())
+        return created
+
+
 def _create_runs(services: Services, prefect: Runs) -> Iterator[tuple[TrainingJob, UUID | None]]:
     jobs = services.ledger.triggers.startable(services.clock())
     deployments = prefect.deployments(FLOW) if jobs else {}
     for job in jobs:
-        deployment = deployments.get(job.model_id) or deployments.get(ON_DEMAND)
+        deployment = _deployment_of(deployments, job)
         run_id = None if deployment is None else _create_run(prefect, deployment, job)
         if run_id is not None:
             services.ledger.triggers.set_run(job.id, run_id, services.clock())
         yield job, run_id
+
+
+def _deployment_of(deployments: Mapping[str, UUID], job: TrainingJob) -> UUID | None:
+    return deployments.get(job.model_id) or deployments.get(ON_DEMAND)
 
 
 def _create_run(prefect: Runs, deployment: UUID, job: TrainingJob) -> UUID:
@@ -125,6 +149,17 @@ def _no_deployment(job: TrainingJob) -> str:
         f"Prefect has no deployment {FLOW}/{job.model_id} or {FLOW}/{ON_DEMAND} for {job.model_id}: "
         "add its market to the universe, then `clm deploy`"
     )
+
+
+def cancel_runs(services: Services, prefect: Runs) -> None:
+    """Cancels the runs of cancelled jobs, which have nothing to do."""
+    store = services.ledger.triggers
+    cancelled = store.runs_of_cancelled()
+    runs = prefect.read(set(cancelled.values()))
+    for job_id, run_id in cancelled.items():
+        if runs[run_id].state is RunState.UNDER_WAY:
+            prefect.cancel(run_id, f"Job {job_id} was cancelled.")
+        store.forget_run(job_id)
 
 
 def _end_abandoned(services: Services, prefect: Runs) -> list[UUID]:

@@ -1,5 +1,6 @@
 """Single intake of retraining requests from all sources: decides, records and creates jobs."""
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -9,10 +10,17 @@ from clm_core.decisions.retraining import decide
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.spellings import normalise_symbol
-from clm_core.domain.triggers import Answer, Reply, TriggerDecision, TriggerRequest
+from clm_core.domain.triggers import (
+    Answer,
+    History,
+    Reply,
+    TrainedBefore,
+    TriggerDecision,
+    TriggerRequest,
+)
 from clm_core.domain.vocabulary import Role
 from clm_core.ledger import triggers
-from clm_core.ledger.jobs import record_job
+from clm_core.ledger.jobs import cancel_pending, record_job
 from clm_core.ledger.replies import KEPT_FOR
 from clm_core.ledger.tables import storable
 from clm_core.platform import tracing
@@ -26,7 +34,7 @@ def submit(services: Services, request: TriggerRequest, run_id: UUID | None = No
 
     Args:
         run_id: Prefect run that made the request and would run the job at once. The job is reserved for the
-            run for the duration of a lease, unless another job of the model is in progress.
+            run for the duration of a lease, unless the job waits for another job of the model.
 
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range; nothing is recorded.
@@ -59,7 +67,7 @@ def submit_unless_pending(services: Services, request: TriggerRequest) -> Answer
     job = job_of(services, request)
     with services.ledger.triggers.transaction() as connection:
         triggers.lock(connection)
-        history = triggers.history(connection, job.model_id, request.key, services.clock())
+        history = triggers.history(connection, job, request.key, services.clock())
         if history.same_key is None and history.pending is not None:
             return None
         return decide_in(services, connection, request, job)
@@ -91,7 +99,7 @@ def submit_and_claim(
     reap_dead_jobs(services)
     actor = Actor(name=training.requested_by, role=Role.OPERATOR)
     answer = submit(services, TriggerRequest(training=training, actor=actor, source=source), run_id)
-    if answer.reply is Reply.ACCEPTED and answer.job_id is not None and answer.waits_for is None:
+    if answer.job_id is not None and services.ledger.triggers.is_reserved_for(answer.job_id, run_id):
         return services.ledger.job(answer.job_id)
     return answer
 
@@ -130,20 +138,51 @@ def _decided(
     run_id: UUID | None,
     inbox_number: int | None,
 ) -> Answer:
+    trained = _trained_before(services, request, job)
     triggers.lock(connection)
     now = services.clock()
-    history = triggers.history(connection, job.model_id, request.key, now)
+    history = replace(
+        triggers.history(connection, job, request.key, now),
+        trained=trained,
+        overtakes=run_id is not None and not triggers.has_started_pending(connection, job.model_id, now),
+    )
+    if request.replace_pending:
+        history = replace(history, pending=None, same_training=None)
     decision = decide(request, history, services.settings.triggers, now)
     job_id = decision.job_id
-    waits_for = None
     if decision.reply is Reply.ACCEPTED:
+        if request.replace_pending:
+            cancel_pending(connection, job.model_id, request.actor, now)
         record_job(connection, job, request.actor)
         job_id = job.id
-        waits_for = history.running
-        if run_id is not None and waits_for is None:
-            expires_at = now + timedelta(seconds=services.settings.lease_seconds)
-            triggers.give_to_run(connection, job.id, run_id, now, expires_at)
-    return triggers.record(connection, request, job.model_id, decision, job_id, waits_for, inbox_number, now)
+    if run_id is not None and _may_run(decision, history):
+        assert job_id is not None
+        expires_at = now + timedelta(seconds=services.settings.lease_seconds)
+        triggers.give_to_run(connection, job_id, run_id, now, expires_at)
+    return triggers.record(connection, request, job.model_id, decision, job_id, inbox_number, now)
+
+
+def _may_run(decision: TriggerDecision, history: History) -> bool:
+    """True if a run that made a request may start the job of the answer at once.
+
+    A pending job without a run that trains the same is taken over by the run.
+    """
+    if decision.reply is Reply.ACCEPTED:
+        return decision.waits_for is None
+    takes_over = decision.job_id is not None and decision.job_id == history.same_training
+    return takes_over and history.overtakes and history.running is None
+
+
+def _trained_before(services: Services, request: TriggerRequest, job: TrainingJob) -> TrainedBefore | None:
+    """Version that the job would yield again; None where the request has another job anyhow."""
+    # an evaluated candidate is trained as a version of its own, whatever it resembles
+    if request.training.again or request.candidate_id is not None:
+        return None
+    # the server starts without the libraries of models and bars
+    from clm_core.retraining.identical import identical_version
+
+    version = identical_version(services, job)
+    return None if version is None else TrainedBefore(version.version, version.training_job_id)
 
 
 def refuse(
@@ -154,6 +193,4 @@ def refuse(
     symbol = normalise_symbol(request.training.symbol)
     model_id = request.training.model_copy(update={"symbol": symbol}).model_id
     decision = TriggerDecision(Reply.REJECTED, storable(because))
-    return triggers.record(
-        connection, request, model_id, decision, None, None, inbox_number, services.clock()
-    )
+    return triggers.record(connection, request, model_id, decision, None, inbox_number, services.clock())

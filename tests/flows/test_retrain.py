@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -25,9 +26,9 @@ from trace_receiver import Collector, collecting
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import IllegalTransition, InvalidTrainingParams, UnknownSeries
-from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.tracing_settings import TracingSettings
-from clm_core.domain.triggers import Answer, TriggerRequest
+from clm_core.domain.triggers import Answer, Reply, TriggerRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role
 from clm_core.ledger.audit_log import entries
@@ -35,6 +36,7 @@ from clm_core.models.bundle import read_card
 from clm_core.platform import tracing
 from clm_core.platform.prefect_server import load_flow
 from clm_core.retraining import jobs, pages, steps
+from clm_core.retraining.identical import identical_version
 from clm_core.retraining.results import RetrainResult
 from clm_core.services import Services, open_ledger
 from clm_core.triggers import intake
@@ -72,6 +74,28 @@ def result(
 @pytest.fixture(autouse=True)
 def no_jobs_under_way(services: Services) -> None:
     end_all_jobs(services)
+
+
+def test_an_identical_request_names_the_version_instead_of_another_trial(
+    result: RetrainResult, services: Services
+) -> None:
+    version = result.version
+    request = request_for(version.model_type)
+    answer = intake.submit_and_claim(services, request, "tests", uuid.uuid4())
+    assert isinstance(answer, Answer)
+    assert (answer.reply, answer.job_id) == (Reply.COALESCED, version.training_job_id)
+    assert f"trained {version.version} from the same bars, parameters, seed and code" in answer.because
+    again = intake.submit_and_claim(
+        services, request.model_copy(update={"again": True}), "tests", uuid.uuid4()
+    )
+    assert isinstance(again, TrainingJob)
+    services.ledger.cancel_job(again.id, Actor(name="ada", role=Role.ADMIN), services.clock())
+    for changes in ({"seed": 1}, {"dataset_span_days": 210}, {"training_params": {"rounds": 31}}):
+        other = jobs.new_job(services, request_for(version.model_type, **changes))
+        assert identical_version(services, other) is None
+    costs = services.settings.costs.model_copy(update={"fee_bps": 7.0})
+    dearer = services.settings.model_copy(update={"costs": costs})
+    assert identical_version(replace(services, settings=dearer), jobs.new_job(services, request)) is None
 
 
 def test_the_job_ends_completed_and_the_version_carries_the_verdict(
@@ -286,11 +310,12 @@ def test_a_version_names_the_production_version_of_its_training_as_parent(
         services, first.model_id, first.version, admin, "a parent for the next", services.clock(), force=True
     )
     assert first.parent_version == served
-    assert retrain(request).version.parent_version == first.version
+    again = request.model_copy(update={"again": True})
+    assert retrain(again).version.parent_version == first.version
 
 
 def submit(services: Services, **changes: Any) -> Answer:
-    training = request_for(ModelType.LIGHTGBM, training_params={"rounds": 2}, **changes)
+    training = request_for(ModelType.LIGHTGBM, training_params={"rounds": 2}, again=True, **changes)
     actor = Actor(name="ada", role=Role.OPERATOR)
     return intake.submit(services, TriggerRequest(training=training, actor=actor, source="tests"))
 
@@ -309,11 +334,15 @@ def test_a_run_of_an_accepted_request_does_the_job_and_a_second_run_is_refused(
 def test_a_run_without_a_granted_job_ends_completed_with_the_answer(
     services: Services, prefect_url: str
 ) -> None:
-    waiting = submit(services, symbol="EURUSD")
-    request = request_for(ModelType.LIGHTGBM, symbol="EURUSD", training_params={"rounds": 2})
+    under_way = submit(services, symbol="EURUSD").job_id
+    assert under_way is not None
+    lease = services.ledger.start_job(under_way, "tests", services.clock(), timedelta(minutes=1))
+    request = request_for(ModelType.LIGHTGBM, symbol="EURUSD", training_params={"rounds": 2}, again=True)
     state = load_flow("flows.retrain.retrain")(request, return_state=True)
     assert state.is_completed()
-    assert state.message.startswith(f"coalesced with job {waiting.job_id}: the job is pending")
-    assert services.ledger.triggers.answers(limit=1)[0].request.source == "terminal"
-    lease = services.ledger.start_job(waiting.job_id, "tests", services.clock(), timedelta(minutes=1))
+    [answer] = services.ledger.triggers.answers(limit=1)
+    assert state.message == (
+        f"accepted as job {answer.job_id}: the job starts when job {under_way} of the same model has ended"
+    )
+    assert answer.request.source == "terminal"
     services.ledger.complete_job(lease, services.clock())

@@ -7,12 +7,13 @@ from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 
+BARS = 2_000
 IMPORTED = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def add_markets(home: Path, count: int) -> list[str]:
-    """Import the same 100 bars under `count` symbols, and return the symbols."""
-    bars = MarketData(home).bars("EURUSD", "1h", closed_by=datetime.now(UTC))[:100]
+    """Import the same bars, enough for a small training, under `count` symbols, and return the symbols."""
+    bars = MarketData(home).bars("EURUSD", "1h", closed_by=datetime.now(UTC))[:BARS]
     symbols = [f"M{number:03}USD" for number in range(count)]
     for symbol in symbols:
         _add(home, symbol, bars)

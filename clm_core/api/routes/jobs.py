@@ -15,7 +15,7 @@ from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.listings import JobQuery, Page
 from clm_core.domain.triggers import Answer, Observation, Reply, TriggerRequest
 from clm_core.services import Services
-from clm_core.triggers import intake
+from clm_core.triggers import intake, pending
 
 
 class TrainObservation(BaseModel):
@@ -39,6 +39,20 @@ class TrainRequest(RetrainRequest):
         description="Evidence for the reasons performance_degraded (sharpe_ratio) and data_threshold "
         "(new_samples), which are rejected without; kept with the job.",
     )
+    replace_pending: bool = Field(
+        default=False, description="Cancel the pending jobs of the model if this request is accepted."
+    )
+
+
+class _Nothing(BaseModel):
+    """Body of a request whose path says everything."""
+
+
+class StartedRun(BaseModel):
+    """Prefect run that trains a pending job."""
+
+    job_id: UUID
+    run_id: UUID
 
 
 class TrainAnswer(Answer):
@@ -58,6 +72,19 @@ def one_job(job_id: UUID, clm: Connected) -> TrainingJob:
     return clm.ledger.job(job_id)
 
 
+def cancel(job_id: UUID, actor: Caller, clm: Connected, idempotent: Idempotent) -> Response:
+    """Cancel a pending job; its status is `failed` then, with `cancelled_by`, and nobody is alerted."""
+    return idempotent(_Nothing(), lambda: json_response(pending.cancel(clm, job_id, actor)))
+
+
+def run(job_id: UUID, _: Caller, clm: Connected, idempotent: Idempotent) -> Response:
+    """Start a pending job in a worker now, ahead of older pending jobs of the model."""
+    return idempotent(
+        _Nothing(),
+        lambda: json_response(StartedRun(job_id=job_id, run_id=pending.start(clm, job_id)), status=202),
+    )
+
+
 def train(
     body: TrainRequest, actor: Caller, clm: Connected, idempotent: Idempotent, dispatch: Dispatch
 ) -> Response:
@@ -66,7 +93,12 @@ def train(
     training = RetrainRequest.model_validate({"requested_by": actor.name} | fields)
     observed = Observation() if body.observed is None else Observation(**body.observed.model_dump())
     request = TriggerRequest(
-        training=training, actor=actor, source="api", key=idempotent.key, observed=observed
+        training=training,
+        actor=actor,
+        source="api",
+        key=idempotent.key,
+        observed=observed,
+        replace_pending=body.replace_pending,
     )
     response = idempotent(body, lambda: _response(clm, intake.submit_once(clm, request)))
     dispatch()

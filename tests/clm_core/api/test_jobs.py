@@ -1,3 +1,4 @@
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -111,23 +112,30 @@ def test_a_repeated_request_is_answered_with_the_window_of_the_recorded_job(
     # looks at the market ask more of every later job
     for _ in range(100):
         services.ledger.trials.begin(uuid.uuid4(), "BTCUSDT", "1h", 17_000, services.clock())
-    for changes in ({}, {"dataset_span_days": 30}):
+    for changes in ({}, {"dataset_span_days": 80, "trigger_reason": "periodic"}):
         again = client(Role.OPERATOR).post("/clm/train", json=body | changes)
         assert (again.status_code, again.json()["reply"]) == (202, "coalesced")
         assert again.json()["job_id"] == first.json()["job_id"]
         assert again.json()["evidence_window"] == first.json()["evidence_window"]
 
 
-def test_a_window_too_short_for_the_kind_is_said_in_the_answer(btcusdt: None, client: Client) -> None:
+def test_a_window_too_short_for_the_kind_is_refused_with_the_days_to_request(
+    btcusdt: None, client: Client
+) -> None:
     body = {"model_type": "nhits", "symbol": "BTCUSDT", "dataset_span_days": 14}
     answer = client(Role.OPERATOR).post("/clm/train", json=body)
-    assert (answer.status_code, answer.json()["reply"]) == (202, "accepted")
-    short = answer.json()["evidence_window"]["too_short"]
-    assert short["kind"] == "nhits"
+    assert answer.status_code == 422
+    words = re.fullmatch(
+        r"BTCUSDT 1h cannot be trained: A fit of nhits needs ([\d,]+) bars, and the shortest fold trains on "
+        r"(\d+): pass --days (\d+) \(dataset_span_days\), and import older bars where the series is shorter",
+        answer.json()["detail"],
+    )
+    assert words is not None
+    needed, bars, days = (int(word.replace(",", "")) for word in words.groups())
     # 40 % of 14 days less the embargo
-    assert short["bars"] == pytest.approx(134 - 24, abs=1)
-    assert short["needed_bars"] > 110
-    assert short["needed_days"] > 14
+    assert bars == pytest.approx(134 - 24, abs=1)
+    assert needed > bars
+    assert days > 14
 
 
 def test_a_pool_is_requested_with_its_symbols(btcusdt: None, client: Client, services: Services) -> None:

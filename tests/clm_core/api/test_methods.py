@@ -24,6 +24,8 @@ ALLOWED = {
     "/clm/tokens/{token_id}": "DELETE, OPTIONS",
     "/clm/candidates": "GET, HEAD, OPTIONS, POST",
     "/clm/train": "OPTIONS, POST",
+    "/clm/jobs/{job_id}/run": "OPTIONS, POST",
+    "/clm/jobs/{job_id}/cancel": "OPTIONS, POST",
     "/clm/promote": "OPTIONS, POST",
     "/clm/rollback": "OPTIONS, POST",
     "/clm/halt": "OPTIONS, POST",

@@ -16,11 +16,19 @@ from hypothesis import strategies as st
 from clm_core.decisions.retraining import ReasonRules, TriggerPolicy, decide
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest
-from clm_core.domain.triggers import History, Observation, Reply, TriggerDecision, TriggerRequest
+from clm_core.domain.triggers import (
+    History,
+    Observation,
+    Reply,
+    TrainedBefore,
+    TriggerDecision,
+    TriggerRequest,
+)
 from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RUNNING, PENDING, EARLIER = (UUID(int=number) for number in (1, 2, 3))
+TRAINED = TrainedBefore("v20260228_110000", UUID(int=4))
 QUIET = History(running=None, pending=None, last_accepted={}, accepted={}, accepted_in_all=0, same_key=None)
 POLICY = TriggerPolicy()
 
@@ -110,6 +118,15 @@ MANUAL = TriggerReason.MANUAL
         ),
         (DRIFT, {"pending": PENDING, "running": RUNNING}, "coalesced", "the job is pending"),
         (
+            MANUAL,
+            {"pending": PENDING, "same_training": PENDING},
+            "coalesced",
+            "the job is pending, and trains",
+        ),
+        (MANUAL, {"pending": PENDING}, "accepted", f"the job starts after job {PENDING} of the same model"),
+        (MANUAL, {"pending": PENDING, "overtakes": True}, "accepted", "no rule"),
+        (DRIFT, {"trained": TRAINED}, "coalesced", "the job trained v20260228_110000 from the same bars"),
+        (
             DRIFT,
             {"running": RUNNING},
             "accepted",
@@ -138,6 +155,10 @@ MANUAL = TriggerReason.MANUAL
     ids=[
         "same key",
         "one waits",
+        "one waits that trains the same",
+        "a person asks for other parameters",
+        "the run of a person starts while nothing else does",
+        "a version of the same training exists",
         "one runs",
         "in the cooldown",
         "at the end of the cooldown",
@@ -178,6 +199,8 @@ class Step:
     key: str | None
     hours: float
     worked: bool
+    is_new: bool
+    """True for parameters of its own."""
 
 
 steps = st.builds(
@@ -187,6 +210,7 @@ steps = st.builds(
     key=st.none() | st.sampled_from("abc"),
     hours=st.floats(0, 9),
     worked=st.booleans(),
+    is_new=st.booleans(),
 )
 policies = st.builds(
     TriggerPolicy,
@@ -211,15 +235,16 @@ class World:
     def __init__(self) -> None:
         self.granted: list[Granted] = []
         self.keys: dict[str, UUID] = {}
-        self.pending: dict[int, list[UUID]] = {}
+        self.pending: dict[int, list[tuple[UUID, TriggerReason]]] = {}
 
-    def history(self, model: int, key: str | None, now: datetime) -> History:
+    def history(self, model: int, key: str | None, is_new: bool, now: datetime) -> History:
         of_model = [each for each in self.granted if each.model == model]
         recent = [each for each in self.granted if each.at > now - timedelta(hours=24)]
         waiting = self.pending.get(model, [])
         return History(
             running=None,
-            pending=waiting[0] if waiting else None,
+            pending=waiting[0][0] if waiting else None,
+            same_training=waiting[0][0] if waiting and not is_new else None,
             last_accepted={each.reason: each.at for each in of_model},
             accepted=Counter(each.reason for each in recent if each.model == model),
             accepted_in_all=len(recent),
@@ -234,11 +259,11 @@ class World:
             if step.worked:
                 self.pending = {}
             request = request_for(step.reason, step.key, **OBSERVED.get(step.reason, {}))
-            decision = decide(request, self.history(step.model, step.key, now), policy, now)
+            decision = decide(request, self.history(step.model, step.key, step.is_new, now), policy, now)
             if decision.reply is Reply.ACCEPTED:
                 job_id = uuid.uuid4()
                 self.granted.append(Granted(now, step.model, step.reason, step.key, job_id))
-                self.pending.setdefault(step.model, []).append(job_id)
+                self.pending.setdefault(step.model, []).append((job_id, step.reason))
                 if step.key:
                     self.keys[step.key] = job_id
             answers.append(decision)
@@ -251,7 +276,9 @@ def test_no_sequence_of_requests_breaks_the_rules(policy: TriggerPolicy, sequenc
     answers = world.play(policy, sequence)
     assert all(answer.because for answer in answers)
     assert all((answer.job_id is not None) == (answer.reply is Reply.COALESCED) for answer in answers)
-    assert all(len(waiting) <= 1 for waiting in world.pending.values())
+    for waiting in world.pending.values():
+        # a program finds a job pending, a person may add another one
+        assert all(reason is MANUAL for _, reason in waiting[1:])
     keys = [each.key for each in world.granted if each.key]
     assert len(keys) == len(set(keys))
     for each in world.granted:

@@ -24,13 +24,15 @@ from patience import PATIENT_SECONDS
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from clm_core.domain.actors import Actor
+from clm_core.domain.errors import IllegalTransition
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.triggers import Answer, Reply, TriggerRequest
 from clm_core.domain.vocabulary import JobStatus, ModelType, Role
 from clm_core.market.sources import MarketData
 from clm_core.platform.prefect_runs import DIAGNOSIS
+from clm_core.retraining import jobs
 from clm_core.services import Services
-from clm_core.triggers import inbox, intake
+from clm_core.triggers import inbox, intake, pending
 from clm_core.triggers.dispatch import dispatch_pending, start_pending_jobs
 
 NOWHERE = "http://127.0.0.1:9/api"
@@ -112,6 +114,48 @@ def test_a_dispatch_killed_before_storing_the_run_starts_no_second_run(
     clm.ledger.triggers.forget_run(job_id)
     assert start_pending_jobs(clm).runs == first
     assert len(runs_of(prefect, job_id)) == 1
+
+
+def test_a_pending_job_is_started_by_hand_once(clm: Services, prefect: httpx.Client) -> None:
+    job_id = ask(clm).job_id
+    assert job_id is not None
+    run_id = pending.start(clm, job_id)
+    assert pending.start(clm, job_id) == run_id
+    assert start_pending_jobs(clm).runs == {}
+    [run] = runs_of(prefect, job_id)
+    assert run["id"] == str(run_id)
+
+
+def test_the_run_of_a_cancelled_job_is_cancelled(clm: Services, prefect: httpx.Client) -> None:
+    job_id = ask(clm).job_id
+    assert job_id is not None
+    start_pending_jobs(clm)
+    with temporary_settings({PREFECT_API_URL: NOWHERE}):
+        pending.cancel(clm, job_id, Actor(name="ada", role=Role.OPERATOR))
+    [run] = runs_of(prefect, job_id)
+    assert run["state_type"] == "SCHEDULED"
+    start_pending_jobs(clm)
+    [run] = runs_of(prefect, job_id)
+    assert (run["state_type"], run["state"]["message"]) == ("CANCELLED", f"Job {job_id} was cancelled.")
+    with pytest.raises(IllegalTransition, match="only a pending job can be started"):
+        pending.start(clm, job_id)
+
+
+def test_a_job_reserved_for_this_process_is_started_by_no_worker(
+    clm: Services, prefect: httpx.Client
+) -> None:
+    job_id = ask(clm).job_id
+    assert job_id is not None
+    start_pending_jobs(clm)
+    assert pending.reserve(clm, job_id).id == job_id
+    [run] = runs_of(prefect, job_id)
+    assert run["state_type"] == "CANCELLED"
+    assert start_pending_jobs(clm).failed == ()
+    with jobs.running(clm, clm.ledger.job(job_id)):
+        other = ask(clm, training_params={"rounds": 3}).job_id
+        assert other is not None
+        with pytest.raises(IllegalTransition, match=f"job {other} can start when it has ended"):
+            pending.reserve(clm, other)
 
 
 def test_four_dispatches_at_once_start_one_run(clm: Services, prefect: httpx.Client) -> None:

@@ -5,15 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.actors import Actor
-from clm_core.domain.errors import InvalidTrainingParams, UnknownSeries
-from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars, UnknownSeries
+from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.kinds import model_id
-from clm_core.domain.triggers import Reply, TriggerRequest
+from clm_core.domain.triggers import Answer, Reply, TriggerRequest
 from clm_core.domain.vocabulary import JobStatus, ModelType, Role, TriggerReason
 from clm_core.services import Services
 from clm_core.triggers import intake
@@ -107,6 +108,76 @@ def test_a_second_job_waits_for_the_running_job_and_a_third_request_is_coalesced
     second, third = intake.submit(clm, a_request()), intake.submit(clm, a_request())
     assert (second.reply, second.waits_for) == (Reply.ACCEPTED, first.job_id)
     assert (third.reply, third.job_id) == (Reply.COALESCED, second.job_id)
+
+
+def test_a_person_who_asks_for_other_parameters_gets_a_job_of_their_own(clm: Services) -> None:
+    first = intake.submit(clm, a_request())
+    deeper = intake.submit(clm, a_request(training_params={"num_leaves": 9}))
+    again = intake.submit(clm, a_request(training_params={"num_leaves": 9}))
+    drift = intake.submit(clm, a_request(TriggerReason.DRIFT_DETECTED))
+    assert (deeper.reply, deeper.waits_for) == (Reply.ACCEPTED, first.job_id)
+    assert (again.reply, again.job_id) == (Reply.COALESCED, deeper.job_id)
+    assert (drift.reply, drift.job_id) == (Reply.COALESCED, first.job_id)
+    assert deeper.job_id is not None
+    assert clm.ledger.job(deeper.job_id).training_params["num_leaves"] == 9
+    # one after the other
+    assert [job.id for job in clm.ledger.triggers.startable(clm.clock())] == [first.job_id]
+    clm.ledger.cancel_job(first.job_id, ADA, clm.clock())
+    assert [job.id for job in clm.ledger.triggers.startable(clm.clock())] == [deeper.job_id]
+
+
+def test_an_accepted_request_can_replace_the_pending_jobs(clm: Services) -> None:
+    first = intake.submit(clm, a_request())
+    other = a_request(training_params={"num_leaves": 9}).model_copy(update={"replace_pending": True})
+    refused = intake.submit(governed(clm, manual={"daily_budget_per_model": 1}), other)
+    assert refused.reply is Reply.REJECTED
+    assert [job.id for job in clm.ledger.jobs(status=JobStatus.PENDING)] == [first.job_id]
+    replaced = intake.submit(clm, other)
+    assert (replaced.reply, replaced.waits_for) == (Reply.ACCEPTED, None)
+    assert [job.id for job in clm.ledger.jobs(status=JobStatus.PENDING)] == [replaced.job_id]
+    assert first.job_id is not None
+    job = clm.ledger.job(first.job_id)
+    assert (job.status, job.cancelled_by, job.failure_cause) == (
+        JobStatus.FAILED,
+        "ada",
+        "cancelled by ada",
+    )
+
+
+def test_a_run_takes_over_a_pending_job_without_a_run(clm: Services) -> None:
+    request = a_request()
+    first = intake.submit(clm, request)
+    job = intake.submit_and_claim(clm, request.training, "terminal", uuid4())
+    assert isinstance(job, TrainingJob)
+    assert job.id == first.job_id
+    # reserved now
+    other = intake.submit_and_claim(clm, request.training, "terminal", uuid4())
+    assert isinstance(other, Answer)
+    assert clm.ledger.triggers.startable(clm.clock()) == []
+
+
+def test_a_run_with_other_parameters_overtakes_pending_jobs_without_a_run(clm: Services) -> None:
+    intake.submit(clm, a_request())
+    deeper = a_request(training_params={"num_leaves": 9}).training
+    job = intake.submit_and_claim(clm, deeper, "terminal", uuid4())
+    assert isinstance(job, TrainingJob)
+    assert job.training_params["num_leaves"] == 9
+
+
+def test_a_cancelled_job_stays_cancelled_and_pages_nobody(clm: Services) -> None:
+    answer = intake.submit(clm, a_request())
+    assert answer.job_id is not None
+    job = clm.ledger.cancel_job(answer.job_id, ADA, clm.clock())
+    assert clm.ledger.cancel_job(answer.job_id, ADA, clm.clock()) == job
+    assert str(job.id) not in [each.subject for each in clm.alerts.newest()]
+    [newest] = clm.ledger.audit_after(clm.ledger.newest_audit_number() - 1, 1)
+    assert (newest.action, newest.actor, newest.subject) == ("job_cancelled", "ada", str(job.id))
+
+
+def test_days_that_cannot_be_trained_are_refused_with_those_that_can(clm: Services) -> None:
+    with pytest.raises(NotEnoughBars, match=r"BTCUSD 1h cannot be trained: .* pass --days \d+"):
+        intake.submit(clm, a_request(dataset_span_days=5))
+    assert clm.ledger.jobs() == []
 
 
 def test_a_key_is_recognised_after_its_job_has_ended(clm: Services) -> None:
