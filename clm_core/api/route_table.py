@@ -147,6 +147,8 @@ ROUTES = (
     _page("GET", "/login", pages.sign_in_form, Open.BROWSER),
     _page("POST", "/login", pages.sign_in, Open.BROWSER),
     _page("POST", "/logout", pages.sign_out, Open.BROWSER),
+    _page("POST", "/jobs/{job_id}/run", pages.run_job, Role.OPERATOR),
+    _page("POST", "/jobs/{job_id}/cancel", pages.cancel_job, Role.OPERATOR),
     _page("GET", "/models/{model_id}", pages.model, Role.VIEWER),
     _page("POST", "/models/{model_id}/versions/{version}/promote", pages.promote, Role.OPERATOR),
     _page("POST", "/models/{model_id}/versions/{version}/refuse", pages.refuse, Role.OPERATOR),

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from clm_core.domain.alerts import RaisedAlert
 from clm_core.domain.allocations import RecordedWeights
 from clm_core.domain.evaluations import EvaluationResult, Verdict
+from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.listings import ListedVersion
 from clm_core.domain.paper import LearningValue
 from clm_core.domain.promotions import Promotion, PromotionKind
@@ -153,6 +154,8 @@ class Overview(BaseModel):
     """Alerts whose condition lasts, newest first."""
     training: int
     """Jobs pending or in progress."""
+    pending: tuple[TrainingJob, ...] = ()
+    """Oldest pending jobs, oldest first."""
 
     def count(self, state: str) -> int:
         """Number of models in a `ServingState`."""

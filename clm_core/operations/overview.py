@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from clm_core.domain.allocations import AllocationRun, RecordedWeights
 from clm_core.domain.errors import NotFound
-from clm_core.domain.listings import VersionQuery
+from clm_core.domain.listings import JobQuery, VersionQuery
 from clm_core.domain.overviews import (
     AWAITING,
     TIMELINE_KIND_OF,
@@ -23,7 +23,7 @@ from clm_core.domain.overviews import (
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.standings import ProductionStanding
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus
+from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.registry.allocation_in_force import allocation_in_force
 from clm_core.services import Services
 
@@ -36,6 +36,7 @@ EVENTS_READ = 400
 """Newest records of each kind behind a time line."""
 EVENTS_SHOWN = 100
 MAX_VERSIONS = 1000
+PENDING_JOBS = JobQuery(status=JobStatus.PENDING, descending=False, limit=20)
 
 
 def read_overview(services: Services, name: str = "", page: int = 1) -> Overview:
@@ -60,6 +61,7 @@ def read_overview(services: Services, name: str = "", page: int = 1) -> Overview
         pages=pages,
         alerts=tuple(reversed(services.alerts.lasting())),
         training=services.ledger.overviews.unfinished_jobs(),
+        pending=services.ledger.find_jobs(PENDING_JOBS).items,
     )
 
 

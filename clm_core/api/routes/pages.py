@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
+from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
@@ -33,6 +34,7 @@ from clm_core.domain.vocabulary import Role
 from clm_core.lifecycle.answered_forms import end_answered_forms
 from clm_core.operations.overview import read_history, read_overview
 from clm_core.registry.server.pages import safe_target
+from clm_core.triggers import pending
 
 SIGN_IN_WITHIN_SECONDS = 3600
 """Validity of the form to sign in."""
@@ -143,6 +145,18 @@ def refuse(
     clm.promotions.retire(model_id, version, session.token.actor, given.reason, clm.clock())
     end_answered_forms(clm, model_id)
     return RedirectResponse(f"/models/{model_id}", 303)
+
+
+def run_job(job_id: UUID, _: OwnForm, session: SignedIn, clm: Connected) -> Response:
+    """Start a pending job in a worker, as `POST /clm/jobs/{job_id}/run` does."""
+    pending.start(clm, job_id)
+    return RedirectResponse("/", 303)
+
+
+def cancel_job(job_id: UUID, _: OwnForm, session: SignedIn, clm: Connected) -> Response:
+    """Cancel a pending job, as `POST /clm/jobs/{job_id}/cancel` does."""
+    pending.cancel(clm, job_id, session.token.actor)
+    return RedirectResponse("/", 303)
 
 
 def report(model_id: ModelIdInPath, version: LabelInPath, _: SignedIn, clm: Connected) -> FileResponse:

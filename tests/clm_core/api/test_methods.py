@@ -43,6 +43,8 @@ ALLOWED = {
     "/webhooks/{source}": "OPTIONS, POST",
     "/login": "GET, HEAD, OPTIONS, POST",
     "/logout": "OPTIONS, POST",
+    "/jobs/{job_id}/run": "OPTIONS, POST",
+    "/jobs/{job_id}/cancel": "OPTIONS, POST",
     "/models/{model_id}/versions/{version}/promote": "OPTIONS, POST",
     "/models/{model_id}/versions/{version}/refuse": "OPTIONS, POST",
     "/clm/events": "GET, OPTIONS",

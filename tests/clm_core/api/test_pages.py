@@ -25,6 +25,7 @@ from clm_core.api.routes.models import REPORT_POLICY
 from clm_core.domain.actors import Actor
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.evaluations import IntervalEstimate
+from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.paper import LearningValue
 from clm_core.domain.shadow_decisions import (
     ShadowAction,
@@ -36,15 +37,21 @@ from clm_core.domain.shadow_decisions import (
 from clm_core.domain.standings import ProductionStanding
 from clm_core.domain.tokens import Secret
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus, Role
+from clm_core.domain.vocabulary import ModelStatus, ModelType, Role
 from clm_core.lifecycle import allocation, approvals
+from clm_core.retraining import jobs
 from clm_core.services import Services
 
 MakeToken = Callable[..., str]
 MakeVersion = Callable[..., ModelVersion]
 SignIn = Callable[..., TestClient]
 ADA = Actor(name="ada", role=Role.OPERATOR)
-EXAMPLES = {"model_id": "xgboost_nosuchthing_1h", "version": "v20200101_000000"}
+LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC)
+EXAMPLES = {
+    "model_id": "xgboost_nosuchthing_1h",
+    "version": "v20200101_000000",
+    "job_id": "00000000-0000-0000-0000-000000000001",
+}
 USUAL_TESTS = SingleLookTests(
     days=63,
     lead_bps=1.2,
@@ -286,6 +293,23 @@ def test_an_operator_refuses_a_version_with_a_reason(
     page = browsing.post(address, data=form | {"reason": "costs have doubled"})
     assert wired.ledger.version(model_id, version).status is ModelStatus.RETIRED
     assert re.search(r"Retired</b> v\d+_\d+\s.*ada</span>\s*<p class=\"small\">costs have doubled", page.text)
+
+
+def test_an_operator_cancels_a_pending_job_on_the_home_page(sign_in: SignIn, wired: Services) -> None:
+    request = RetrainRequest(model_type=ModelType.LIGHTGBM, symbol="BTCUSD", requested_by="<b>grace</b>")
+    job = wired.ledger.create_job(jobs.new_job(wired, request).model_copy(update={"created_at": LONG_AGO}))
+    browsing, viewing = sign_in(Role.OPERATOR), sign_in(Role.VIEWER)
+    page = browsing.get("/")
+    assert "manual, by &lt;b&gt;grace&lt;/b&gt;" in page.text
+    assert f"/jobs/{job.id}/cancel" not in viewing.get("/").text
+    form = {"form_key": form_of(page)["form_key"]}
+    assert viewing.post(f"/jobs/{job.id}/cancel", data=form).status_code == 403
+    answer = browsing.post(f"/jobs/{job.id}/cancel", data=form)
+    assert (answer.url.path, f"/jobs/{job.id}" in answer.text) == ("/", False)
+    assert wired.ledger.job(job.id).cancelled_by == "ada"
+    refused = browsing.post(f"/jobs/{job.id}/run", data=form)
+    assert refused.status_code == 409
+    assert "only a pending job can be started" in refused.text
 
 
 @pytest.mark.parametrize("decide", ["promote", "refuse"])

@@ -85,7 +85,7 @@ def test_each_event_is_submitted_with_its_reason_and_observation(clm: Services) 
     assert [(each.request.training.trigger_reason, each.reply) for each in answers] == [
         (TriggerReason.DRIFT_DETECTED, Reply.ACCEPTED),
         (TriggerReason.PERFORMANCE_DEGRADED, Reply.REJECTED),
-        (TriggerReason.MANUAL, Reply.COALESCED),
+        (TriggerReason.MANUAL, Reply.ACCEPTED),
         (TriggerReason.REGIME_CHANGE, Reply.ACCEPTED),
     ]
     assert answers[1].because == "Sharpe ratio 0.70 is not below 0.5"
@@ -195,7 +195,7 @@ def test_a_retrain_after_a_halt_has_a_recipe_that_nobody_took_back(clm: Services
 
 def test_a_change_of_the_market_concerns_each_plug_in_on_it(clm: Services) -> None:
     ours, theirs = (
-        RetrainRequest(**kind, symbol="EURUSD", dataset_span_days=60, requested_by="tests")
+        RetrainRequest(**kind, symbol="EURUSD", dataset_span_days=90, requested_by="tests")
         for kind in ({"model_type": "lightgbm"}, {"model_type": "other", "plugin": "ridge"})
     )
     for request in (ours, theirs):
@@ -220,7 +220,7 @@ def test_a_change_of_the_market_is_answered_for_each_model_also_for_those_that_c
         {"model_type": "xgboost"},
     )
     for kind in kinds:
-        serve(clm, RetrainRequest(**kind, symbol="EURUSD", dataset_span_days=60, requested_by="tests"))
+        serve(clm, RetrainRequest(**kind, symbol="EURUSD", dataset_span_days=90, requested_by="tests"))
     known = AlertStore(engine).newest(limit=1)
     monkeypatch.setattr(
         catalog, "find_spec", lambda library: None if library == "xgboost" else find_spec(library)
@@ -243,7 +243,7 @@ def test_a_retrain_tag_in_mlflow_retrains_the_model_and_other_changes_do_nothing
     clm: Services,
 ) -> None:
     request = RetrainRequest(
-        model_type="lightgbm", symbol="EURUSD", dataset_span_days=60, requested_by="tests"
+        model_type="lightgbm", symbol="EURUSD", dataset_span_days=90, requested_by="tests"
     )
     serve(clm, request)
     for number, (name, key) in enumerate(
@@ -256,7 +256,7 @@ def test_a_retrain_tag_in_mlflow_retrains_the_model_and_other_changes_do_nothing
     assert (answer.reply, answer.model_id) == (Reply.ACCEPTED, "lightgbm_eurusd_1h")
     assert answer.job_id is not None
     job = clm.ledger.job(answer.job_id)
-    assert (job.requested_by, job.dataset_span_days) == ("MLflow", 60)
+    assert (job.requested_by, job.dataset_span_days) == ("MLflow", 90)
     [aside] = clm.ledger.triggers.messages(set_aside=True)
     assert "nobodys has no version here" in (aside.error or "")
 
