@@ -17,7 +17,7 @@ from clm_core.cli.search_options import Days, KindName, span_of
 from clm_core.cli.settings_in_force import require_home, settings_for_change
 from clm_core.cli.verdicts import colored_decision, colored_headline, marked_estimate, symbols_table
 from clm_core.domain.measures import percent, ratio, signed_percent
-from clm_core.domain.vocabulary import JobStatus, ModelType
+from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
     from clm_core.domain.jobs import RetrainRequest

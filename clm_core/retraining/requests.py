@@ -55,9 +55,8 @@ def granted(ledger: Ledger, result: RetrainResult | Answer) -> RetrainResult:
         NotRetrained: the run answered without a training.
     """
     if isinstance(result, Answer):
-        raise NotRetrained(
-            f"{result.model_id} was not retrained, the request was {result.sentence}.{_remedy(ledger, result)}"
-        )
+        remedy = _remedy(ledger, result)
+        raise NotRetrained(f"{result.model_id} was not retrained, the request was {result.sentence}.{remedy}")
     return result
 
 

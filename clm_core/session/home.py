@@ -273,6 +273,7 @@ class CLM:
         seed: int = 0,
         plugin: str | None = None,
         symbols: Sequence[str] = (),
+        again: bool = False,
     ) -> "VersionReport":
         """Train a model on the newest bars, backtest it out of sample and judge it, as `clm retrain` does.
 
@@ -284,12 +285,13 @@ class CLM:
             days: days of bars counted back from the newest; by default five years of hourly bars.
             params: training parameters other than the defaults; names of a section with a dot, as in
                 {"max_depth": 5, "sizing.target_volatility": 0.15}.
+            again: True trains also where a version of the same bars, parameters, seed and code exists.
 
         Raises:
             ArgumentRefused: an argument is not allowed.
             InvalidTrainingParams: a parameter is unknown or out of range; the message lists the valid ones.
             UnknownSeries: the market has no bars.
-            NotRetrained: the request was rejected, or coalesced with another job.
+            NotRetrained: the request was rejected, or another job or version serves it.
             TrainingFailed: the training took too long, or its process died.
         """
         from clm_core.domain.jobs import RetrainRequest
@@ -299,6 +301,7 @@ class CLM:
         given = {"model_type": model, "plugin": plugin, "symbol": symbol, "symbols": tuple(symbols)}
         span = {} if days is None else {"dataset_span_days": days}
         chosen = {"timeframe": timeframe, "training_params": dict(params or {}), "seed": seed}
+        chosen["again"] = again
         with self._work() as services:
             request = _validated(RetrainRequest, given | span | chosen | {"requested_by": getuser()})
             settings, now = services.settings, services.clock()
