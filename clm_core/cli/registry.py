@@ -397,5 +397,5 @@ def _show_counts(counts: "Counts") -> None:
     ):
         table.add_row(name, f"{number:,}")
     rate = "-" if counts.promotion_rate is None else f"{counts.promotion_rate:.1%}"
-    table.add_row("share of judged versions promoted", rate)
+    table.add_row("share of judged versions promoted without force", rate)
     console.print(table)

@@ -20,7 +20,8 @@ FROM promotions WHERE state = 'committed'
 _PROMOTION_RATE = text("""
 SELECT avg(EXISTS (
     SELECT FROM promotions p
-    WHERE p.state = 'committed' AND p.model_id = judged.model_id AND p.to_version = judged.version
+    WHERE p.state = 'committed' AND p.kind IN ('promotion', 'adoption') AND NOT p.forced
+    AND p.model_id = judged.model_id AND p.to_version = judged.version
 )::int)::float8
 FROM (SELECT DISTINCT model_id, version FROM evaluations) AS judged
 """)
@@ -44,7 +45,7 @@ class Counts:
     confirmations: int
     """Number of times an admin prolonged a forced change."""
     promotion_rate: float | None
-    """Share of the judged versions that were ever in production, 0..1; None if no version is judged."""
+    """Share of the judged versions promoted without force, 0..1; None if no version is judged."""
 
 
 def count(connection: Connection) -> Counts:

@@ -136,7 +136,12 @@ PROMOTION = Dashboard(
     "clm-promotion",
     "CLM: promotion rate",
     (
-        panel("Promoted in 7 days", "sum(increase(models_promoted_total[7d]))", kind="stat", width=6),
+        panel(
+            "Promoted by the gate in 7 days",
+            "sum(increase(models_promoted_total{forced='false'}[7d])) or vector(0)",
+            kind="stat",
+            width=6,
+        ),
         panel(
             "Forced in 7 days",
             "sum(increase(models_promoted_total{forced='true'}[7d])) or vector(0)",

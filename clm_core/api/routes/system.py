@@ -43,7 +43,7 @@ class SystemStatus(BaseModel):
     rollbacks: int
     forced: int
     promotion_rate: float | None
-    """Share of the judged versions promoted to production, 0..1; null while nothing is judged."""
+    """Share of the judged versions promoted without force, 0..1; null while nothing is judged."""
     production: list[Promotion]
     """Production versions: the last change of each model."""
 

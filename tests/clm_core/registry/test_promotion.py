@@ -524,6 +524,16 @@ def test_the_statistics_count_promotions_rollbacks_and_the_share_promoted(
     assert 0 < after.promotion_rate <= 1
 
 
+def test_a_forced_promotion_counts_as_forced_and_not_in_the_share_promoted(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    failed = make_version(model_id, sharpe=0.1)
+    before = services.ledger.counts()
+    promote(services, failed, ADMIN, force=True)
+    after = services.ledger.counts()
+    assert (after.forced - before.forced, after.promotion_rate) == (1, before.promotion_rate)
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
