@@ -17,7 +17,6 @@ from clm_core.cli.settings_in_force import (
     settings_for_look,
     settings_for_repair,
 )
-from clm_core.domain.actors import Actor
 from clm_core.domain.measures import count, significant
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role, VersionOrder
 
@@ -193,6 +192,7 @@ def run_job(job_id: JobId, as_json: AsJson = False) -> None:
 @jobs_app.command()
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """Cancel a pending job; its status is failed then, without an alert."""
+    from clm_core.domain.actors import Actor
     from clm_core.services import open_services
 
     settings = settings_for_change()
