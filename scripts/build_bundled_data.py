@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from clm_core.market.sources import BUNDLED
+from clm_core.market.newest_bars import BUNDLED
 from clm_core.market.store import SeriesStore
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import validate

@@ -19,6 +19,7 @@ from clm_core.cli.output import AsJson, print_json, print_report
 from clm_core.cli.running import services_with_status
 
 if TYPE_CHECKING:
+    from clm_core.domain.bar_age import BarAge
     from clm_core.market.bars import Bars
     from clm_core.market.sources import MarketData, SeriesInfo
 
@@ -439,18 +440,34 @@ def _print_one(info: "SeriesInfo", as_json: bool) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
+def _age(info: "SeriesInfo") -> "BarAge":
+    from clm_core.decisions.staleness import age_of
+    from clm_core.market.newest_bars import NewestBar
+    from clm_core.settings import load_settings
+
+    newest = NewestBar(info.symbol, info.timeframe, info.calendar, info.end)
+    return age_of(newest, datetime.now(UTC), load_settings().watch.stale_bars)
+
+
+def _as_json(info: "SeriesInfo", age: "BarAge") -> dict[str, object]:
+    ages = {"newest_close": age.newest_close, "late_bars": age.late_bars, "is_stale": age.is_stale}
+    return asdict(info) | ages
+
+
 def _print(series: "list[SeriesInfo]", as_json: bool) -> None:
+    ages = [_age(info) for info in series]
     if as_json:
-        typer.echo(json.dumps([asdict(info) for info in series], default=datetime.isoformat, indent=1))
+        listed = [_as_json(info, age) for info, age in zip(series, ages, strict=True)]
+        typer.echo(json.dumps(listed, default=datetime.isoformat, indent=1))
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("Series", "From", "To"):
         table.add_column(name, no_wrap=True)
-    for name in ("Bars", "Gaps", "Missing"):
+    for name in ("Bars", "Gaps", "Missing", "Late"):
         table.add_column(name, no_wrap=True, justify="right")
     table.add_column("Hash", no_wrap=True)
     table.add_column("Source", overflow="fold")
-    for info in series:
+    for info, age in zip(series, ages, strict=True):
         table.add_row(
             f"{info.symbol} {info.timeframe}",
             f"{info.start:%Y-%m-%d}",
@@ -458,6 +475,7 @@ def _print(series: "list[SeriesInfo]", as_json: bool) -> None:
             f"{info.bars:,}",
             f"{info.gaps:,}",
             f"{info.missing_bars:,}",
+            f"[red]{age.late_bars:,}[/]" if age.is_stale else f"{age.late_bars:,}",
             info.content_hash[:8],
             _origin(info),
         )
@@ -495,12 +513,14 @@ def _facts_json(bars: "Bars", info: "SeriesInfo") -> dict[str, object]:
 def _facts(bars: "Bars", info: "SeriesInfo") -> str:
     from clm_core.market.calendars import describe
 
+    age = _age(info)
     longest = sorted(bars.gaps, key=lambda gap: gap.missing, reverse=True)[:3]
     outages = "; ".join(f"{gap.missing} bars after {gap.after:%Y-%m-%d %H:%M}" for gap in longest)
     return "\n".join(
         [
             f"{bars.symbol} {bars.timeframe}, calendar {bars.calendar}: {len(bars):,} bars",
             f"range     {bars.start:%Y-%m-%d %H:%M} to {bars.end:%Y-%m-%d %H:%M} UTC",
+            f"age       the newest bar closed {age.age} ago: {age.late}{', STALE' if age.is_stale else ''}",
             f"close     {bars.close.min():,.6g} to {bars.close.max():,.6g}, last {bars.close[-1]:,.6g}",
             f"outages   {len(bars.gaps)}, {sum(gap.missing for gap in bars.gaps)} bars missing, "
             f"{bars.bridged.sum()} carried through" + (f"; longest: {outages}" if outages else ""),

@@ -22,6 +22,7 @@ from clm_core.platform.interpreter import MODULE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from clm_core.domain.bar_age import DataAge
     from clm_core.domain.passes import PassHealth
     from clm_core.operations.status import InstallationStatus
     from clm_core.platform.stack_state import StackState
@@ -247,6 +248,12 @@ def _show_work(status: "InstallationStatus") -> None:
     console.print(f"Jobs: {jobs or 'none yet'}")
     serving = ", ".join(f"{each.model_id} {each.version}" for each in status.production[:ROWS_SHOWN])
     console.print(f"In production: {serving or 'nothing'}{_more(len(status.production))}")
+    if status.data.problem is not None:
+        plain.print(status.data.problem, soft_wrap=True)
+    if status.data.markets:
+        console.print(_data_table(status.data))
+        if more := _more(len(status.data.markets)):
+            console.print(f" {more}")
     if status.next_runs:
         runs = Table("next run of", "at (UTC)", box=SIMPLE_HEAVY)
         for run in status.next_runs[:ROWS_SHOWN]:
@@ -254,6 +261,17 @@ def _show_work(status: "InstallationStatus") -> None:
         console.print(runs)
         if more := _more(len(status.next_runs)):
             console.print(f" {more}")
+
+
+def _data_table(data: "DataAge") -> Table:
+    table = Table("market", "newest bar closed (UTC)", "ago", "late bars", "", box=SIMPLE_HEAVY)
+    colours = {"STALE": "red", "late": "yellow", "demo": "dim", "current": "green"}
+    for each in data.markets[:ROWS_SHOWN]:
+        age = each.bars
+        word = f"[{colours[each.word]}]{each.word}[/]"
+        closed = f"{age.newest_close:%Y-%m-%d %H:%M}"
+        table.add_row(age.market, closed, age.age, f"{age.late_bars:,}", word)
+    return table
 
 
 def _more(count: int) -> str:

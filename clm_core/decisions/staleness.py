@@ -1,17 +1,17 @@
-"""Retrains due by age or by the number of new bars, and bars that no longer arrive."""
+"""Retrains due by age or by the number of new bars, and the age of the newest bar of a market."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from clm_core.decisions.retraining import TriggerPolicy
+from clm_core.domain.bar_age import BarAge
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
+from clm_core.market.newest_bars import NewestBar
 
-MIN_MISSING = 3
-"""Missing newest bars from which on a series is stale: one late fetch is no illness."""
-MIN_MISSING_TIME = timedelta(hours=1)
-"""Least time without a bar from which on a series of short bars is stale."""
+LEAST_LATE = timedelta(hours=1)
+"""Least length of the late bars of a stale market: of short bars, a late fetch is no illness."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,21 @@ def due_retrains(versions: Iterable[Freshness], policy: TriggerPolicy, now: date
             yield DueRetrain(each.model_id, TriggerReason.DATA_THRESHOLD, observed)
 
 
-def is_stale(missing: int, bar: timedelta) -> bool:
-    """True for a series without its newest bars.
+def age_of(newest: NewestBar, now: datetime, stale_bars: int) -> BarAge:
+    """Age of the newest bar of a market.
+
+    The market is stale from `stale_bars` late bars on that make an hour at least. Times at which the calendar
+    is closed, as weekends of currencies, make no bar late.
 
     Args:
-        missing: bars required by the calendar after the newest bar, up to now.
-        bar: length of a bar.
+        stale_bars: `watch.stale_bars` of the settings.
     """
-    return missing >= MIN_MISSING and missing * bar >= MIN_MISSING_TIME
+    late = newest.late_bars(now)
+    return BarAge(
+        symbol=newest.symbol,
+        timeframe=newest.timeframe.value,
+        newest_close=newest.closed,
+        at=now,
+        late_bars=late,
+        is_stale=late >= stale_bars and late * timedelta(seconds=newest.timeframe.seconds) >= LEAST_LATE,
+    )

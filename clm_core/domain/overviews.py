@@ -1,6 +1,6 @@
 """Models as pages show them: state, challengers, verdicts and the time line."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from clm_core.domain.alerts import RaisedAlert
 from clm_core.domain.allocations import RecordedWeights
+from clm_core.domain.bar_age import DataAge
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.listings import ListedVersion
@@ -154,6 +155,8 @@ class Overview(BaseModel):
     """Alerts whose condition lasts, newest first."""
     training: int
     """Jobs pending or in progress."""
+    data: DataAge
+    """Age of the bars of the markets in use."""
     pending: tuple[TrainingJob, ...] = ()
     """Oldest pending jobs, oldest first."""
 
@@ -187,11 +190,14 @@ class ModelHistory(BaseModel):
     """Evaluation of the newest judged version, if any."""
     timeline: tuple[TimelineEntry, ...]
     """Events, newest first."""
+    data: DataAge
+    """Age of the bars of the model's markets, as far as a version of the model serves or the universe has
+    them."""
 
 
-def is_about(alert: RaisedAlert, model_id: str) -> bool:
-    """True for an alert about a model or a version of the model."""
-    return alert.subject == model_id or alert.subject.startswith(f"{model_id}@")
+def is_about(alert: RaisedAlert, model_id: str, markets: Collection[str] = ()) -> bool:
+    """True for an alert about a model, a version of the model, or one of the markets (`BTCUSD 1h`)."""
+    return alert.subject in (model_id, *markets) or alert.subject.startswith(f"{model_id}@")
 
 
 def changed_decisions(decisions: Sequence[RecordedDecision]) -> list[RecordedDecision]:

@@ -26,6 +26,9 @@ class WatchRules(BaseModel):
     """Days of newest bars whose features are compared with the training; all must be after the training."""
     drift_score: float = Field(default=1.25, gt=0)
     """Score above which features have drifted; 1 is the distance of the training's own furthest stretch."""
+    stale_bars: int = Field(default=3, ge=1, le=100_000)
+    """Number of late bars, by the calendar of a market, from which on its bars are stale; at least an hour of
+    bars."""
     regime_changes: bool = True
     """True to request a retrain when the regime of the market is another than at the end of the training."""
 

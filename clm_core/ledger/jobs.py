@@ -141,6 +141,17 @@ class JobStore:
         with self._engine.begin() as connection:
             return tuple(connection.scalar(first) or ())
 
+    def members_by_pool(self) -> dict[str, tuple[str, ...]]:
+        """Symbols of every pool with a job, by its first job."""
+        first = (
+            select(_JOBS.c.symbol, _JOBS.c.symbols)
+            .where(_JOBS.c.symbols != [])
+            .distinct(_JOBS.c.symbol)
+            .order_by(_JOBS.c.symbol, _JOBS.c.created_at, _JOBS.c.id)
+        )
+        with self._engine.begin() as connection:
+            return {name: tuple(symbols) for name, symbols in connection.execute(first)}
+
     def pool_names(self) -> frozenset[str]:
         """Names of all pools with a job."""
         pools = select(_JOBS.c.symbol).where(_JOBS.c.symbols != []).distinct()

@@ -49,10 +49,12 @@ from clm_core.lifecycle.protection import ProtectedVersion, ServingRecord, promo
 from clm_core.lifecycle.standing import standing_of
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import Drift
+from clm_core.market.newest_bars import NewestBar
 from clm_core.market.panel import Panel
 from clm_core.market.regimes import regimes
 from clm_core.models.params import series_names
 from clm_core.models.pooled import PooledModel
+from clm_core.operations.data_age import report_stale_markets
 from clm_core.operations.passes import PassReport, Row, formatted, report_problems, run_each
 from clm_core.platform.tracing import traced
 from clm_core.retraining.judging import out_of_sample_returns
@@ -194,6 +196,8 @@ def run(services: Services) -> WatchReport:
     serving = services.ledger.versions(status=ModelStatus.PRODUCTION, limit=MAX_MODELS)
     models, problems = run_each(_steps(services, serving))
     _end_alerts_of_others(services, serving)
+    markets = report_stale_markets(services)
+    problems += [] if markets.problem is None else [markets.problem]
     problems += unknown_series_problems(models)
     report_problems(services, "watch", "clm watch", problems)
     return WatchReport(at=services.clock(), models=tuple(models), problems=tuple(problems))
@@ -272,7 +276,6 @@ def _error_sentences(of: str, errors: ErrorDrift | None) -> Iterator[str]:
 def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
     history = services.ledger.promotions.committed(version.model_id)
     measured, record = _measure_version(services, version, promoted_at(history, version))
-    _report_stale_bars(services, measured)
     discovered = record_drift(services, version, _named_drifts(measured))
     protected = protect_version(services, version, record, history)
     measured = measured.model_copy(update={"protection": protected, "discoveries": discovered})
@@ -306,18 +309,6 @@ def _named_drifts(measured: WatchedVersion) -> list[tuple[str, Drift | None]]:
     ]
 
 
-def _report_stale_bars(services: Services, measured: WatchedVersion) -> None:
-    """Alert about missing newest bars, once, until bars arrive again."""
-    message = (
-        f"The newest bar of {measured.model_id} is that of {measured.newest_bar:%Y-%m-%d %H:%M} UTC, and "
-        f"{measured.missing_bars:,} bars since are missing: the version answers to an old market. "
-        "`clm data update` fetches bars of an exchange, `clm data import` reads a file; the log of the flow "
-        "`fetch` has the cause."
-    )
-    lasting = message if measured.is_stale else None
-    services.alerts.settle(AlertKind.STALE_BARS, measured.model_id, lasting, services.clock())
-
-
 def _report_degraded(services: Services, measured: WatchedVersion) -> None:
     message = (
         f"{measured.model_id}@{measured.version}: {measured.because}. A retrain is requested, and the "
@@ -348,7 +339,7 @@ def _report_drifted(services: Services, measured: WatchedVersion) -> None:
 def _end_alerts_of_others(services: Services, serving: Sequence[ModelVersion]) -> None:
     """End the conditions of models without a production version, which the watch measures no more."""
     names = {each.model_id for each in serving}
-    for kind in (AlertKind.DEGRADED, AlertKind.DRIFTED, AlertKind.STALE_BARS):
+    for kind in (AlertKind.DEGRADED, AlertKind.DRIFTED):
         for alert in services.alerts.lasting(kind):
             if alert.subject not in names:
                 services.alerts.end(kind, alert.subject, services.clock())
@@ -506,7 +497,7 @@ def _watched(
     window_bars = len(axis.last_days(settings.watch.window_days))
     finding, because = judge(performance, settings.watch, settings.triggers.max_sharpe_ratio, window_bars)
     now = services.clock()
-    missing = max(bars.missing_until(now) for bars in markets)
+    ages = [staleness.age_of(NewestBar.of(bars), now, settings.watch.stale_bars) for bars in markets]
     return WatchedVersion(
         model_id=version.model_id,
         version=version.version,
@@ -514,8 +505,8 @@ def _watched(
         age_days=(now - version.created_at) / timedelta(days=1),
         newest_bar=axis.end.to_pydatetime(),
         new_bars=len(axis) - first_new,
-        missing_bars=missing,
-        is_stale=staleness.is_stale(missing, timedelta(seconds=axis.timeframe.seconds)),
+        missing_bars=max(each.late_bars for each in ages),
+        is_stale=any(each.is_stale for each in ages),
         performance=performance,
         finding=finding,
         because=because,

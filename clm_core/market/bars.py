@@ -12,14 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clm_core.market.calendars import missing_after, periods_per_year
+from clm_core.market.newest_bars import GAP_RULES, missing_until
 from clm_core.market.timeframes import Calendar, Timeframe
 
 FIELDS = ("open", "high", "low", "close", "volume")
 
-GAP_RULES = 2
-"""Current rules of closures and outages. Rules 1, of release 0.1.0: `24x5` closes at weekends only, and every
-outage starts a new stretch. Rules 2: `24x5` has holidays and a daily break too, and outages of up to
-`BRIDGED_BARS` are carried through. A model keeps the rules of its training."""
 BRIDGED_BARS = 5
 """Number of missing bars up to which an outage is carried through: features, labels and positions continue
 with the next bar as after a closure."""
@@ -187,13 +184,7 @@ class Bars:
         """
         if not len(self):
             return 0
-        step = self.timeframe.nanoseconds
-        start = self.timeframe.grid_start
-        under_way = (pd.Timestamp(now).value - start) // step * step + start
-        if under_way <= self.time[-1]:
-            return 0
-        edges = np.array([self.time[-1], under_way])
-        return int(missing_after(edges, self.timeframe, self.calendar, self.gap_rules)[0])
+        return missing_until(int(self.time[-1]), now, self.timeframe, self.calendar, self.gap_rules)
 
     @cached_property
     def _missing_after(self) -> NDArray[np.int64]:

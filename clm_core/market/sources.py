@@ -3,7 +3,7 @@
 import shlex
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -29,6 +29,7 @@ from clm_core.market.carry_store import CarryStore
 from clm_core.market.corrections import RECHECKED_BARS, moment
 from clm_core.market.differing import why_waiting
 from clm_core.market.exchange import RetryPolicy
+from clm_core.market.newest_bars import BUNDLED, PLANTED_SOURCE, NewestBar, newest_bars
 from clm_core.market.ranks import newer_than, ranks_among
 from clm_core.market.reading import Layout, content_of, read
 from clm_core.market.same_market import DailyReturns, daily_log_returns
@@ -40,7 +41,6 @@ from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import Examined, examine, refuse_unknown_rules
 
 UNBOUNDED = "pass closed_by=<moment> to MarketData.bars: the next release requires the bound"
-BUNDLED = Path(__file__).parent / "bundled"
 TABLE = "table.parquet"
 """Name of a table that comes without a file."""
 
@@ -87,6 +87,7 @@ class MarketData:
             storage: place of the stored series; by default the home.
         """
         storage = storage or FolderStorage(home)
+        self._storage = storage
         self._store = SeriesStore(storage.below("data"))
         self._bundled = SeriesStore(BUNDLED)
         self._quarantine = home / "quarantine"
@@ -98,6 +99,15 @@ class MarketData:
         manifests = [*self._bundled.manifests(), *self._store.manifests()]
         newest = {(manifest.symbol, manifest.timeframe): manifest for manifest in manifests}
         return [_info(newest[key]) for key in sorted(newest)]
+
+    def newest_bars(self, markets: Iterable[tuple[str, str]]) -> Iterator[NewestBar]:
+        """Newest bars of the given markets, pairs of symbol and timeframe, that have any.
+
+        Raises:
+            StorageUnavailable: the bucket does not answer.
+            StoreCorrupt: a manifest is damaged.
+        """
+        return newest_bars(self._storage, markets)
 
     def carry(self, symbol: str) -> Carry:
         """The newest stored funding rates and dividends of a market.
@@ -749,7 +759,7 @@ class MarketData:
         bars = planted.planted_bars(n_bars)
         options = {"now": now, "origin": "the planted market"}
         checked = self._valid(bars.to_frame(), planted.SYMBOL, Timeframe.H1, Calendar.ALWAYS.value, **options)
-        return _info(self._store.add(checked.bars, "planted by clm demo", now))
+        return _info(self._store.add(checked.bars, PLANTED_SOURCE, now))
 
     def _valid(
         self, frame: pd.DataFrame, symbol: str, timeframe: Timeframe, calendar: str, **options: Any

@@ -40,6 +40,7 @@ from clm_core.market.corrections import (
     moment,
 )
 from clm_core.market.differing import WaitingBar, take_corrections
+from clm_core.market.newest_bars import damaged_manifest
 from clm_core.market.storage import MANIFEST, FolderStorage, SeriesEdit, SeriesStorage, StoredFolder
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import validate
@@ -438,9 +439,7 @@ class SeriesStore:
         try:
             return SeriesManifest.model_validate_json(content)
         except ValueError as error:
-            place = self._storage.address(folder, MANIFEST)
-            advice = "restore it from a backup, or delete its folder"
-            raise StoreCorrupt(f"{place} is damaged: {advice}") from error
+            raise damaged_manifest(self._storage.address(folder, MANIFEST)) from error
 
     def _load(self, manifest: SeriesManifest, snapshot: Snapshot) -> Bars:
         folder, file = _folder(manifest.symbol, manifest.timeframe), _file_name(snapshot.content_hash)

@@ -16,6 +16,8 @@ from clm_core.domain.universe import Market
 from clm_core.market.bar_source import BarSource, ExchangeSource
 from clm_core.market.corrections import Revision
 from clm_core.market.exchange import RetryPolicy
+from clm_core.market.newest_bars import NewestBar
+from clm_core.operations.data_age import report_stale_markets
 from clm_core.operations.passes import PassReport, Row, report_problems, run_each
 from clm_core.platform.bar_database import database_source
 from clm_core.platform.tracing import traced
@@ -41,6 +43,8 @@ class MarketUpdate(BaseModel):
     """Open time of the last bar."""
     bars: int
     """Number of stored bars."""
+    late_bars: int = 0
+    """Bars that the calendar requires after the newest bar, and that the source does not give."""
     corrections: tuple[Revision, ...] = ()
     """Corrections of stored bars taken by this pass, oldest first."""
     waiting: int = 0
@@ -93,6 +97,7 @@ class IngestReport(PassReport):
                 "new bars": f"{market.new_bars:,}",
                 "corrected": f"{market.corrected:,}",
                 "newest bar (UTC)": f"{market.newest_bar:%Y-%m-%d %H:%M}",
+                "late": f"{market.late_bars:,}",
                 "bars": f"{market.bars:,}",
             }
             for market in self.markets
@@ -125,6 +130,7 @@ def run(services: Services) -> IngestReport:
         for feature in pool.ranks
     )
     problems = [*failed, *unranked, *differing]
+    report_stale_markets(services)
     report_problems(services, "fetch", "clm data update", problems)
     return IngestReport(
         at=services.clock(), markets=tuple(markets), ranks=tuple(ranks), problems=tuple(problems)
@@ -171,6 +177,7 @@ def _fetch(services: Services, market: Market, source: BarSource, differing: lis
     corrections = tuple(each.revision for each in manifest.snapshots[known:] if each.revision is not None)
     for correction in corrections:
         log.info("%s %s: %s", manifest.symbol, manifest.timeframe, correction)
+    latest = NewestBar(manifest.symbol, manifest.timeframe, manifest.calendar, newest.end)
     return MarketUpdate(
         symbol=manifest.symbol,
         timeframe=manifest.timeframe,
@@ -178,6 +185,7 @@ def _fetch(services: Services, market: Market, source: BarSource, differing: lis
         new_bars=newest.bars - (before.bars if before else 0) - sum(each.added for each in corrections),
         newest_bar=newest.end,
         bars=newest.bars,
+        late_bars=latest.late_bars(now),
         corrections=corrections,
         waiting=len(manifest.waiting),
     )

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from clm_core.domain.allocations import AllocationRun, RecordedWeights
+from clm_core.domain.bar_age import DataAge
 from clm_core.domain.errors import NotFound
 from clm_core.domain.listings import JobQuery, VersionQuery
 from clm_core.domain.overviews import (
@@ -24,6 +25,7 @@ from clm_core.domain.promotions import Promotion
 from clm_core.domain.standings import ProductionStanding
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.operations.data_age import data_age
 from clm_core.registry.allocation_in_force import allocation_in_force
 from clm_core.services import Services
 
@@ -62,6 +64,7 @@ def read_overview(services: Services, name: str = "", page: int = 1) -> Overview
         alerts=tuple(reversed(services.alerts.lasting())),
         training=services.ledger.overviews.unfinished_jobs(),
         pending=services.ledger.find_jobs(PENDING_JOBS).items,
+        data=data_age(services),
     )
 
 
@@ -78,7 +81,9 @@ def read_history(services: Services, model_id: str) -> ModelHistory:
     [overview] = _models(services, model_id)
     verdicts = services.ledger.overviews.verdicts(VERDICTS_SHOWN, [model_id])
     judged = next((each.version for each in listed if each.evaluation is not None), None)
-    alerts = (each for each in reversed(services.alerts.lasting()) if is_about(each, model_id))
+    data = _of_model(services, listed[0].version)
+    markets = [each.bars.market for each in data.markets]
+    alerts = (each for each in reversed(services.alerts.lasting()) if is_about(each, model_id, markets))
     return ModelHistory(
         at=services.clock(),
         overview=_with_verdicts(overview, verdicts),
@@ -86,7 +91,20 @@ def read_history(services: Services, model_id: str) -> ModelHistory:
         versions=listed,
         judged=None if judged is None else services.ledger.evaluation(model_id, judged.version),
         timeline=tuple(_timeline(services, model_id)),
+        data=data,
     )
+
+
+def _of_model(services: Services, version: ModelVersion) -> DataAge:
+    """Ages of the market of a model, or of the members of a pool."""
+    ages = data_age(services)
+    symbols = services.ledger.pool_members(version.symbol) or (version.symbol,)
+    own = tuple(
+        each
+        for each in ages.markets
+        if each.bars.symbol in symbols and each.bars.timeframe == version.timeframe
+    )
+    return ages.model_copy(update={"markets": own})
 
 
 def _models(services: Services, model_id: str | None) -> Iterator[ModelOverview]:

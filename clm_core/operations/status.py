@@ -2,20 +2,25 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.decisions.overdue import judge_passes, overdue
+from clm_core.domain.bar_age import DataAge
 from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.domain.passes import PassHealth
 from clm_core.domain.storage_settings import StorageSettings
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger.store import Ledger
+from clm_core.market.newest_bars import newest_bars
+from clm_core.operations.data_age import UNKNOWN, read_data_age
 from clm_core.operations.settings_check import differences
 from clm_core.platform import stack_state
 from clm_core.platform.bucket import Bucket
 from clm_core.platform.database import open_database
+from clm_core.platform.object_storage import series_storage
 from clm_core.platform.prefect_runs import ask_for_all, is_answering, workers_online
 from clm_core.platform.run_engine import is_listening
 from clm_core.platform.stack_settings import StackSettingsRecord
@@ -78,6 +83,8 @@ class InstallationStatus(BaseModel):
     """Reason why the bucket cannot be used at present, if any."""
     settings_differ: tuple[str, ...] = ()
     """Names of the settings that differ between this command and the running stack."""
+    data: DataAge = DataAge()
+    """Age of the bars of the markets in use."""
     is_complete: bool = True
     """False if the settings do not load: jobs, production and next runs are unknown then."""
 
@@ -114,6 +121,8 @@ def read_status(settings: Settings) -> InstallationStatus:
         jobs = dict(ledger.counts().jobs)
         versions = ledger.versions(status=ModelStatus.PRODUCTION, limit=1000)
         passes = judge_passes(*ledger.passes.read())
+        storage_problem = _storage_problem(settings.storage)
+        data = _data_age(ledger, settings, storage_problem)
     production = tuple(Champion(model_id=each.model_id, version=each.version) for each in versions)
     if state is None:
         return InstallationStatus(
@@ -125,7 +134,8 @@ def read_status(settings: Settings) -> InstallationStatus:
             next_runs=(),
             command_problem=loading_problem(),
             storage=settings.storage.url,
-            storage_problem=_storage_problem(settings.storage),
+            storage_problem=storage_problem,
+            data=data,
         )
     return InstallationStatus(
         up=True,
@@ -137,10 +147,18 @@ def read_status(settings: Settings) -> InstallationStatus:
         settings_problem=state.settings_problem,
         command_problem=loading_problem(),
         storage=settings.storage.url,
-        storage_problem=_storage_problem(settings.storage),
+        storage_problem=storage_problem,
+        data=data,
         settings_differ=tuple(differences(settings)),
         passes=tuple(passes),
     )
+
+
+def _data_age(ledger: Ledger, settings: Settings, storage_problem: str | None) -> DataAge:
+    if storage_problem is not None:
+        return DataAge(problem=f"{UNKNOWN}: {storage_problem}")
+    storage = series_storage(settings.home, settings.storage)
+    return read_data_age(ledger, settings, ledger.now(), partial(newest_bars, storage))
 
 
 def _storage_problem(storage: StorageSettings) -> str | None:

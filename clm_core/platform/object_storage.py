@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from clm_core.domain.errors import ConflictError, StoreCorrupt
 from clm_core.domain.storage_settings import StorageSettings
-from clm_core.market.storage import MANIFEST, SeriesEdit, StoredFolder, write_atomically
+from clm_core.market.storage import (
+    MANIFEST,
+    FolderStorage,
+    SeriesEdit,
+    SeriesStorage,
+    StoredFolder,
+    write_atomically,
+)
 from clm_core.platform.bucket import Bucket
 
 if TYPE_CHECKING:
@@ -35,9 +42,12 @@ def market_data(home: Path, settings: StorageSettings) -> "MarketData":
     """Stored series of an installation: in the home, or in the bucket of the settings."""
     from clm_core.market.sources import MarketData
 
-    if settings.url is None:
-        return MarketData(home)
-    return MarketData(home, object_storage(home, settings))
+    return MarketData(home, series_storage(home, settings))
+
+
+def series_storage(home: Path, settings: StorageSettings) -> SeriesStorage:
+    """Storage of the series of an installation: the home, or the bucket of the settings."""
+    return FolderStorage(home) if settings.url is None else object_storage(home, settings)
 
 
 def object_storage(home: Path, settings: StorageSettings) -> "ObjectStorage":

@@ -36,7 +36,7 @@ from clm_core.models.ensemble import readable
 from clm_core.platform import tracing
 from clm_core.platform.tracing import traced
 from clm_core.registry.mlflow_registry import Registered
-from clm_core.retraining import case, folds, pools, recipe_record, resume, training, training_places
+from clm_core.retraining import bars_age, case, folds, pools, recipe_record, resume, training, training_places
 from clm_core.retraining.code_version import code_digest, code_version
 from clm_core.retraining.ensembles import fetch_members
 from clm_core.retraining.evaluation import (
@@ -212,6 +212,8 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
     policy = services.policy(version.model_id, version.symbol)
     settle_costs(services, [each.symbol for each in evaluation.runs.markets], evaluation.bars.calendar)
     verdict = verdict_on(services, version, evaluation, policy)
+    old_bars = bars_age.warnings_of(evaluation, services.clock(), settings.watch.stale_bars)
+    verdict = verdict.model_copy(update={"warnings": (*old_bars, *verdict.warnings)})
     terms = recorded_terms(evaluation, evaluation.plan)
     record = _evaluation_record(version, evaluation, verdict, terms, services.clock())
     evidence = StoredEvidence(pack(evaluation.runs), version.data_hash, code_digest())
@@ -269,7 +271,9 @@ def report(
         terms_digest=recorded_terms(evaluation, evaluation.plan).digest,
         params=readable(job.model_type, trained.params) | _chosen_horizon(trained, evaluation.judged_seed),
         importances=trained.importances,
-        data_facts=_data_facts(bars) | _record_facts(verdict),
+        data_facts=_data_facts(bars)
+        | bars_age.facts_of(bars, version.created_at, settings.watch.stale_bars)
+        | _record_facts(verdict),
         folds=trained.out_of_sample[evaluation.judged_seed].folds,
         regime=regime,
         sections=explanation.sections,

@@ -189,6 +189,12 @@ def test_the_run_page_shows_the_verdict_and_the_equity_curve(result: RetrainResu
     assert result.decision is None, "a first version refreshes nothing"
 
 
+def test_the_verdict_says_that_the_bars_are_old(result: RetrainResult) -> None:
+    sentence = "the newest bar of BTCUSD 1h closed at 2019-10-17 10:00 UTC, 7 years ago: "
+    assert result.verdict.warnings[0].startswith(f"Old bars: {sentence}")
+    assert "age at the training" in result.report.html.read_text()
+
+
 def test_mlflow_the_run_page_and_the_tear_sheet_show_the_same_checks_in_the_same_order(
     result: RetrainResult, services: Services, prefect_url: str
 ) -> None:

@@ -10,9 +10,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from clm_core.api.context import Connected
 from clm_core.decisions.overdue import judge_passes, overdue
+from clm_core.domain.bar_age import DataAge
 from clm_core.domain.errors import CLMError, ServerUnavailable, SettingsError
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.operations.data_age import data_age
 from clm_core.operations.metrics import CONTENT_TYPE, exposition
 from clm_core.platform.prefect_runs import is_answering
 from clm_core.services import Services, loading_problem
@@ -46,6 +48,8 @@ class SystemStatus(BaseModel):
     """Share of the judged versions promoted without force, 0..1; null while nothing is judged."""
     production: list[Promotion]
     """Production versions: the last change of each model."""
+    data: DataAge
+    """Age of the bars of the markets of the universe, of the pools and of production, stale markets first."""
 
 
 def metrics(clm: Connected) -> Response:
@@ -69,7 +73,7 @@ def health(clm: Connected, response: Response) -> Health:
 
 
 def status(clm: Connected) -> SystemStatus:
-    """Counts, and the production versions."""
+    """Counts, the production versions, and the age of the bars."""
     counts = clm.ledger.counts()
     changes = clm.ledger.overviews.changes()
     return SystemStatus(
@@ -81,6 +85,7 @@ def status(clm: Connected) -> SystemStatus:
         forced=counts.forced,
         promotion_rate=counts.promotion_rate,
         production=[change for _, change in sorted(changes.items()) if change.to_version],
+        data=data_age(clm),
     )
 
 

@@ -41,14 +41,15 @@ def file(tmp_path) -> Path:
 
 def test_list_shows_what_is_bundled(clm):
     output = clm("list").output
-    assert re.search(r"BTCUSD 1h +2017-07-01 +2019-10-17 +20,111 +0 +0 +f6a14659", output)
-    assert re.search(r"EURUSD 1h +2017-01-01 +2017-12-29 +6,225 +0 +0 +86c4215e", output)
+    assert re.search(r"BTCUSD 1h +2017-07-01 +2019-10-17 +20,111 +0 +0 +[\d,]+ +f6a14659", output)
+    assert re.search(r"EURUSD 1h +2017-01-01 +2017-12-29 +6,225 +0 +0 +[\d,]+ +86c4215e", output)
 
 
 def test_list_as_json_has_every_field(clm):
     btc = json.loads(clm("list", "--json").stdout)[0]
     assert (btc["symbol"], btc["timeframe"], btc["calendar"], btc["bars"]) == ("BTCUSD", "1h", "24x7", 20_111)
     assert (btc["start"], btc["gaps"], btc["missing_bars"]) == ("2017-07-01T11:00:00+00:00", 0, 0)
+    assert (btc["newest_close"], btc["is_stale"]) == ("2019-10-17T10:00:00+00:00", True)
 
 
 def test_show_draws_the_series_and_names_its_outages_and_hash(clm):

@@ -5,11 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from clm_core.decisions.retraining import TriggerPolicy, decide
-from clm_core.decisions.staleness import Freshness, due_retrains, is_stale
+from clm_core.decisions.staleness import Freshness, age_of, due_retrains
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.triggers import History, Reply, TriggerRequest
 from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
+from clm_core.market.newest_bars import NewestBar
+from clm_core.market.timeframes import Calendar, Timeframe
 
 NOW = datetime(2026, 3, 31, tzinfo=UTC)
 POLICY = TriggerPolicy()
@@ -66,15 +68,30 @@ def test_new_bars_are_waited_for_twice_as_long_after_each_retrain_without_a_prom
 
 
 @pytest.mark.parametrize(
-    ("missing", "bar", "stale"),
+    ("bar", "calendar", "hours_later", "late", "stale"),
     [
-        (2, timedelta(days=1), False),
-        (3, timedelta(days=1), True),
-        (3, timedelta(hours=1), True),
-        (11, timedelta(minutes=5), False),
-        (12, timedelta(minutes=5), True),
+        ("1h", "24x7", 3.9, 2, False),
+        ("1h", "24x7", 4.0, 3, True),
+        ("1d", "24x7", 96, 3, True),
+        ("5m", "24x7", 1.0, 11, False),
+        ("5m", "24x7", 1.1, 12, True),
+        ("1h", "24x5", 40, 0, False),
+        ("1h", "24x5", 54, 3, True),
     ],
-    ids=str,
+    ids=["two late", "three late", "days", "a late fetch", "an hour of short bars", "weekend", "monday"],
 )
-def test_bars_are_stale_from_three_missing_and_an_hour_on(missing: int, bar: timedelta, stale: bool) -> None:
-    assert is_stale(missing, bar) is stale
+def test_a_market_is_stale_from_three_required_bars_and_an_hour_on(
+    bar: str, calendar: str, hours_later: float, late: int, stale: bool
+) -> None:
+    friday = datetime(2024, 1, 5, 20, tzinfo=UTC)
+    opened = friday if bar != "1d" else friday.replace(hour=0)
+    newest = NewestBar("EURUSD", Timeframe(bar), Calendar(calendar), opened)
+    age = age_of(newest, opened + timedelta(hours=hours_later), stale_bars=3)
+    assert (age.late_bars, age.is_stale) == (late, stale)
+
+
+def test_the_number_of_late_bars_of_a_stale_market_is_a_setting() -> None:
+    opened = datetime(2024, 1, 5, 20, tzinfo=UTC)
+    newest = NewestBar("BTCUSDT", Timeframe("1h"), Calendar("24x7"), opened)
+    now = opened + timedelta(hours=6)
+    assert [age_of(newest, now, stale_bars=limit).is_stale for limit in (5, 6)] == [True, False]

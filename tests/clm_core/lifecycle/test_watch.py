@@ -423,9 +423,11 @@ def test_a_model_that_cannot_be_checked_leaves_the_rest_to_run_and_is_alerted_un
     report = flow()
     assert [each.model_id for each in report.models] == [broken.model_id, well.model_id]
     assert own.alerts.lasting(AlertKind.MAINTENANCE_FAILING) == []
-    # the bars are years old
-    stale = [alert.subject for alert in own.alerts.lasting(AlertKind.STALE_BARS)]
-    assert {broken.model_id, well.model_id} <= set(stale)
+    # the bars are years old, and one alert is about the market of both models
+    [stale] = own.alerts.lasting(AlertKind.STALE_BARS)
+    assert stale.subject == "BTCUSD 1h"
+    assert broken.model_id in stale.message
+    assert "to an old market" in stale.message
     assert all(each.is_stale for each in report.models)
     assert f"| {broken.model_id} | {broken.version} |" in page(prefect_url)
 

@@ -9,8 +9,9 @@ import pytest
 
 from clm_core.domain.errors import InvalidBars, InvalidSymbol, StoreCorrupt, UnknownSeries
 from clm_core.market.bars import FIELDS
+from clm_core.market.newest_bars import BUNDLED
 from clm_core.market.reading import Layout
-from clm_core.market.sources import BUNDLED, MarketData
+from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.market.timeframes import Calendar, Timeframe
 

@@ -18,8 +18,9 @@ import yaml
 
 from clm_core.domain.errors import InvalidBars
 from clm_core.domain.vocabulary import ModelType
-from clm_core.market.bars import FIELDS, GAP_RULES
+from clm_core.market.bars import FIELDS
 from clm_core.market.features import LOOK_BACK
+from clm_core.market.newest_bars import GAP_RULES
 from clm_core.models import golden
 from clm_core.models.bundle import load_bundle
 

@@ -102,7 +102,7 @@ def test_a_correction_of_the_exchange_is_taken_and_reported(clm: Services, binan
     assert report.summary_lines() == [
         "BTCUSDT 1h: 1 corrected: only the volume differs, 2024-01-01 11:00 volume 12.5 -> 12.6"
     ]
-    assert "| BTCUSDT 1h | binance | 1 | 1 | 2024-01-01 12:00 | 13 |" in report.page()
+    assert "| BTCUSDT 1h | binance | 1 | 1 | 2024-01-01 12:00 | 0 | 13 |" in report.page()
     assert IngestReport.model_validate_json(report.model_dump_json()) == report
     assert [each.corrected for each in ingest.run(at(clm, 14.1)).markets] == [0]
 
