@@ -158,6 +158,18 @@ class Settings(BaseSettings):
     def _canonical_pools(cls, pools: Any) -> Any:
         return by_pool_name(pools) if isinstance(pools, Mapping) else pools
 
+    def fetched_market(self, symbol: str, timeframe: str) -> Market | None:
+        """Market of the universe whose bars are fetched from an exchange or a database; None without one."""
+        named = (normalise_symbol(symbol), timeframe)
+        return next(
+            (
+                each
+                for each in self.universe
+                if each.is_fetched and (normalise_symbol(each.symbol), each.timeframe) == named
+            ),
+            None,
+        )
+
     @field_validator("universe")
     @classmethod
     def _each_model_once(cls, universe: tuple[Market, ...]) -> tuple[Market, ...]:

@@ -12,6 +12,7 @@ from clm_core.retraining.results import RetrainResult
 from clm_core.services import services
 from tasks.backtest import backtest
 from tasks.fetch_bars import fetch_bars
+from tasks.fetch_first import fetch_first
 from tasks.judge import judge
 from tasks.open_job import open_job
 from tasks.promote_refresh import promote_refresh
@@ -35,6 +36,8 @@ def retrain(request: RetrainRequest, job_id: UUID | None = None) -> State[Retrai
     if isinstance(job, Answer):
         return Completed(message=job.sentence, data=job)
     with jobs.running(services(), job) as lease:
+        if not job.data_snapshot:
+            job = fetch_first(lease, job)
         bars = fetch_bars(job)
         trained = train(job, bars)
         version = register(lease, job, bars, trained)

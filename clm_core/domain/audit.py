@@ -18,6 +18,7 @@ OLD_ACTIONS = {
 class Action(StrEnum):
     JOB_CREATED = "job_created"
     JOB_STARTED = "job_started"
+    JOB_DATA_FETCHED = "job_data_fetched"
     JOB_COMPLETED = "job_completed"
     JOB_FAILED = "job_failed"
     JOB_CANCELLED = "job_cancelled"

@@ -97,7 +97,8 @@ class TrainingJob(OfModel):
     """Days of bars, counted back from the newest, available to the training; of each member of a pool."""
     data_snapshot: str
     """Content hash of the series at the creation of the job; the market data read the bars back by hash. Of a
-    pool, the hash over the hashes of the members' series."""
+    pool, the hash over the hashes of the members' series. Empty for a market without bars, until the run has
+    fetched them."""
     data_snapshots: tuple[str, ...] = ()
     """Content hash of the series of each member, in the order of `symbols`."""
     series: dict[str, str] = Field(default_factory=dict)

@@ -60,6 +60,12 @@ def job_started(connection: Connection, job: TrainingJob, lease: Lease, now: dat
     record(connection, Action.JOB_STARTED, str(job.id), now, details)
 
 
+def job_data_fetched(connection: Connection, job: TrainingJob, now: datetime) -> None:
+    series = {"series": job.series} if job.series else {}
+    details = {"model_id": job.model_id, "data_snapshot": job.data_snapshot, **series}
+    record(connection, Action.JOB_DATA_FETCHED, str(job.id), now, details)
+
+
 def job_completed(connection: Connection, job: TrainingJob, lease: Lease, now: datetime) -> None:
     details = {"model_id": job.model_id, "holder": lease.holder}
     record(connection, Action.JOB_COMPLETED, str(job.id), now, details)

@@ -77,6 +77,22 @@ class JobStore:
         with self._engine.begin() as connection:
             return leases.take_over(connection, seen, holder, now, lease_for)
 
+    def pin_data(
+        self, lease: Lease, data_snapshot: str, series: Mapping[str, str], now: datetime
+    ) -> TrainingJob:
+        """Record the bars and own series of a job whose bars were fetched by the run."""
+        pinned = (
+            update(_JOBS)
+            .where(_JOBS.c.id == lease.job_id)
+            .values(data_snapshot=data_snapshot, series=dict(series))
+            .returning(*_JOBS.c)
+        )
+        with self._engine.begin() as connection:
+            leases.require(connection, lease.job_id, lease)
+            job = read_job(connection.execute(pinned).mappings().one())
+            audit_records.job_data_fetched(connection, job, now)
+        return job
+
     def complete_job(self, lease: Lease, now: datetime) -> TrainingJob:
         with self._engine.begin() as connection:
             job = _end(connection, lease, JobStatus.COMPLETED, finished_at=now)

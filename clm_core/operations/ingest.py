@@ -12,6 +12,7 @@ from functools import partial
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from clm_core.domain.errors import StoredBarsDiffer
+from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.universe import Market
 from clm_core.market.bar_source import BarSource, ExchangeSource
 from clm_core.market.corrections import Revision
@@ -137,13 +138,39 @@ def run(services: Services) -> IngestReport:
     )
 
 
+def fetch_first(services: Services, lease: Lease, job: TrainingJob) -> TrainingJob:
+    """The job with its data; of a market without bars at the creation of the job, they are fetched before.
+
+    Raises:
+        SourceUnavailable: the exchange or database does not answer.
+        UnknownSeries: the universe no longer names a source of the market, or an own series is not stored.
+    """
+    if job.data_snapshot:
+        return job
+    # imported here: a pass without such a job does without the libraries of models
+    from clm_core.models.params import series_names
+
+    market = services.settings.fetched_market(job.symbol, job.timeframe)
+    if market is not None and services.market.stored(job.symbol, job.timeframe) is None:
+        _fetch(services, market, _source_of(services, market), [])
+    series = services.market.newest(job.symbol, job.timeframe)
+    own_series = services.market.newest_series(series_names(job.training_params), series.symbol)
+    return services.ledger.pin_data(lease, series.content_hash, own_series, services.clock())
+
+
 def _fetched_markets(services: Services) -> Iterator[tuple[Market, BarSource]]:
     for market in services.settings.universe:
-        if market.exchange is not None:
-            keys = services.settings.exchanges.get(market.exchange)
-            yield market, ExchangeSource(market.exchange, RETRY_POLICY, market.exchange_url, keys)
-        elif market.database is not None:
-            yield market, database_source(services.settings.databases, market.database)
+        if market.is_fetched:
+            yield market, _source_of(services, market)
+
+
+def _source_of(services: Services, market: Market) -> BarSource:
+    """Exchange or database of a fetched market."""
+    if market.exchange is not None:
+        keys = services.settings.exchanges.get(market.exchange)
+        return ExchangeSource(market.exchange, RETRY_POLICY, market.exchange_url, keys)
+    assert market.database is not None
+    return database_source(services.settings.databases, market.database)
 
 
 def _rank(services: Services, name: str, feature: str) -> RanksUpdate:

@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import LeaseLost, NotFound, RegistryUnavailable
+from clm_core.domain.errors import LeaseLost, NotFound, RegistryUnavailable, UnknownSeries
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.vocabulary import JobStatus
 from clm_core.ledger import leases
 from clm_core.ledger.store import Ledger
@@ -54,7 +55,12 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
     now = services.clock()
     if request.symbols:
         return pools.new_job(services, request.model_copy(update={"training_params": params}), now)
-    series = services.market.newest(request.symbol, request.timeframe)
+    try:
+        series = services.market.newest(request.symbol, request.timeframe)
+    except UnknownSeries:
+        if services.settings.fetched_market(request.symbol, request.timeframe) is None:
+            raise
+        return _job_before_fetch(services, request.model_copy(update={"training_params": params}), now)
     # read here already, so that a damaged file or a series without a closed bar is refused without a job
     bars = services.market.bars(
         series.symbol, series.timeframe, request.dataset_span_days, series.content_hash, closed_by=now
@@ -69,6 +75,15 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
     recipe = catalog.recipe(job.model_type, params, Costs(), job.plugin)
     require_trainable(services.settings.walk_forward, recipe, job, bars)
     return job
+
+
+def _job_before_fetch(services: Services, request: RetrainRequest, now: datetime) -> TrainingJob:
+    """The job for a market of the universe without bars, which the run fetches first."""
+    from clm_core.retraining.ensembles import resolve_members
+
+    named = request.model_copy(update={"symbol": normalise_symbol(request.symbol)})
+    fields = resolve_members(services.ledger, named).model_dump(exclude={"again"})
+    return TrainingJob(id=uuid.uuid4(), created_at=now, data_snapshot="", **fields)
 
 
 def open_job(services: Services, request: RetrainRequest) -> TrainingJob:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import NotRetrained
+from clm_core.domain.errors import NotRetrained, UnknownSeries
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.triggers import Answer
@@ -31,9 +31,15 @@ def require_valid(settings: Settings, request: RetrainRequest, now: datetime) ->
     if symbols:
         for symbol in symbols:
             market.bars(symbol, request.timeframe, closed_by=now)
-    else:
+        return
+    try:
         bars = market.bars(request.symbol, request.timeframe, request.dataset_span_days, closed_by=now)
-        require_trainable(settings.walk_forward, recipe, request, bars)
+    except UnknownSeries:
+        if settings.fetched_market(request.symbol, request.timeframe) is None:
+            raise
+        # the run fetches the bars first
+        return
+    require_trainable(settings.walk_forward, recipe, request, bars)
 
 
 def require_members(settings: Settings, ledger: Ledger, request: RetrainRequest, now: datetime) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from clm_core.backtest.walk_forward import days_to_walk, fold_rows
 from clm_core.decisions import evidence_window as windows
-from clm_core.domain.errors import NotEnoughBars
+from clm_core.domain.errors import NotEnoughBars, UnknownSeries
 from clm_core.domain.evidence_window import EvidenceWindow, ShortTraining
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.kinds import Kind
@@ -25,7 +25,8 @@ from clm_core.services import Services
 
 
 def evidence_window(services: Services, request: RetrainRequest) -> EvidenceWindow | None:
-    """Window of the bars that the request would be trained on now; None if the policy asks for no evidence.
+    """Window of the bars that the request would be trained on now; None if the policy asks for no evidence,
+    and for a market whose bars the run fetches first.
 
     Raises:
         UnknownSeries: no source has the requested bars.
@@ -33,20 +34,27 @@ def evidence_window(services: Services, request: RetrainRequest) -> EvidenceWind
     request = pools.resolve(services, request)
     if request.symbols:
         return window_of_bars(services, request, pools.newest_panel(services, request).index_bars())
-    bars = services.market.bars(
-        request.symbol, request.timeframe, request.dataset_span_days, closed_by=services.clock()
-    )
+    try:
+        bars = services.market.bars(
+            request.symbol, request.timeframe, request.dataset_span_days, closed_by=services.clock()
+        )
+    except UnknownSeries:
+        if services.settings.fetched_market(request.symbol, request.timeframe) is None:
+            raise
+        return None
     canonical = request.model_copy(update={"symbol": bars.symbol, "timeframe": bars.timeframe.value})
     return window_of_bars(services, canonical, bars)
 
 
 def window_of_job(services: Services, job: TrainingJob) -> EvidenceWindow | None:
     """Window of the bars and trials that a job was created with, the same whenever asked under one policy;
-    None if the policy asks for no evidence.
+    None if the policy asks for no evidence, and before the run has fetched the first bars of the market.
 
     Raises:
         UnknownSeries: the bars of the job no longer exist.
     """
+    if not job.data_snapshot:
+        return None
     bars = steps.fetch_bars(services, job)
     return window_of_bars(services, job, bars.index_bars() if isinstance(bars, Panel) else bars)
 

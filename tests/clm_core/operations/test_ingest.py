@@ -9,11 +9,16 @@ import pytest
 from exchanges import NOW, START, Binance, kline, serving
 
 from clm_core.domain.alerts import AlertKind
+from clm_core.domain.errors import NotEnoughBars, UnknownSeries
+from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.pools import PoolSettings
 from clm_core.domain.universe import Market
 from clm_core.market.sources import MarketData
 from clm_core.operations import ingest
 from clm_core.operations.ingest import IngestReport
+from clm_core.retraining import jobs, steps
+from clm_core.retraining.requests import require_valid
+from clm_core.retraining.window import evidence_window, window_of_job
 from clm_core.services import Services
 
 
@@ -125,6 +130,24 @@ def test_a_difference_for_a_person_is_alerted_once_and_the_feed_goes_on(
     clm.market.keep_stored("BTCUSDT", "1h")
     assert ingest.run(at(clm, 21.1)).problems == ()
     assert "fetch" not in [each.subject for each in clm.alerts.lasting()]
+
+
+def test_a_job_of_a_market_without_bars_fetches_them_first(clm: Services) -> None:
+    later = at(clm, 12.5)
+    request = RetrainRequest(model_type="lightgbm", symbol="BTC/USDT", requested_by="tests")
+    require_valid(later.settings.model_copy(update={"home": Path("nowhere")}), request, later.clock())
+    assert evidence_window(later, request) is None
+    job = later.ledger.create_job(jobs.new_job(later, request))
+    assert (job.symbol, job.data_snapshot, window_of_job(later, job)) == ("BTCUSDT", "", None)
+    with jobs.running(later, job) as lease:
+        ready = ingest.fetch_first(later, lease, job)
+        assert steps.fetch_bars(later, ready).end == START + timedelta(hours=11)
+        assert ingest.fetch_first(later, lease, ready) == ready
+    assert later.ledger.job(job.id).data_snapshot == ready.data_snapshot
+    with pytest.raises(NotEnoughBars, match="BTCUSDT 1h cannot be trained: A fit of lightgbm needs"):
+        jobs.new_job(later, request)
+    with pytest.raises(UnknownSeries):
+        jobs.new_job(later, request.model_copy(update={"symbol": "ETHUSDT"}))
 
 
 def test_the_headline_says_how_to_name_an_exchange_if_no_market_does(clm: Services) -> None:
