@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -22,6 +23,7 @@ from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.kinds import Kind, model_id
 from clm_core.domain.pools import PoolSettings
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 from clm_core.market.timeframes import Timeframe
@@ -33,6 +35,7 @@ from clm_core.operations.settings_check import (
 )
 from clm_core.platform import stack_state
 from clm_core.platform.garbage_collection import collect_garbage_rarely
+from clm_core.platform.object_storage import market_data
 from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG, DIAGNOSIS, POD_EVENTS
 from clm_core.platform.private_files import keep_files_private
 from clm_core.settings import Settings, load_settings
@@ -84,6 +87,8 @@ class Deployment:
     """Names of events in Prefect that start a run."""
     starts_within_seconds: int = 300
     """Time after which a run assigned to a killed worker no longer counts as a concurrent run."""
+    offered_symbols: tuple[str, ...] = ()
+    """Symbols that the launch form offers beside free text; empty for a form with free text alone."""
 
     @property
     def anchor(self) -> datetime:
@@ -109,7 +114,8 @@ class Deployment:
             "entrypoint": self.entrypoint,
             "description": self.description,
             "tags": [DEPLOYMENTS_TAG, *self.tags],
-            "parameters": self.parameters,
+            # copied: YAML would show equal objects as references
+            "parameters": deepcopy(self.parameters),
             "schedules": [schedule] if schedule else [],
             "concurrency_limit": self.max_runs
             and {
@@ -133,6 +139,9 @@ class Deployment:
         }
 
 
+_on_demand = partial(Deployment, every=None, parameters={"request": {"requested_by": "Prefect"}})
+"""Work for a form alone. Prefect knows no accounts: whoever types no name is recorded as Prefect."""
+
 _pass = partial(
     Deployment,
     collision_strategy="CANCEL_NEW",
@@ -141,27 +150,24 @@ _pass = partial(
 )
 """Short work for the maintenance worker: one run at a time, none waits."""
 
-_ON_DEMAND = Deployment(
+_ON_DEMAND = _on_demand(
     entrypoint="flows.retrain.retrain",
     name="on-demand",
     description="Retrain any model on any market, with or without a schedule.",
-    every=None,
     max_runs=None,
 )
 
-_TUNE = Deployment(
+_TUNE = _on_demand(
     entrypoint="flows.tune.tune",
     name="tune",
     description="Search for better training parameters of a model; requires the extra evolve.",
-    every=None,
     max_runs=1,
 )
 
-_EVOLVE = Deployment(
+_EVOLVE = _on_demand(
     entrypoint="flows.evolve.evolve",
     name="evolve",
     description="Breed better training parameters of a model; proposes, and trains nothing.",
-    every=None,
     max_runs=1,
 )
 
@@ -175,13 +181,14 @@ _CANDIDATES = Deployment(
     collision_strategy="CANCEL_NEW",
 )
 
-_EVOLVE_STRATEGIES = Deployment(
+_EVOLVE_STRATEGIES = _on_demand(
     entrypoint="flows.evolve_strategies.evolve_strategies",
     name="evolve-strategies",
     description="Evolve rule strategies by several objectives; proposes, and trains nothing.",
-    every=None,
     max_runs=1,
 )
+
+SEARCHES = (_TUNE, _EVOLVE, _EVOLVE_STRATEGIES)
 
 _APPROVE = Deployment(
     entrypoint="flows.approve.approve",
@@ -279,10 +286,8 @@ def target_deployments(settings: Settings) -> list[Deployment]:
     return [
         *retrains,
         _ON_DEMAND,
-        _TUNE,
-        _EVOLVE,
+        *SEARCHES,
         _CANDIDATES,
-        _EVOLVE_STRATEGIES,
         _APPROVE,
         _DISPATCH,
         *fetch,
@@ -290,6 +295,24 @@ def target_deployments(settings: Settings) -> list[Deployment]:
         _WATCH,
         *shadows,
     ]
+
+
+def with_offered_symbols(
+    deployments: Sequence[Deployment], settings: Settings
+) -> tuple[list[Deployment], tuple[str, ...]]:
+    """Deployments whose launch forms offer the markets of the home; that of a retrain offers the pools, too.
+
+    Returns:
+        The deployments, and a sentence if the bars cannot be read.
+    """
+    try:
+        stored = {info.symbol for info in market_data(settings.home, settings.storage).series()}
+    except CLMError as error:
+        return list(deployments), (f"the launch forms offer no symbols: {error}",)
+    markets = stored | {normalise_symbol(market.symbol) for market in settings.universe}
+    offered = {each.name: tuple(sorted(markets)) for each in SEARCHES}
+    offered[_ON_DEMAND.name] = (*sorted(markets), *sorted(settings.pools))
+    return [replace(each, offered_symbols=offered.get(each.name, ())) for each in deployments], ()
 
 
 def prefect_yaml(settings: Settings) -> dict[str, Any]:
@@ -315,7 +338,8 @@ def deploy(settings: Settings) -> DeployResult:
         with get_client(sync_client=True) as client:
             warnings = ensure_work_pool(client, settings)
             _ensure_automations(client)
-            return replace(_deploy_all(client, settings), warnings=warnings)
+            targets, unread = with_offered_symbols(target_deployments(settings), settings)
+            return replace(_deploy_all(client, settings, targets), warnings=(*warnings, *unread))
     except httpx.TransportError as error:
         raise ServerUnavailable(
             f"Prefect does not answer at {client.api_url}: run `clm up`, or set PREFECT_API_URL."
@@ -385,10 +409,11 @@ def _is_scheduled(model_type: ModelType) -> bool:
     return kind is not None and kind.retrain_every is not None
 
 
-def _deploy_all(client: "SyncPrefectClient", settings: Settings) -> DeployResult:
+def _deploy_all(
+    client: "SyncPrefectClient", settings: Settings, targets: Sequence[Deployment]
+) -> DeployResult:
     present = {deployment.name: deployment for deployment in _ours(client)}
     changes: dict[str, list[str]] = {"created": [], "updated": [], "unchanged": [], "paused": []}
-    targets = target_deployments(settings)
     # removed deployments are paused first: a renamed pass must not run twice in a slot
     for name in sorted(present.keys() - {deployment.name for deployment in targets}):
         if present[name].version != REMOVED:
@@ -421,8 +446,7 @@ def _ours(client: "SyncPrefectClient") -> "list[DeploymentResponse]":
 
 def _version(deployment: Deployment, settings: Settings) -> str:
     """Digest of all that a deploy writes."""
-    schema = _flow(deployment.entrypoint)[1]
-    facts = [deployment.definition(), schema, settings.deploy.model_dump(mode="json")]
+    facts = [deployment.definition(), _form(deployment), settings.deploy.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -436,6 +460,22 @@ def _flow(entrypoint: str) -> "tuple[Flow[..., Any], dict[str, Any]]":
     return flow, parameter_schema(flow.fn).model_dump(mode="json", exclude_unset=True)
 
 
+def _form(deployment: Deployment) -> dict[str, Any]:
+    """JSON schema of the parameters, from which Prefect draws the launch form."""
+    schema = _flow(deployment.entrypoint)[1]
+    if not deployment.offered_symbols:
+        return schema
+    schema = deepcopy(schema)
+    for part in schema["definitions"].values():
+        symbol = part.get("properties", {}).get("symbol")
+        if symbol is not None:
+            # the form shows a choice between both
+            kinds = {"Known": {"enum": list(deployment.offered_symbols)}, "Other": {}}
+            del symbol["type"]
+            symbol["anyOf"] = [{"title": title, "type": "string", **kind} for title, kind in kinds.items()]
+    return schema
+
+
 def _write(
     client: "SyncPrefectClient",
     deployment: Deployment,
@@ -446,7 +486,7 @@ def _write(
 ) -> None:
     from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 
-    flow, schema = _flow(deployment.entrypoint)
+    flow = _flow(deployment.entrypoint)[0]
     deployment_id = client.create_deployment(
         flow_id=client.create_flow_from_name(flow.name),
         name=deployment.name,
@@ -454,7 +494,7 @@ def _write(
         description=deployment.description,
         tags=[DEPLOYMENTS_TAG, *deployment.tags],
         parameters=deployment.parameters,
-        parameter_openapi_schema=schema,
+        parameter_openapi_schema=_form(deployment),
         enforce_parameter_schema=True,
         schedules=_schedules(deployment),
         concurrency_limit=deployment.max_runs,

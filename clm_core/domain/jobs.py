@@ -64,7 +64,9 @@ class RetrainRequest(OfModel):
     )
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the training.")
     requested_by: str = Field(
-        default="unknown", title="Requested by", description="Your name, for the record."
+        default="unknown",
+        title="Requested by",
+        description="Your name, for the record; this form knows no accounts.",
     )
     again: bool = Field(
         default=False,

@@ -77,7 +77,10 @@ SpanDays = Annotated[
         "hourly bars (docs/how-to/retrain.md for other lengths).",
     ),
 ]
-Requester = Annotated[str, Field(title="Requested by", description="Your name, for the audit log.")]
+Requester = Annotated[
+    str,
+    Field(title="Requested by", description="Your name, for the audit log; this form knows no accounts."),
+]
 
 
 def _own_fields_after_the_span(schema: dict[str, Any]) -> None:

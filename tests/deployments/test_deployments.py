@@ -19,7 +19,7 @@ from patience import PATIENT_SECONDS
 from prefect.client.orchestration import get_client
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
-from clm_core.domain.errors import MissingExtra, PluginMissing, SettingsError
+from clm_core.domain.errors import MissingExtra, PluginMissing, SettingsError, StorageUnavailable
 from clm_core.domain.strategy_search import Objective
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType, RuleFamily
@@ -27,7 +27,15 @@ from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
 from clm_core.platform.prefect_server import load_flow
 from clm_core.settings import DeploySettings, Settings
-from deployments.definitions import FIRST_ANCHOR, Deployment, _write, deploy, prefect_yaml, target_deployments
+from deployments.definitions import (
+    FIRST_ANCHOR,
+    Deployment,
+    _write,
+    deploy,
+    prefect_yaml,
+    target_deployments,
+    with_offered_symbols,
+)
 from deployments.work_pool import ensure_work_pool, process_template
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +150,44 @@ def test_the_form_of_a_search_for_strategies_has_selects_and_a_word_on_every_fie
     assert parts["RuleFamily"]["enum"] == list(RuleFamily)
     assert parts["Objective"]["enum"] == list(Objective)
     assert form["families"]["items"] == {"$ref": "#/definitions/RuleFamily"}
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("on-demand", "RetrainRequest"),
+        ("tune", "TuneRequest"),
+        ("evolve", "EvolveRequest"),
+        ("evolve-strategies", "StrategySearchRequest"),
+    ],
+)
+def test_a_form_offers_the_symbols_of_the_home_beside_free_text(name: str, part: str, deployed: str) -> None:
+    deployment = deployments(deployed)[name]
+    symbol = deployment["parameter_openapi_schema"]["definitions"][part]["properties"]["symbol"]
+    known, other = symbol["anyOf"]
+    assert {"BTCUSD", "EURUSD"} <= set(known["enum"])
+    assert other == {"title": "Other", "type": "string"}
+    assert deployment["parameters"] == {"request": {"requested_by": "Prefect"}}
+    request = {"model_type": "lightgbm", "families": ["momentum"], "symbol": "NEWUSD"}
+    del request["model_type" if part == "StrategySearchRequest" else "families"]
+    answer = httpx.post(
+        f"{deployed}/deployments/{deployment['id']}/create_flow_run",
+        json={"parameters": {"request": request}, "state": {"type": "SCHEDULED"}},
+    )
+    assert answer.status_code == 201, answer.text
+    httpx.delete(f"{deployed}/flow_runs/{answer.json()['id']}")
+
+
+def test_bars_that_cannot_be_read_leave_the_forms_as_they_are_and_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageUnavailable("the bucket does not answer")
+
+    monkeypatch.setattr("deployments.definitions.market_data", refuse)
+    given = [Deployment("flows.tune.tune", "tune", "", None)]
+    unread = ("the launch forms offer no symbols: the bucket does not answer",)
+    assert with_offered_symbols(given, Settings()) == (given, unread)
 
 
 def test_a_deployment_has_one_run_at_a_time_and_the_next_waits(deployed: str) -> None:
