@@ -329,11 +329,15 @@ def deploy(settings: Settings) -> DeployResult:
     An unchanged deployment keeps the scheduled runs, and stays paused if a person paused the deployment.
 
     Raises:
-        ServerUnavailable: Prefect does not answer.
+        ServerUnavailable: no Prefect server is known, or it does not answer.
         SettingsError: a job variable does not exist in a process pool.
     """
     from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
 
+    if not PREFECT_API_URL.value():
+        # Prefect would start a temporary server, and forget the deployments with it
+        raise ServerUnavailable("No Prefect server is known: run `clm up`, or set PREFECT_API_URL.")
     try:
         with get_client(sync_client=True) as client:
             warnings = ensure_work_pool(client, settings)

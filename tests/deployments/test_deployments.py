@@ -17,9 +17,16 @@ import yaml
 from installations import wait_until
 from patience import PATIENT_SECONDS
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
-from clm_core.domain.errors import MissingExtra, PluginMissing, SettingsError, StorageUnavailable
+from clm_core.domain.errors import (
+    MissingExtra,
+    PluginMissing,
+    ServerUnavailable,
+    SettingsError,
+    StorageUnavailable,
+)
 from clm_core.domain.strategy_search import Objective
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType, RuleFamily
@@ -176,6 +183,14 @@ def test_a_form_offers_the_symbols_of_the_home_beside_free_text(name: str, part:
     )
     assert answer.status_code == 201, answer.text
     httpx.delete(f"{deployed}/flow_runs/{answer.json()['id']}")
+
+
+def test_without_a_server_nothing_is_deployed_to_a_temporary_one(settings: Settings) -> None:
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        pytest.raises(ServerUnavailable, match="`clm up`"),
+    ):
+        deploy(settings)
 
 
 def test_bars_that_cannot_be_read_leave_the_forms_as_they_are_and_are_told(
