@@ -126,8 +126,9 @@ class Settings(BaseSettings):
     tracing: TracingSettings = TracingSettings()
     max_version_mib: int = Field(default=256, ge=1)
     """Maximum size of a version fetched from MLflow, MiB."""
-    universe: tuple[Market, ...] = (Market(symbol="BTCUSD"),)
-    """Markets retrained on a schedule: `[[universe]]` in the file."""
+    universe: tuple[Market, ...] = ()
+    """Markets retrained on a schedule: `[[universe]]` in the file. Without the setting, the models trained in
+    the home, on bars other than those of the demo."""
     databases: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")], BarDatabase] = {}
     """Databases with bars, by name: [databases.warehouse]."""
     pools: dict[str, PoolSettings] = {}
@@ -157,6 +158,11 @@ class Settings(BaseSettings):
     @classmethod
     def _canonical_pools(cls, pools: Any) -> Any:
         return by_pool_name(pools) if isinstance(pools, Mapping) else pools
+
+    @property
+    def lists_universe(self) -> bool:
+        """True if the universe is set, also to no market."""
+        return "universe" in self.model_fields_set
 
     def fetched_market(self, symbol: str, timeframe: str) -> Market | None:
         """Market of the universe whose bars are fetched from an exchange or a database; None without one."""

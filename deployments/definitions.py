@@ -33,6 +33,7 @@ from clm_core.operations.settings_check import (
     require_settings_of_stack,
     require_usable,
 )
+from clm_core.operations.universe import with_universe
 from clm_core.platform import stack_state
 from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.object_storage import market_data
@@ -689,11 +690,12 @@ def main(arguments: list[str]) -> int:
     try:
         settings = load_settings()
         require_usable(settings)
+        in_force = with_universe(settings)
         if "--yaml" in arguments:
-            print(yaml.safe_dump(prefect_yaml(settings), sort_keys=False, width=110), end="")
+            print(yaml.safe_dump(prefect_yaml(in_force), sort_keys=False, width=110), end="")
             return 0
         require_settings_of_stack(settings, deploys=True)
-        result = asdict(deploy(settings))
+        result = asdict(deploy(in_force))
         if "--json" in arguments:
             print(json.dumps(result, indent=2))
         for change, names in () if "--json" in arguments else result.items():

@@ -14,12 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
 from clm_core.cli.renamed import show_deprecations
 from clm_core.cli.stack import print_summary
 from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.ledger.passes import PassStore
 from clm_core.operations.settings_check import record_settings, require_usable
+from clm_core.operations.universe import trained_here
 from clm_core.platform import stack_state
 from clm_core.platform.database import Database, open_database, revive
 from clm_core.platform.garbage_collection import collect_garbage_rarely
@@ -41,6 +43,8 @@ PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
 READY_WITHIN_SECONDS = 300.0
 SETTINGS_CHECKED_SECONDS = 15.0
 """Time between two looks at settings and policy, which every flow run loads at its start."""
+TRAINED_CHECKED_SECONDS = 60.0
+"""Time between two looks for models trained first."""
 MAINTENANCE_RUNS = 5
 """Runs at a time of the scheduled passes: one each of maintenance, fetch, dispatch, watch and shadow."""
 
@@ -100,9 +104,12 @@ def run(settings: Settings, console: Console) -> None:
         _finish(deploying, settings.home)
         running.enter_context(_watchdog(settings, database, plan.environment, console))
         print_summary(settings, reporter.all_ready())
+        schedules = _Schedules(settings, plan.environment, console)
+        running.callback(schedules.stop)
         while True:
             supervisor.check_parts()
             reporter.check_settings()
+            schedules.follow()
             if settings.database_url is None and revive(settings.home):
                 console.print("database: died, restarted")
 
@@ -188,6 +195,49 @@ class _Plan:
             # alive without the database too: /health reports the outage
             is_alive=lambda: is_answering(f"{self.state.api_url}/docs"),
         )
+
+
+class _Schedules:
+    """Makes deployments for the models trained since the start, where the settings list no universe."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str], console: Console) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._console = console
+        self._deployed = self._trained()
+        self._due = time.monotonic() + TRAINED_CHECKED_SECONDS
+        self._deploying: subprocess.Popen[bytes] | None = None
+
+    def follow(self) -> None:
+        """Deploy if a model was trained first; failures are printed, and tried again."""
+        if self._settings.lists_universe or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + TRAINED_CHECKED_SECONDS
+        if self._deploying is not None:
+            if self._deploying.poll() is None:
+                return
+            if self._deploying.returncode != 0:
+                log = _deploy_log(self._settings.home)
+                self._console.print(f"deployments: not brought in line with the models, see {log}")
+                self._deployed = None
+            self._deploying = None
+        trained = self._trained()
+        if trained is not None and trained != self._deployed:
+            self._deployed = trained
+            self._deploying = _deploy(self._settings, self._environment)
+
+    def stop(self) -> None:
+        if self._deploying is not None:
+            self._deploying.terminate()
+
+    def _trained(self) -> frozenset[str] | None:
+        """Models with a version; None while the database does not answer, and with a listed universe."""
+        if self._settings.lists_universe:
+            return None
+        try:
+            return trained_here(self._settings)
+        except (CLMError, SQLAlchemyError):
+            return None
 
 
 class _StateReporter:

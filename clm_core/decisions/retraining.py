@@ -90,8 +90,8 @@ def decide(
     """Accept, coalesce or reject a request, with the reason in words.
 
     A request already covered by a job is coalesced before any other rule applies: a repeated message is not a
-    new request, and a second job would train the same. A person who asks for other parameters than those of
-    the pending job gets a job of their own; a program, whose parameters are those of every request, does not.
+    new request, and a second job would train the same. Other parameters than those of the pending job make a
+    job of a manual request, and not of a program's request.
     """
     if history.same_key is not None:
         return _coalesced(history.same_key, "the same request was accepted before")

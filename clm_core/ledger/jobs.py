@@ -15,9 +15,9 @@ from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.listings import JobQuery, Page
 from clm_core.domain.vocabulary import JobStatus, Role
 from clm_core.ledger import alerts, audit_records, events, leases, paging, rows, versions
-from clm_core.ledger.tables import Base, JobRow, storable
+from clm_core.ledger.tables import Base, JobRow, VersionRow, storable
 
-_JOBS = Base.metadata.tables[JobRow.__tablename__]
+_JOBS, _VERSIONS = (Base.metadata.tables[row.__tablename__] for row in (JobRow, VersionRow))
 
 
 class JobStore:
@@ -145,6 +145,17 @@ class JobStore:
         """Jobs, newest first."""
         equal = {"status": status, "model_id": model_id}
         return [read_job(row) for row in rows.newest_rows(self._engine, _JOBS, equal, limit)]
+
+    def newest_trained(self) -> list[TrainingJob]:
+        """Job of the newest version of each model."""
+        newest = (
+            select(*_JOBS.c)
+            .distinct(_VERSIONS.c.model_id)
+            .join(_VERSIONS, _VERSIONS.c.training_job_id == _JOBS.c.id)
+            .order_by(_VERSIONS.c.model_id, _VERSIONS.c.created_at.desc(), _VERSIONS.c.version.desc())
+        )
+        with self._engine.begin() as connection:
+            return [read_job(row) for row in connection.execute(newest).mappings()]
 
     def pool_members(self, name: str) -> tuple[str, ...]:
         """Symbols of a pool by its first job; empty for a name without jobs of a pool."""

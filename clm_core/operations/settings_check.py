@@ -117,12 +117,17 @@ def require_home(settings: Settings) -> None:
         NoHome: the home has no database.
     """
     home = settings.home
-    if settings.database_url is None and not (home / "postgres").exists():
+    if not has_home(settings):
         known = "has no models yet" if home.exists() else "does not exist"
         raise NoHome(
             f"The home {home} {known}: `clm demo` or `clm retrain` makes one, in Python CLM.open(home, "
             "create=True). CLM_HOME names another home."
         )
+
+
+def has_home(settings: Settings) -> bool:
+    """True if the home has a database, or uses one elsewhere."""
+    return settings.database_url is not None or (settings.home / "postgres").exists()
 
 
 def record_settings(settings: Settings, at: datetime) -> None:

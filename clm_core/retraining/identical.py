@@ -1,4 +1,4 @@
-"""Search for a version that a requested training would yield again."""
+"""Search for the version of an identical training."""
 
 import platform
 
@@ -56,7 +56,7 @@ def identical_version(services: Services, job: TrainingJob) -> ModelVersion | No
 def _is_judged_alike(
     services: Services, version: ModelVersion, bars: Bars | Panel, plan: WalkForwardPlan, spec: TrainingSpec
 ) -> bool:
-    """True if the version was evaluated under the terms that an evaluation would have now."""
+    """True if the version was evaluated under the present terms."""
     evaluation, _ = services.ledger.evaluation(version.model_id, version.version)
     if evaluation.terms is None:
         return False

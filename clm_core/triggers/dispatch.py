@@ -152,7 +152,7 @@ def _no_deployment(job: TrainingJob) -> str:
 
 
 def cancel_runs(services: Services, prefect: Runs) -> None:
-    """Cancels the runs of cancelled jobs, which have nothing to do."""
+    """Cancels the runs of cancelled jobs."""
     store = services.ledger.triggers
     cancelled = store.runs_of_cancelled()
     runs = prefect.read(set(cancelled.values()))

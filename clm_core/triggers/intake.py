@@ -163,9 +163,9 @@ def _decided(
 
 
 def _may_run(decision: TriggerDecision, history: History) -> bool:
-    """True if a run that made a request may start the job of the answer at once.
+    """True if the run of a request may start the job of the answer at once.
 
-    A pending job without a run that trains the same is taken over by the run.
+    The run takes over a pending job of the same training without a run.
     """
     if decision.reply is Reply.ACCEPTED:
         return decision.waits_for is None
@@ -174,7 +174,7 @@ def _may_run(decision: TriggerDecision, history: History) -> bool:
 
 
 def _trained_before(services: Services, request: TriggerRequest, job: TrainingJob) -> TrainedBefore | None:
-    """Version that the job would yield again; None where the request has another job anyhow."""
+    """Version that the job would yield again; None without a version, and for a candidate."""
     # an evaluated candidate is trained as a version of its own, whatever it resembles
     if request.training.again or request.candidate_id is not None:
         return None

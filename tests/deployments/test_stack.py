@@ -43,6 +43,8 @@ concurrent_runs = 1
 secrets = ["{SECRET}"]
 [policy]
 file = "policy.toml"
+[[universe]]
+symbol = "BTCUSD"
 """
 POLICY = """
 version = 7
