@@ -70,6 +70,7 @@ GROUPS = {
         "clm_core/triggers/test_prefect_events.py",
         "deployments/test_deployments.py",
         "deployments/test_watchdog.py",
+        "examples/test_first_hour_notebook.py",
     ),
     # one process starts MLflow's servers
     "mlflow": ("clm_core/registry/server",),

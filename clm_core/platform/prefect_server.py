@@ -153,6 +153,13 @@ def _client_settings(url: str, auth: str | None) -> Iterator[None]:
 
 def _flush_queues() -> None:
     """Send queued logs and events before the server ends; Prefect sends both from threads."""
+    # in a thread: under the running event loop of a notebook, Prefect would return without waiting
+    flushing = threading.Thread(target=_drain)
+    flushing.start()
+    flushing.join()
+
+
+def _drain() -> None:
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 

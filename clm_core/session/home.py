@@ -312,6 +312,7 @@ class CLM:
                 services.announce(window.sentence, 0.0)
             with self._flow(services, "flows.retrain.retrain") as flow:
                 result = granted(services.ledger, flow(request))
+            services.announce("Done", 1.0)
             return _report(services, result.version, result.decision)
 
     def compare(self, first: str, second: str) -> "ComparisonView":
@@ -476,7 +477,9 @@ class CLM:
             services.announce("Starting the Prefect server", 0.0)
             self._opened.enter_context(kept_server(services.database, self.home))
             self._keeps_server = True
-        with prefect_server(services.database, self.home) as wait_until_ready:
+        with prefect_server(services.database, self.home) as wait_until_ready, warnings.catch_warnings():
+            # of a library below, which looks for widgets of notebooks
+            warnings.filterwarnings("ignore", "IProgress not found")
             flow = load_flow(entrypoint)
             wait_until_ready()
             yield flow

@@ -159,7 +159,9 @@ def positions_table(bars: Bars, positions: Floats, forecast: Floats) -> pd.DataF
 
 def pairs_table(names: Sequence[str], pairs: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     """A row a name of `pairs`, a column a version."""
-    return pd.DataFrame([list(each) for each in pairs.values()], index=list(pairs), columns=list(names))
+    return pd.DataFrame(
+        [list(each) for each in pairs.values()], index=list(pairs), columns=list(names), dtype=object
+    )
 
 
 def curves_table(names: Sequence[str], pair: tuple[TradedCurve, TradedCurve] | None) -> pd.DataFrame:

@@ -119,6 +119,11 @@ class ComparisonView:
         return self._both("parameters")
 
     @property
+    def differing(self) -> "pd.DataFrame":
+        """Facts and parameters of the training that differ, as `parameters`."""
+        return self._both("training", "differing")
+
+    @property
     def equity(self) -> "pd.DataFrame":
         """A column a version: equity over the common time, 1 at its start, over the closes of the bars (UTC).
 
