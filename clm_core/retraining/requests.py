@@ -7,6 +7,7 @@ from clm_core.domain.errors import NotRetrained, UnknownSeries
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.triggers import Answer
+from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelType
 from clm_core.ledger.store import Ledger
 from clm_core.models import catalog
@@ -64,6 +65,15 @@ def granted(ledger: Ledger, result: RetrainResult | Answer) -> RetrainResult:
         remedy = _remedy(ledger, result)
         raise NotRetrained(f"{result.model_id} was not retrained, the request was {result.sentence}.{remedy}")
     return result
+
+
+def existing_version(ledger: Ledger, result: RetrainResult | Answer) -> ModelVersion | None:
+    """Version of an earlier job that serves the request, if the run answered with such a job."""
+    if not isinstance(result, Answer) or result.job_id is None:
+        return None
+    if ledger.job(result.job_id).status is not JobStatus.COMPLETED:
+        return None
+    return next(iter(ledger.versions(training_job_id=result.job_id, limit=1)), None)
 
 
 def _remedy(ledger: Ledger, answer: Answer) -> str:

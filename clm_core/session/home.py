@@ -285,17 +285,18 @@ class CLM:
             days: days of bars counted back from the newest; by default five years of hourly bars.
             params: training parameters other than the defaults; names of a section with a dot, as in
                 {"max_depth": 5, "sizing.target_volatility": 0.15}.
-            again: True trains also where a version of the same bars, parameters, seed and code exists.
+            again: True trains also where a version of the same bars, parameters, seed and code exists; by
+                default the report is of the existing version, as for a cell run a second time.
 
         Raises:
             ArgumentRefused: an argument is not allowed.
             InvalidTrainingParams: a parameter is unknown or out of range; the message lists the valid ones.
             UnknownSeries: the market has no bars.
-            NotRetrained: the request was rejected, or another job or version serves it.
+            NotRetrained: the request was rejected, or another job serves it.
             TrainingFailed: the training took too long, or its process died.
         """
         from clm_core.domain.jobs import RetrainRequest
-        from clm_core.retraining.requests import granted, require_members, require_valid
+        from clm_core.retraining.requests import existing_version, granted, require_members, require_valid
         from clm_core.retraining.window import evidence_window
 
         given = {"model_type": model, "plugin": plugin, "symbol": symbol, "symbols": tuple(symbols)}
@@ -311,8 +312,13 @@ class CLM:
             if window is not None:
                 services.announce(window.sentence, 0.0)
             with self._flow(services, "flows.retrain.retrain") as flow:
-                result = granted(services.ledger, flow(request))
+                answer = flow(request)
             services.announce("Done", 1.0)
+            existing = existing_version(services.ledger, answer)
+            if existing is not None:
+                services.announce(f"{existing.model_id}@{existing.version} is the same training.", 1.0)
+                return _report(services, existing)
+            result = granted(services.ledger, answer)
             return _report(services, result.version, result.decision)
 
     def compare(self, first: str, second: str) -> "ComparisonView":

@@ -19,7 +19,9 @@ from clm_core.domain.errors import (
     SessionClosed,
     UnknownSeries,
 )
+from clm_core.domain.triggers import Answer
 from clm_core.domain.versions import ModelVersion
+from clm_core.retraining.requests import existing_version
 from clm_core.services import Services
 
 MakeVersion = Callable[..., ModelVersion]
@@ -129,6 +131,16 @@ def test_two_versions_are_compared_by_parameters_and_metrics(
     assert compared.equity.empty
     assert names[0] in compared._repr_html_()
     assert compared.page.exists()
+
+
+def test_the_version_of_a_completed_job_serves_the_same_request_again(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    version, unfinished = make_version(model_id), make_version(model_id, completed=False)
+    answers = [Answer.model_construct(job_id=each.training_job_id) for each in (version, unfinished)]
+    answers.append(Answer.model_construct(job_id=None))
+    found = [existing_version(services.ledger, answer) for answer in answers]
+    assert [each and each.version for each in found] == [version.version, None, None]
 
 
 @pytest.mark.parametrize(
