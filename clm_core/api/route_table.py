@@ -102,6 +102,7 @@ ROUTES = (
     Route("POST", "/clm/watch", runs.watch, Role.OPERATOR, status=202, answer=RequestedRun),
     Route("POST", "/clm/shadow", runs.shadow, Role.OPERATOR, status=202, answer=RequestedRun),
     Route("POST", "/clm/tune", runs.tune, Role.OPERATOR, status=202, answer=RequestedRun),
+    Route("GET", "/clm/tune/{study}", runs.one_study, Role.VIEWER),
     Route("POST", "/clm/evolve", runs.evolve, Role.OPERATOR, status=202, answer=RequestedRun),
     Route(
         "POST",

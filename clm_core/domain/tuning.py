@@ -1,5 +1,6 @@
 """Tuning: the request and the result."""
 
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,26 @@ class TrialResult(BaseModel):
     """Sharpe ratio with each seed; empty if not measured, or measured by an earlier release."""
     cause: str | None = None
     """Error of a failed trial, or the reason against ranking a degenerate trial."""
+
+
+class StudySoFar(OfModel):
+    """A study with the results so far, under way or ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: str
+    model_type: ModelType
+    plugin: PluginName | None
+    symbol: str
+    timeframe: str
+    requested: int
+    """Number of trials requested at the start."""
+    requested_by: str
+    created_at: datetime
+    trials: tuple[TrialResult, ...]
+    """Ended trials, by number."""
+    best: TrialResult | None
+    """The best completed trial, if any; its parameters are those for a retrain."""
 
 
 class TuneResult(OfModel):

@@ -16,7 +16,7 @@ from clm_core.domain.progress import Announce
 from clm_core.domain.search_space import SearchDimension
 from clm_core.domain.searches import HeldOutSharpe, Sampler, Tuning
 from clm_core.domain.trials import TrialSource
-from clm_core.domain.tuning import StopReason, TrialResult, TuneRequest, TuneResult
+from clm_core.domain.tuning import StopReason, StudySoFar, TrialResult, TuneRequest, TuneResult
 from clm_core.domain.vocabulary import Role
 from clm_core.market.bars import Bars
 from clm_core.models import catalog
@@ -188,6 +188,30 @@ def best_params(services: Services, name: str) -> tuple[Tuning, dict[str, Any]]:
     tuning = services.ledger.tunings.find(name)
     with open_study(services.database, tuning) as study:
         return tuning, best(study.trials()).params
+
+
+def study_so_far(services: Services, name: str) -> StudySoFar:
+    """A study with the results so far.
+
+    Raises:
+        NotFound: the study does not exist.
+        MissingExtra: Optuna is not installed.
+    """
+    tuning = services.ledger.tunings.find(name)
+    with open_study(services.database, tuning) as study:
+        trials = study.trials()
+    return StudySoFar(
+        study=tuning.name,
+        model_type=tuning.model_type,
+        plugin=tuning.plugin,
+        symbol=tuning.symbol,
+        timeframe=tuning.timeframe,
+        requested=tuning.trials,
+        requested_by=tuning.requested_by,
+        created_at=tuning.created_at,
+        trials=trials,
+        best=best(trials) if has_completed(trials) else None,
+    )
 
 
 def _result(study: Study, ended: StopReason, unseen: HeldOutSharpe | None) -> TuneResult:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from clm_core.api.auth import Caller
@@ -19,7 +19,7 @@ from clm_core.domain.requested_runs import RequestedRun
 from clm_core.domain.searches import SearchRequest
 from clm_core.domain.spellings import TIMEFRAMES, TimeframeName
 from clm_core.domain.strategy_search import StrategySearchRequest
-from clm_core.domain.tuning import TuneRequest
+from clm_core.domain.tuning import StudySoFar, TuneRequest
 from clm_core.platform.prefect_runs import CreatedRun, RunState
 from clm_core.services import Services
 from clm_core.triggers.requested_runs import request_run, state_of
@@ -152,6 +152,15 @@ def tune(body: TuneRequest, clm: Connected, requester: Requester) -> Response:
         return requester.search("tune", request, request.model_id)
 
     return requester.idempotent(body, begin)
+
+
+def one_study(
+    study: Annotated[str, Path(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")], clm: Connected
+) -> StudySoFar:
+    """A study with the trials so far, under way or ended; the parameters of the best are those to train."""
+    from clm_core.search.tuning import study_so_far
+
+    return study_so_far(clm, study)
 
 
 def evolve(body: EvolveRequest, clm: Connected, requester: Requester) -> Response:

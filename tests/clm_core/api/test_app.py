@@ -27,6 +27,7 @@ EXAMPLES = {
     "run_id": str(uuid.UUID(int=1)),
     "symbol": "NOSUCHTHING",
     "timeframe": "1h",
+    "study": "nosuchthing",
 }
 BODIES = {
     "/clm/train": {"model_type": "xgboost", "symbol": "NOSUCHTHING"},

@@ -18,6 +18,7 @@ EXAMPLES = {
     "run_id": "00000000-0000-0000-0000-000000000001",
     "symbol": "NOSUCHTHING",
     "timeframe": "1h",
+    "study": "nosuchthing",
 }
 ALLOWED = {
     "/clm/tokens": "GET, HEAD, OPTIONS, POST",

@@ -109,3 +109,16 @@ def test_without_a_server_the_answer_says_what_to_start_and_names_no_address(
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:clm:problem:prefect-unavailable")
     assert "`clm up`" in answer.json()["detail"]
     assert "127.0.0.1" not in answer.text
+
+
+def test_a_study_is_read_by_name_before_its_first_trial_has_ended(
+    client: Client, prefect: httpx.Client, services: Services
+) -> None:
+    from clm_core.domain.tuning import TuneRequest
+    from clm_core.search import tuning
+
+    name = f"read-{uuid.uuid4().hex}"
+    tuning.open_tuning(services, TuneRequest.model_validate(SEARCHES["tune"] | {"study": name}))
+    study = client(Role.VIEWER).get(f"/clm/tune/{name}").json()
+    assert (study["study"], study["requested"], study["trials"], study["best"]) == (name, 2, [], None)
+    assert client(Role.VIEWER).get("/clm/tune/nosuchthing").status_code == 404

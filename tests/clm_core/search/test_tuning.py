@@ -120,6 +120,9 @@ def test_a_study_has_the_requested_number_of_trials_each_counted_and_finds_the_b
     complete = [trial for trial in result.trials if trial.state is TrialState.COMPLETE]
     assert result.best is not None
     assert result.best.sharpe_ratio == max(trial.sharpe_ratio or -math.inf for trial in complete)
+    assert request.study is not None
+    read = tuning.study_so_far(clm, request.study)
+    assert (read.trials, read.best, read.requested) == (result.trials, result.best, 6)
     for trial in complete:
         assert trial.sharpe_interval is not None
         assert trial.sharpe_interval.value == trial.sharpe_ratio
