@@ -9,8 +9,10 @@ import pytest
 from fastapi.testclient import TestClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from clm_core.domain.actors import Actor
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
+from clm_core.triggers.requested_runs import request_run
 
 Client = Callable[[Role | None], TestClient]
 NOWHERE = "http://127.0.0.1:9/api"
@@ -58,6 +60,18 @@ def test_a_watch_is_created_once_for_a_key_named_in_the_audit_and_its_state_is_r
     state = client(Role.VIEWER).get(f"/clm/runs/{run['id']}").json()
     assert (state["state"], state["description"]) == ("under_way", "Scheduled")
     assert client(Role.VIEWER).get(f"/clm/runs/{uuid.uuid4()}").status_code == 404
+
+
+def test_a_request_repeated_after_a_crash_finds_the_run_of_its_key(
+    prefect: httpx.Client, services: Services
+) -> None:
+    actor = Actor(name="ada", role=Role.OPERATOR)
+    key = uuid.uuid4().hex
+    first, again = (
+        request_run(services, "tune", {"request": {"study": study}}, actor, key=key) for study in "ab"
+    )
+    assert again == first
+    assert again.parameters == {"request": {"study": "a"}}
 
 
 @pytest.mark.parametrize("timeframe", ["1h", "4h", None])
