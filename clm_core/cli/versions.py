@@ -143,6 +143,8 @@ def _change_sentence(change: "Promotion") -> str:
 def _learned(services: "Services", version: "ModelVersion") -> "LearningValue | None":
     """Production minus the frozen champion of the version's model; None for a model never in production, or
     without stored bars."""
+    if not services.ledger.promotions.committed(version.model_id):
+        return None
     from clm_core.lifecycle.learning import learning_value
 
     try:
@@ -177,8 +179,8 @@ def _in_mlflow(services: "Services", version: "ModelVersion") -> str:
 def _facts_table(
     version: "ModelVersion", lineage: "Lineage", bars_needed: int | None, in_mlflow: str
 ) -> Table:
+    from clm_core.domain.displayed_params import readable
     from clm_core.domain.versions import regime_sentence
-    from clm_core.models.ensemble import readable
 
     table = Table(
         show_header=False,

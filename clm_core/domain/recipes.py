@@ -14,6 +14,12 @@ REGIME = "regime"
 """Name of the training parameter for the regime that a training is weighted towards."""
 
 
+SIZING = "sizing"
+"""Name of the section of training parameters for sizes of positions."""
+EXECUTION = "execution"
+"""Name of the section of training parameters for the execution of trades."""
+
+
 def regime_of(params: Mapping[str, Any], plugin: str | None = None) -> str | None:
     """Regime that training parameters weigh more than others; None for equal weights.
 

@@ -15,6 +15,8 @@ LATER_FIELDS = {"min_scale": 0.05, "max_turnover": None}
 SHARE_LEFT_OUT = 1 / 16
 """Weight of the bars beyond the window of an exponential average: the window is four half-lives long."""
 YEAR_SECONDS = 365 * 86_400
+FLAT = 1e-9
+"""Positions of at most this size count as flat."""
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,15 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clm_core.market.bars import Floats
-from clm_core.models.activity import FLAT
+from clm_core.domain.sizing import FLAT
+
+if TYPE_CHECKING:
+    # a look at a version does without the libraries of bars
+    from clm_core.market.bars import Floats
 
 MAX_SHARE_OF_ONE_SIDE = 0.95
 MIN_POSITION_DEVIATION = 0.01
@@ -32,7 +36,7 @@ class Activity:
     `DUST`, NaN for positions that are not finite."""
 
 
-def activity(positions: Floats) -> Activity:
+def activity(positions: "Floats") -> Activity:
     """Activity of positions in [-1, 1], shape (n_bars,); NaN for no bar or positions that are not finite."""
     if not len(positions) or not np.isfinite(positions).all():
         return Activity("flat", float("nan"), float("nan"))

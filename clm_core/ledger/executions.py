@@ -2,10 +2,10 @@
 
 from clm_core.domain.errors import NotFound
 from clm_core.domain.execution import ExecutionRules
+from clm_core.domain.recipes import EXECUTION
 from clm_core.domain.versions import ModelVersion
 from clm_core.ledger.store import Ledger
 from clm_core.models import catalog
-from clm_core.models.params import EXECUTION
 
 
 def version_execution(ledger: Ledger, version: ModelVersion, installation: ExecutionRules) -> ExecutionRules:

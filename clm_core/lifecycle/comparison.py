@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from clm_core.backtest.tearsheet import write_sections
+from clm_core.domain.displayed_params import readable
 from clm_core.domain.errors import NotFound, UnknownSeries
 from clm_core.domain.explanations import VersionComparison
 from clm_core.domain.versions import ModelVersion
 from clm_core.explain.comparison import ComparedVersion, Pair, comparison_sections
 from clm_core.explain.equity_overlay import TradedCurve
 from clm_core.lifecycle.explanations import stored_explanation
-from clm_core.models.ensemble import readable
 from clm_core.retraining.judged_backtest import judged_backtest
 from clm_core.services import Services
 

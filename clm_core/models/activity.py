@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clm_core.domain.errors import BundleCorrupt
+from clm_core.domain.sizing import FLAT
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.panel import Panel, members_of
 from clm_core.models import golden
@@ -25,8 +26,6 @@ from clm_core.models.pooled import view_of
 FILE = "activity.json"
 MIN_ACTIVE_SHARE = 0.05
 """Least share of the training tail on another side than the commonest."""
-FLAT = 1e-9
-"""Positions of at most this size count as flat."""
 MIN_POSITION = 0.01
 """Share of the largest position below which a position counts as flat."""
 SIDES = {"short": -1.0, "flat": 0.0, "long": 1.0}

@@ -18,7 +18,7 @@ from clm_core.domain.costs import Costs, MarketCosts
 from clm_core.domain.errors import InvalidTrainingParams, MissingExtra, ModelError
 from clm_core.domain.execution import FIXED_UNITS, NEW_VERSIONS, ExecutionRules
 from clm_core.domain.kinds import Kind
-from clm_core.domain.recipes import REGIME, regime_of
+from clm_core.domain.recipes import EXECUTION, REGIME, SIZING, regime_of
 from clm_core.domain.search_space import SearchSpace
 from clm_core.domain.sizing import NO_SIZING, Sizing, sizing_of
 from clm_core.domain.vocabulary import ModelType, RuleFamily
@@ -26,7 +26,7 @@ from clm_core.market import own_features
 from clm_core.models import plugins
 from clm_core.models.contract import Composite, Model, ModelCard, PluginOrigin, Pooling, Recipe
 from clm_core.models.kind import DISTRIBUTION, ModelKind
-from clm_core.models.params import EXECUTION, SIZING, no_regime_of_pool
+from clm_core.models.params import no_regime_of_pool
 from clm_core.models.sizing import (
     SizedModel,
     SizedRecipe,

@@ -53,7 +53,7 @@ from clm_core.models import catalog
 from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.contract import Model, ModelCard, OffersConvictions, Progress, Recipe, TrainedOn
 from clm_core.models.kind import EXPENSIVE_FOLDS, ModelKind
-from clm_core.models.params import EXECUTION, SIZING, TrainingParams, split_commas
+from clm_core.models.params import TrainingParams, split_commas
 from clm_core.models.sizing import SizedRecipe, unsized_model
 
 FILE = "ensemble.json"
@@ -166,23 +166,6 @@ class EnsembleParams(TrainingParams):
             raise ValueError(f"{len(weights)} weights for {len(self.members)} members")
         if min(weights) < 0 or sum(weights) == 0:
             raise ValueError("weights are at least 0, and not all of them 0")
-
-
-def readable(model_type: ModelType, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Training parameters of any kind for display: members by name, values of sections by both names."""
-    displayed = catalog.own_params(params)
-    if model_type is ModelType.ENSEMBLE:
-        members = EnsembleParams.parse(displayed).members
-        displayed["members"] = ", ".join(each if isinstance(each, str) else each.name for each in members)
-    for section in (SIZING, EXECUTION):
-        match params.get(section):
-            case None:
-                pass
-            case Mapping() as values:
-                displayed |= {f"{section}.{name}": value for name, value in values.items()}
-            case text:
-                displayed[section] = text
-    return displayed
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from clm_core.domain.errors import FeatureMismatch, InvalidTrainingParams, UnknownFeature
-from clm_core.domain.recipes import regime_of
+from clm_core.domain.recipes import EXECUTION, SIZING, regime_of
 from clm_core.domain.search_space import Between, OneOf, SearchDimension, SearchSpace
 from clm_core.domain.vocabulary import MarketRegime, ModelType
 from clm_core.market.features import FEATURES, select_features, series_of
@@ -24,9 +24,6 @@ __all__ = [
     "split_commas",
 ]
 
-SIZING = "sizing"
-EXECUTION = "execution"
-"""Names of the sections of training parameters beside those of a kind; no parameter may have these names."""
 Device = Literal["auto", "cpu", "cuda"]
 """Training device; "auto" selects a GPU where available."""
 

@@ -35,6 +35,7 @@ from clm_core.domain.errors import (
     UnknownFeature,
 )
 from clm_core.domain.kinds import PluginName
+from clm_core.domain.recipes import EXECUTION, SIZING
 from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType, RuleFamily
 from clm_core.market.bars import Bars, Floats
@@ -48,7 +49,7 @@ from clm_core.models.contract import (
     Recipe,
     TrainedOn,
 )
-from clm_core.models.params import EXECUTION, SIZING, TrainingParams
+from clm_core.models.params import TrainingParams
 
 GROUP = "clm.models"
 

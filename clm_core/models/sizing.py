@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.execution import FIXED_UNITS, ExecutionRules
+from clm_core.domain.recipes import EXECUTION, SIZING
 from clm_core.domain.sizing import NO_SIZING, Sizing, window_of
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
@@ -56,7 +57,6 @@ from clm_core.models.contract import (
     TrainedOn,
     WarmStarting,
 )
-from clm_core.models.params import EXECUTION, SIZING
 from clm_core.models.pooled import PooledModel
 
 YEAR_NS = 365 * 86_400 * 1_000_000_000

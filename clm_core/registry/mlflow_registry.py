@@ -37,7 +37,7 @@ from clm_core.platform.bucket import Bucket
 from clm_core.platform.home_record import HomeRecord
 from clm_core.registry import integrity
 from clm_core.registry.locations import BUCKET_FOLDER, EXPERIMENT, HOME_TAG, is_inside
-from clm_core.registry.store_tables import creating_tables, is_database, jobs_left_open
+from clm_core.registry.store_tables import creating_tables, is_database, jobs_left_open, run_and_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -420,7 +420,11 @@ class MLflowRegistry:
 
     def tagged_bars_needed(self, model_id: str, mlflow_version: int) -> int | None:
         """Number of closed bars that a prediction needs; None for a version of release 0.1.0."""
-        number = self._tags(model_id, mlflow_version).get(BARS_TAG)
+        if is_database(self._uri):
+            found = run_and_tag(self._uri, model_id, mlflow_version, BARS_TAG)
+            number = None if found is None else found[1]
+        else:
+            number = self._tags(model_id, mlflow_version).get(BARS_TAG)
         return int(number) if number else None
 
     def aliased(self, model_id: str, alias: str) -> int | None:
@@ -462,6 +466,9 @@ class MLflowRegistry:
         Args:
             run_id: run of the version, since MLflow gives the numbers of a deleted model a second time.
         """
+        if is_database(self._uri):
+            found = run_and_tag(self._uri, model_id, mlflow_version, BARS_TAG)
+            return found is not None and found[0] == run_id
         with _mlflow_request(f"read {model_id} {mlflow_version}"):
             version = _none_on(
                 {"RESOURCE_DOES_NOT_EXIST"},

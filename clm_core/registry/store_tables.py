@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Iterator
 from uuid import UUID
 
-from sqlalchemy import NullPool, create_engine, func, select, text
+from sqlalchemy import Connection, NullPool, create_engine, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from clm_core.domain.errors import RegistryUnavailable
@@ -25,6 +25,13 @@ JOIN model_version_tags AS status USING (name, version)
 JOIN model_version_tags AS job USING (name, version)
 WHERE status.key = :status_tag AND status.value = :unjudged AND job.key = :job_tag
 AND model_versions.current_stage <> 'Deleted_Internal'
+""")
+
+_RUN_AND_TAG = text("""
+SELECT run_id, (SELECT value FROM model_version_tags AS tags
+                WHERE (tags.name, tags.version, tags.key) = (versions.name, versions.version, :tag))
+FROM model_versions AS versions
+WHERE (name, version) = (:model_id, :number) AND current_stage <> 'Deleted_Internal'
 """)
 
 
@@ -62,14 +69,36 @@ def jobs_left_open(
         RegistryUnavailable: the database does not answer.
     """
     names = {"experiment": experiment, "job_tag": job_tag, "status_tag": status_tag, "unjudged": unjudged}
+    with _reading(tracking_uri, "list open runs and versions") as connection:
+        return (
+            set() if connection is None else {UUID(job) for job in connection.scalars(_JOBS_LEFT_OPEN, names)}
+        )
+
+
+def run_and_tag(tracking_uri: str, model_id: str, number: int, tag: str) -> tuple[str, str | None] | None:
+    """Run of a version and the value of a tag, read from the database without an import of MLflow.
+
+    Returns:
+        None for a version that was deleted or never existed; None as value of a tag that is not set.
+
+    Raises:
+        RegistryUnavailable: the database does not answer.
+    """
+    named = {"model_id": model_id, "number": number, "tag": tag}
+    with _reading(tracking_uri, f"read {model_id} {number}") as connection:
+        row = None if connection is None else connection.execute(_RUN_AND_TAG, named).one_or_none()
+    return None if row is None else (row.run_id, row.value)
+
+
+@contextlib.contextmanager
+def _reading(tracking_uri: str, action: str) -> Iterator[Connection | None]:
+    """Connection to MLflow's database; None before the first registration, which makes the tables."""
     engine = create_engine(tracking_uri, poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            if connection.scalar(text("SELECT to_regclass('model_version_tags')")) is None:
-                # before the first registration
-                return set()
-            return {UUID(job) for job in connection.scalars(_JOBS_LEFT_OPEN, names)}
+            has_tables = connection.scalar(text("SELECT to_regclass('model_version_tags')")) is not None
+            yield connection if has_tables else None
     except SQLAlchemyError as error:
         raise RegistryUnavailable(
-            f"MLflow's database could not list open runs and versions: {error}. Check the database server."
+            f"MLflow's database could not {action}: {error}. Check the database server."
         ) from error

@@ -9,10 +9,11 @@ from clm_core.backtest.metrics import sharpe_ratio
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.evaluations import FoldSummary
+from clm_core.domain.sizing import FLAT
 from clm_core.evidence.bootstrap import sharpe_estimate
 from clm_core.evidence.soundness import LOSSES
 from clm_core.market.bars import Bars, Floats
-from clm_core.models.activity import FLAT, MIN_ACTIVE_SHARE, activity_of
+from clm_core.models.activity import MIN_ACTIVE_SHARE, activity_of
 
 LENGTHS = ("rounds", "steps")
 """Training metrics with the length of a fit."""

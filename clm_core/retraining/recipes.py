@@ -5,10 +5,10 @@ from typing import Any
 from clm_core.domain.costs import Costs
 from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.jobs import TrainingJob
-from clm_core.domain.recipes import RecipeIdentity
+from clm_core.domain.recipes import SIZING, RecipeIdentity
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.models import catalog
-from clm_core.models.params import SIZING, own_origins
+from clm_core.models.params import own_origins
 
 _OF_A_MEMBER = ("model_type", "plugin", "params")
 """Fields of an ensemble's member that a newer version of the member shares."""

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from clm_core.domain.costs import MarketCosts
+from clm_core.domain.displayed_params import readable
 from clm_core.domain.errors import NotFound
 from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars, Floats
@@ -15,7 +16,7 @@ from clm_core.market.panel import Panel
 from clm_core.models import catalog
 from clm_core.models.bundle import card_of, load_bundle, read_card
 from clm_core.models.contract import Model, ModelCard, Progress, Recipe
-from clm_core.models.ensemble import readable, with_members_of
+from clm_core.models.ensemble import with_members_of
 from clm_core.models.pooled import fit_pool
 from clm_core.models.sizing import as_fitted
 from clm_core.retraining.code_version import code_version

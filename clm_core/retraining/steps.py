@@ -14,6 +14,7 @@ from clm_core.backtest.results import Metrics
 from clm_core.backtest.tearsheet import TearSheet, by_regime, equity_png, render
 from clm_core.domain import verdict_text
 from clm_core.domain.costs import MarketCosts
+from clm_core.domain.displayed_params import readable
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
 from clm_core.domain.execution import FIXED_UNITS, ExecutionRules
 from clm_core.domain.faults import Fault, crash_at
@@ -32,7 +33,6 @@ from clm_core.market.regimes import regimes
 from clm_core.models import activity, catalog
 from clm_core.models.bundle import read_card
 from clm_core.models.contract import ModelCard
-from clm_core.models.ensemble import readable
 from clm_core.platform import tracing
 from clm_core.platform.tracing import traced
 from clm_core.registry.mlflow_registry import Registered

@@ -16,12 +16,11 @@ from clm_core.domain.errors import (
     UnknownSeries,
 )
 from clm_core.domain.evaluations import IntervalEstimate
-from clm_core.domain.recipes import REGIME
+from clm_core.domain.recipes import EXECUTION, REGIME
 from clm_core.domain.searches import Search
 from clm_core.domain.trials import TrialSource
 from clm_core.ledger.candidates import CandidateStore
 from clm_core.market.bars import Bars
-from clm_core.models.params import EXECUTION
 from clm_core.search.evaluator import Evaluator, RunQueue, open_evaluator
 from clm_core.search.folds import SharedInputs
 from clm_core.search.posted import search_request

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clm_core.backtest.tearsheet import packed_plotly, script_safe
+from clm_core.domain.displayed_params import readable
 from clm_core.domain.search_space import Between, SearchDimension
 from clm_core.domain.searches import Tuning
 from clm_core.domain.terms import cost_sentence
 from clm_core.domain.tuning import StopReason, TrialResult, TrialState, TuneResult
 from clm_core.models import catalog
-from clm_core.models.ensemble import readable
 from clm_core.platform.database import Database
 from clm_core.search import report_parts
 from clm_core.search.report_parts import BLUE, GREY, OCHRE, Row, formatted

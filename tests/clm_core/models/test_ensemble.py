@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from clm_core.domain.costs import HoldingCosts, MarketCosts
+from clm_core.domain.displayed_params import readable
 from clm_core.domain.errors import BundleCorrupt, InvalidTrainingParams, NotEnoughBars
 from clm_core.domain.execution import FIXED_UNITS
 from clm_core.domain.sizing import Sizing
@@ -31,7 +32,6 @@ from clm_core.models.ensemble import (
     Member,
     best_members,
     net_returns,
-    readable,
     sharpe_ratios,
     stacked,
 )
