@@ -431,7 +431,7 @@ def _market() -> "MarketData":
 def _print_one(info: "SeriesInfo", as_json: bool) -> None:
     """Print a series with the description of the calendar, or as an object of `clm data list --json`."""
     if as_json:
-        typer.echo(json.dumps(asdict(info), default=datetime.isoformat, indent=1))
+        typer.echo(json.dumps(_as_json(info, _age(info)), default=datetime.isoformat, indent=1))
         return
     from clm_core.market.calendars import describe
 

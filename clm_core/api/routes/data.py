@@ -10,8 +10,10 @@ from pydantic import AwareDatetime, BaseModel
 from clm_core.api.context import Connected
 from clm_core.domain.errors import NotFound, UnknownSeries
 from clm_core.domain.spellings import TIMEFRAMES
+from clm_core.services import Services
 
 if TYPE_CHECKING:
+    from clm_core.market.sources import SeriesInfo
     from clm_core.market.store import Snapshot
 
 SymbolInPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$", examples=["BTCUSD"])]
@@ -49,6 +51,12 @@ class StoredSeries(BaseModel):
     """Number of bars corrected, replaced or filled in, over all snapshots."""
     waiting: int
     """Number of stored bars with other values at the source, waiting for `clm data replace`."""
+    newest_close: AwareDatetime
+    """Close time of the last bar."""
+    late_bars: int
+    """Bars that the calendar of the market requires after the last bar, up to now."""
+    is_stale: bool
+    """True from `watch.stale_bars` late bars on."""
 
 
 class SeriesSnapshot(BaseModel):
@@ -75,7 +83,7 @@ class SeriesHistory(StoredSeries):
 
 def list_series(clm: Connected) -> list[StoredSeries]:
     """Every series of bars: imported, fetched or bundled."""
-    return [StoredSeries.model_validate(asdict(info)) for info in clm.market.series()]
+    return [StoredSeries.model_validate(_facts(clm, info)) for info in clm.market.series()]
 
 
 def one_series(symbol: SymbolInPath, timeframe: TimeframeInPath, clm: Connected) -> SeriesHistory:
@@ -85,7 +93,17 @@ def one_series(symbol: SymbolInPath, timeframe: TimeframeInPath, clm: Connected)
     except UnknownSeries as error:
         raise NotFound(str(error)) from error
     history = [_snapshot(each) for each in manifest.snapshots]
-    return SeriesHistory.model_validate(asdict(info) | {"history": history})
+    return SeriesHistory.model_validate(_facts(clm, info) | {"history": history})
+
+
+def _facts(clm: Services, info: "SeriesInfo") -> dict[str, Any]:
+    # imported here: the libraries of bars
+    from clm_core.decisions.staleness import age_of
+    from clm_core.market.newest_bars import NewestBar
+
+    newest = NewestBar(info.symbol, info.timeframe, info.calendar, info.end)
+    age = age_of(newest, clm.clock(), clm.settings.watch.stale_bars)
+    return asdict(info) | age.model_dump(include={"newest_close", "late_bars", "is_stale"})
 
 
 def _snapshot(snapshot: "Snapshot") -> dict[str, Any]:

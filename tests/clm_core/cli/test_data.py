@@ -77,7 +77,7 @@ def test_a_file_is_imported_and_can_be_shown(clm, file):
     facts = json.loads(clm("show", "EURCHF", "1h", "--json").stdout)
     assert facts["gaps"] == [{"after": "2024-01-07T22:00:00+00:00", "missing": 2}]
     again = json.loads(clm("import", file, "--symbol", "EURCHF", "--timeframe", "1h", "--json").stdout)
-    assert (again["symbol"], again["bars"]) == ("EURCHF", 4)
+    assert (again["symbol"], again["bars"], again["is_stale"]) == ("EURCHF", 4, True)
 
 
 def test_a_bad_file_is_refused(clm, file):
