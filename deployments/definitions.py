@@ -37,7 +37,14 @@ from clm_core.operations.universe import with_universe
 from clm_core.platform import stack_state
 from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.object_storage import market_data
-from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG, DIAGNOSIS, POD_EVENTS
+from clm_core.platform.prefect_runs import (
+    DEPLOYMENTS_TAG,
+    DIAGNOSIS,
+    HOUSEKEEPING_TAG,
+    POD_EVENTS,
+    RETRAIN_TAG,
+    SEARCH_TAG,
+)
 from clm_core.platform.private_files import keep_files_private
 from clm_core.settings import Settings, load_settings
 from clm_core.triggers.messages import IncomingType
@@ -145,6 +152,7 @@ _on_demand = partial(Deployment, every=None, parameters={"request": {"requested_
 
 _pass = partial(
     Deployment,
+    tags=(HOUSEKEEPING_TAG,),
     collision_strategy="CANCEL_NEW",
     work_queue=stack_state.MAINTENANCE_QUEUE,
     starts_within_seconds=60,
@@ -155,6 +163,7 @@ _ON_DEMAND = _on_demand(
     entrypoint="flows.retrain.retrain",
     name="on-demand",
     description="Retrain any model on any market, with or without a schedule.",
+    tags=(RETRAIN_TAG,),
     max_runs=None,
 )
 
@@ -162,6 +171,7 @@ _TUNE = _on_demand(
     entrypoint="flows.tune.tune",
     name="tune",
     description="Search for better training parameters of a model; requires the extra evolve.",
+    tags=(SEARCH_TAG,),
     max_runs=1,
 )
 
@@ -169,6 +179,7 @@ _EVOLVE = _on_demand(
     entrypoint="flows.evolve.evolve",
     name="evolve",
     description="Breed better training parameters of a model; proposes, and trains nothing.",
+    tags=(SEARCH_TAG,),
     max_runs=1,
 )
 
@@ -177,6 +188,7 @@ _CANDIDATES = Deployment(
     name="candidates",
     description="Evaluate the oldest candidates that wait, a bounded number an hour.",
     every=timedelta(hours=1),
+    tags=(HOUSEKEEPING_TAG,),
     # training takes long: the maintenance worker stays free, and a run under way is not repeated
     max_runs=1,
     collision_strategy="CANCEL_NEW",
@@ -186,6 +198,7 @@ _EVOLVE_STRATEGIES = _on_demand(
     entrypoint="flows.evolve_strategies.evolve_strategies",
     name="evolve-strategies",
     description="Evolve rule strategies by several objectives; proposes, and trains nothing.",
+    tags=(SEARCH_TAG,),
     max_runs=1,
 )
 
@@ -343,6 +356,7 @@ def deploy(settings: Settings) -> DeployResult:
         with get_client(sync_client=True) as client:
             warnings = ensure_work_pool(client, settings)
             _ensure_automations(client)
+            _ensure_saved_searches(client)
             targets, unread = with_offered_symbols(target_deployments(settings), settings)
             return replace(_deploy_all(client, settings, targets), warnings=(*warnings, *unread))
     except httpx.TransportError as error:
@@ -397,7 +411,7 @@ def _retrain_of(request: RetrainRequest, description: str) -> Deployment:
         every=catalog.find_kind(*kind).retrain_every,
         parameters={"request": request.model_dump(mode="json")},
         scheduled_parameters={"request": scheduled.model_dump(mode="json")},
-        tags=(name, str(kind)),
+        tags=(RETRAIN_TAG, name, str(kind)),
     )
 
 
@@ -592,6 +606,33 @@ def _is_outdated(run: "FlowRun", deployment: "DeploymentResponse") -> bool:
         return True
     assert deployment.updated is not None
     return run.created_by.id not in schedules and run.expected_start_time > deployment.updated
+
+
+SAVED_SEARCHES = {
+    "CLM: retrains": RETRAIN_TAG,
+    "CLM: tuning and evolution": SEARCH_TAG,
+    "CLM: housekeeping": HOUSEKEEPING_TAG,
+}
+"""Filters of the page Runs of the Prefect UI by name, with the tag of the runs."""
+SEARCHED_SECONDS = 7 * 86_400
+
+
+def _ensure_saved_searches(client: "SyncPrefectClient") -> None:
+    """Create the filters of the page Runs: without, the passes of each minute hide the retrains."""
+    answer = client.request("POST", "/saved_searches/filter", json={"limit": 200})
+    present = {each["name"] for each in answer.json()}
+    for name, tag in SAVED_SEARCHES.items():
+        if name not in present:
+            filters = [
+                _search_filter("tag", [tag]),
+                _search_filter("range", {"type": "span", "seconds": -SEARCHED_SECONDS}),
+            ]
+            client.request("PUT", "/saved_searches/", json={"name": name, "filters": filters})
+
+
+def _search_filter(name: str, value: Any) -> dict[str, Any]:
+    """Filter in the form in which the Prefect UI stores its own."""
+    return {"object": "flowRun", "property": name, "type": "", "operation": "", "value": value}
 
 
 def _ensure_automations(client: "SyncPrefectClient") -> None:

@@ -1,6 +1,7 @@
 """Hourly evaluation of the candidates that wait."""
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Completed
 
 from clm_core.lifecycle.candidates import CandidateReport
 from clm_core.operations.passes import run_name
@@ -9,9 +10,9 @@ from tasks.show_pass import show_pass
 
 
 @flow(name="candidates", flow_run_name=run_name("candidates"))
-def candidates() -> CandidateReport:
+def candidates() -> State[CandidateReport]:
     """Evaluate the oldest candidates; fails after the pass if one could not be evaluated for now."""
     report = evaluate_candidates()
     if report.evaluated or report.answers:
         show_pass(report, "candidates")
-    return report.complete()
+    return Completed(message=report.complete().headline, data=report)

@@ -1,6 +1,7 @@
 """Fetch of the newest bars from the exchanges, after each bar."""
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Completed
 
 from clm_core.operations.ingest import IngestReport
 from clm_core.operations.passes import run_name
@@ -10,10 +11,10 @@ from tasks.show_pass import show_pass
 
 
 @flow(name="fetch", flow_run_name=run_name("fetch"))
-def fetch() -> IngestReport:
+def fetch() -> State[IngestReport]:
     """Fetch the bars closed since the last pass; fails after the pass if a market could not be fetched."""
     report = fetch_markets()
     show_pass(report, "fetch")
     report.complete()
     record_success("fetch")
-    return report
+    return Completed(message=report.headline, data=report)

@@ -7,6 +7,7 @@ from prefect.states import Completed
 
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.triggers import Answer
+from clm_core.platform.prefect_runs import RETRAIN_TAG
 from clm_core.retraining import jobs
 from clm_core.retraining.results import RetrainResult
 from clm_core.services import services
@@ -31,7 +32,7 @@ def retrain(request: RetrainRequest, job_id: UUID | None = None) -> State[Retrai
         request: The model to retrain, the data and the parameters.
         job_id: Leave empty. Set by the intake: the job of an accepted request.
     """
-    tag_run(request)
+    tag_run(RETRAIN_TAG, request.model_id, str(request.kind), request.trigger_reason.value)
     job = open_job(request, job_id)
     if isinstance(job, Answer):
         return Completed(message=job.sentence, data=job)

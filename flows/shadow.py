@@ -1,6 +1,7 @@
 """Shadow testing after each bar: records the positions of candidate versions and decides on them."""
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Completed
 
 from clm_core.lifecycle.shadow import ShadowReport
 from clm_core.market.timeframes import Timeframe
@@ -11,10 +12,10 @@ from tasks.show_pass import show_pass
 
 
 @flow(name="shadow", flow_run_name=run_name("shadow"))
-def shadow(timeframe: Timeframe | None = None) -> ShadowReport:
+def shadow(timeframe: Timeframe | None = None) -> State[ShadowReport]:
     """Record positions and decide, on one timeframe or all; fails at the end if a version had a problem."""
     report = record_and_decide(timeframe)
     show_pass(report, f"shadow-{timeframe or 'all'}")
     report.complete()
     record_success(f"shadow-{timeframe or 'all'}")
-    return report
+    return Completed(message=report.headline, data=report)

@@ -1,6 +1,7 @@
 """Hourly check of the production versions for staleness, drift and poor performance."""
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Completed
 
 from clm_core.lifecycle.watch import WatchReport
 from clm_core.operations.passes import run_name
@@ -10,10 +11,10 @@ from tasks.watch import watch_production
 
 
 @flow(name="watch", flow_run_name=run_name("watch"))
-def watch() -> WatchReport:
+def watch() -> State[WatchReport]:
     """Request retrains where due; fails after the pass if a model could not be checked."""
     report = watch_production()
     show_pass(report, "watch")
     report.complete()
     record_success("watch")
-    return report
+    return Completed(message=report.headline, data=report)

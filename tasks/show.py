@@ -1,7 +1,7 @@
 """Artifacts of a retrain on the run's page in the Prefect UI."""
 
 from prefect import get_client, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
@@ -22,11 +22,10 @@ def show(version: ModelVersion, verdict: Verdict, report: TearSheetFiles) -> Non
         key=f"{key}-verdict",
         description=f"{verdict.headline}, score {verdict.score:.1f} of 100.",
     )
-    create_table_artifact(
-        pages.beside_champion(services().ledger, version, verdict),
-        key=f"{key}-champion",
-        description="The new version beside the production version.",
-    )
+    if (beside := pages.beside_champion(services().ledger, version, verdict)) is not None:
+        create_markdown_artifact(
+            beside, key=f"{key}-champion", description="The new version beside the production version."
+        )
     # the list of runs shows names, and no verdict
     with get_client(sync_client=True) as client:
         client.update_flow_run(flow_run.id, name=f"{flow_run.name}: {verdict.decision.value.upper()}")

@@ -16,6 +16,10 @@ Text = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00]*$")]
 """Text without NUL, as PostgreSQL can store."""
 
 ModelIdInPath = Annotated[str, Path(pattern=MODEL_ID, examples=["xgboost_btcusdt_1h"])]
+SearchNameInPath = Annotated[
+    str, Path(pattern=r"^[A-Za-z0-9_-][\w.-]{0,99}$", examples=["xgboost_btcusdt_1h_20251204_143022"])
+]
+"""Name of a tuning or an evolution."""
 Number = Annotated[int, Query(ge=1, le=2**53, description="`next` of the page before; none: the first page.")]
 """Number of the last item of a page, in lists ordered by number."""
 Limit = Annotated[int, Query(ge=1, le=MAX_ITEMS, description="Maximum number of items.")]

@@ -154,6 +154,7 @@ ROUTES = (
     _page("POST", "/models/{model_id}/versions/{version}/promote", pages.promote, Role.OPERATOR),
     _page("POST", "/models/{model_id}/versions/{version}/refuse", pages.refuse, Role.OPERATOR),
     _page("GET", "/models/{model_id}/versions/{version}/report", pages.report, Role.VIEWER),
+    _page("GET", "/models/{model_id}/searches/{name}", pages.search_report, Role.VIEWER),
     _page("GET", "/models/{model_id}/versions/{version}/explanation", pages.explanation, Role.VIEWER),
 )
 PAGES = frozenset(route.path for route in ROUTES if route.page)

@@ -237,5 +237,5 @@ def _show(result: "EvolveResult") -> None:
         next_steps = [("retrain", retrain_command(result))]
     if result.interrupted:
         next_steps.append(("continue", f"the same command with --name {result.name}"))
-    for name, value in next_steps:
+    for name, value in (*next_steps, ("report", str(result.report))):
         console.print(f"  {name + ':':<10}{value}", highlight=False, soft_wrap=True)

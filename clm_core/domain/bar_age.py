@@ -1,4 +1,4 @@
-"""Age of the newest bar of a market, against its timeframe and calendar."""
+"""Age of the newest bar of a market, against timeframe and calendar."""
 
 from datetime import timedelta
 
@@ -66,7 +66,7 @@ class MarketAge(BaseModel):
     is_fetched: bool
     """True if the universe names an exchange or a database."""
     is_demo: bool
-    """True for a series of the demo, which gets no new bars."""
+    """True for a series of the demo, without new bars."""
     serving: tuple[str, ...]
     """Models with a production version on the market, pools included."""
 
@@ -104,7 +104,7 @@ class DataAge(BaseModel):
 
 
 def in_words(span: timedelta) -> str:
-    """A span in the largest unit of which it has two: `14 months`, `3 hours`; `moments` below a minute."""
+    """A span in the largest unit that fits twice: `14 months`, `3 hours`; `moments` below a minute."""
     unit, name = next(((unit, name) for unit, name in _UNITS if span >= 2 * unit), _UNITS[-1])
     count = span // unit
     return "moments" if count < 1 else f"{count:,} {name if count == 1 else f'{name}s'}"

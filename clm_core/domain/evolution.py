@@ -1,6 +1,7 @@
 """Evolution: the request and the result."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +11,9 @@ from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.searches import HeldOutSharpe, SearchRequest
 from clm_core.domain.vocabulary import ModelType
+
+MAX_RANKED = 200
+"""Maximum number of candidates in a result."""
 
 
 class Selection(StrEnum):
@@ -125,5 +129,9 @@ class EvolveResult(OfModel):
     best_params: dict[str, Any]
     """All fixed and evolved parameters of the best candidate."""
     default_params: dict[str, Any]
+    ranked: tuple[StrategyCandidate, ...] = ()
+    """Measured candidates, best first, `MAX_RANKED` at most."""
+    report: Path | None = None
+    """Page of the evolution, once it is written."""
     unseen: HeldOutSharpe | None
     """Results on the held-out bars; None without held-out bars, or after an interrupt."""

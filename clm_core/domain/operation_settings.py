@@ -61,6 +61,9 @@ class MaintenanceSettings(BaseModel):
 
     verify_minutes: float = Field(default=60.0, ge=0, le=10_080)
     """Minutes between full reads of production files by scheduled maintenance; 0 reads at every pass."""
+    keep_runs_days: float = Field(default=1.0, ge=0.1, le=3650)
+    """Days after which completed runs of scheduled passes are deleted in Prefect; failed runs are kept for 30
+    days at least."""
 
 
 class LogSettings(BaseModel):

@@ -39,37 +39,55 @@ def bullets(verdict: Verdict) -> list[str]:
     return [*(f"- {sentence}" for sentence in sentences), *([""] if sentences else [])]
 
 
-def baseline_table(verdict: Verdict) -> list[str]:
-    """Table of the baselines; empty for a verdict without baselines."""
-    if not verdict.baselines:
-        return []
-    rows = [each.cells for each in verdict.baselines]
-    return [*table(BASELINE_COLUMNS, rows), "In brackets the interval of 95 %.", ""]
-
-
-def rule_table(verdict: Verdict) -> list[str]:
-    """Table of the rule strategies at their defaults; empty for a verdict without."""
-    if not verdict.rules:
-        return []
-    return [*table(RULE_COLUMNS, [each.cells for each in verdict.rules]), RULE_NOTE, ""]
+def narrow_check_table(verdict: Verdict) -> list[str]:
+    """Table of the checks, the result first; remarks on a value are left to the reasons."""
+    rows = [(label, value.partition(", ")[0], *rest) for label, value, *rest in check_rows(verdict)]
+    return _narrow(("result", "check", "measured", "required"), CHECK_COLUMNS, rows)
 
 
 def fold_table(verdict: Verdict) -> list[str]:
-    """Table with a row a fold; empty for a verdict without folds."""
-    return table(FOLD_COLUMNS, [each.cells for each in verdict.folds]) if verdict.folds else []
+    """Narrow table with a row a fold; empty for a verdict without folds."""
+    names = ("fold", "Sharpe ratio", "skill", "exposure", "trades")
+    return _narrow(names, FOLD_COLUMNS, [each.cells for each in verdict.folds])
+
+
+def baseline_table(verdict: Verdict) -> list[str]:
+    """Narrow table of the baselines; empty for a verdict without baselines."""
+    names = ("baseline", "net return", "Sharpe ratio", "max drawdown", "alpha a year")
+    lines = _narrow(names, BASELINE_COLUMNS, [each.cells for each in verdict.baselines])
+    return [*lines, "In brackets the interval of 95 %.", ""] if lines else []
+
+
+def rule_table(verdict: Verdict) -> list[str]:
+    """Narrow table of the rule strategies at their defaults; empty for a verdict without."""
+    names = ("rule", "Sharpe ratio", "max drawdown", "net return", "trades")
+    lines = _narrow(names, RULE_COLUMNS, [each.cells for each in verdict.rules])
+    return [*lines, RULE_NOTE, ""] if lines else []
 
 
 def symbol_table(verdict: Verdict) -> list[str]:
-    """Table of the symbols of a pool; empty for one market."""
-    if not verdict.by_symbol:
+    """Narrow table of the symbols of a pool; empty for one market."""
+    names = ("symbol", "Sharpe ratio", "net return", "max drawdown", "contribution")
+    rows = [(each.symbol, *each.cells) for each in verdict.by_symbol]
+    lines = _narrow(names, ("symbol", *SYMBOL_COLUMNS), rows)
+    if not lines:
         return []
-    rows = [(each.symbol, *each.cells, each.costs) for each in verdict.by_symbol]
     return [
-        *table(("symbol", *SYMBOL_COLUMNS, "costs"), rows),
+        *lines,
         "The pool is judged as the equal-risk portfolio of its symbols; the contributions add up to the sum "
         "of the portfolio's returns.",
         "",
     ]
+
+
+def _narrow(names: Sequence[str], columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Table of some columns for the page of a run, which is 800 pixels wide; empty without rows.
+
+    Prefect breaks no line in a table and hides what is wider. The tear sheet has all columns.
+    """
+    places = [columns.index(name) for name in names]
+    chosen = [[row[place] for place in places] for row in rows]
+    return table(names, chosen) if chosen else []
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -101,6 +101,7 @@ class ShadowReport(PassReport):
     """Production minus the frozen first champion, of each followed model ever in production."""
     remarks: tuple[str, ...] = ()
     """Sentences about frozen champions whose bundle is lost."""
+    page_columns: ClassVar = ("model", "version", "trades", "Sharpe", "lead", "decision")
 
     @property
     def headline(self) -> str:

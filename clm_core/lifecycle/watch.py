@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -157,6 +158,7 @@ class WatchReport(PassReport):
     """Production versions checked in one pass, and the retrains requested."""
 
     models: tuple[WatchedVersion, ...]
+    page_columns: ClassVar = ("model", "version", "Sharpe since", "finding", "newest bar (UTC)")
 
     @property
     def headline(self) -> str:

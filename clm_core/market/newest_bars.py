@@ -41,7 +41,7 @@ class NewestBar:
     opened: datetime
     """Open time."""
     is_demo: bool = False
-    """True for a bundled series and for the made-up series of the demo, which get no new bars."""
+    """True for a bundled series and for the made-up series of the demo, without new bars."""
 
     @classmethod
     def of(cls, bars: "Bars") -> Self:
@@ -129,7 +129,7 @@ def _parsed(content: bytes, place: str, is_bundled: bool) -> NewestBar:
 
 
 def damaged_manifest(place: str) -> StoreCorrupt:
-    """Error about a manifest that cannot be read."""
+    """Error about an unreadable manifest."""
     return StoreCorrupt(f"{place} is damaged: restore it from a backup, or delete its folder")
 
 

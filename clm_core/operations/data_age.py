@@ -1,9 +1,9 @@
 """Age of the data: the newest bar of each market in use, and the alert about markets without new bars.
 
-A market is in use by the universe, by a pool of the settings or by a production version. The alert is about
-markets from which new bars are expected: those fetched on a schedule, and those on which a version serves.
-The series of the demo end in 2019 for ever, and are never alerted: nobody can trade on them, and the alert
-would stay open for every newcomer.
+A market is in use by the universe, by a pool of the settings or by a production version; without a listed
+universe, by the models trained here. The alert is about markets with new bars to come: markets fetched on a
+schedule, and markets with a production version. The series of the demo end in 2019 for ever and are never
+alerted: no trader can trade on the series, and the alert would stay open for every newcomer.
 """
 
 from collections import defaultdict
@@ -56,7 +56,9 @@ def read_data_age(
     markets = list[MarketAge]()
     problem = None
     try:
-        for newest in newest_bars(dict.fromkeys([*_of_settings(settings), *serving])):
+        for newest in newest_bars(
+            dict.fromkeys([*_of_settings(settings), *_of_trained(ledger, settings), *serving])
+        ):
             market = (newest.symbol, newest.timeframe.value)
             markets.append(
                 MarketAge(
@@ -110,6 +112,13 @@ def _of_settings(settings: Settings) -> Iterator[MarketKey]:
     for pool in settings.pools.values():
         for symbol in pool.symbols:
             yield _key(symbol, pool.timeframe)
+
+
+def _of_trained(ledger: Ledger, settings: Settings) -> Iterator[MarketKey]:
+    """Markets of the models trained here: the universe of a home without a list."""
+    for job in () if settings.lists_universe else ledger.newest_trained():
+        for symbol in job.symbols or (job.symbol,):
+            yield _key(symbol, job.timeframe)
 
 
 def _serving_by_market(ledger: Ledger) -> dict[MarketKey, list[str]]:

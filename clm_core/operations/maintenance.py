@@ -56,6 +56,8 @@ class MaintenancePart(StrEnum):
     """Reads every secret kept in Vault or OpenBao, which also keeps the token of a login alive."""
     STORAGE = "storage"
     """Looks for the bucket of the settings."""
+    RUNS = "runs"
+    """Deletes old runs of scheduled passes in Prefect."""
     DELIVER = "deliver"
     """Sends events and alerts."""
 
@@ -103,6 +105,8 @@ class MaintenanceReport(PassReport):
         return [*parts, *alerts]
 
 
+FAILED_RUNS_KEPT = timedelta(days=30)
+"""Time for which runs of scheduled passes that did not succeed are kept at least."""
 LOST_RUNS_WITHIN = timedelta(days=1)
 """Age up to which the run of a failed job is marked as crashed."""
 RUNS_RECOVERED_AFTER = timedelta(hours=3)
@@ -158,6 +162,7 @@ def _parts(in_full: bool) -> Mapping[MaintenancePart, PartSteps]:
         MaintenancePart.AUDIT: _anchor,
         MaintenancePart.SECRETS: _read_secrets,
         MaintenancePart.STORAGE: _look_for_storage,
+        MaintenancePart.RUNS: _prune_runs,
     }
 
 
@@ -351,6 +356,20 @@ def _verify_files(services: Services, version: ModelVersion) -> list[str]:
 
 def _verify_listing(services: Services, version: ModelVersion) -> list[str]:
     services.promotions.verify_listing(version, SYSTEM, services.clock())
+    return []
+
+
+def _prune_runs(services: Services) -> Iterable[Step]:
+    yield "runs of scheduled passes", partial(_delete_old_runs, services)
+
+
+def _delete_old_runs(services: Services) -> list[str]:
+    """A pass a minute leaves 1,440 runs a day, among which nobody finds a retrain."""
+    if not knows_prefect(services.settings.home):
+        return []
+    now, kept = services.clock(), timedelta(days=services.settings.maintenance.keep_runs_days)
+    with prefect_runs(services.settings.home) as prefect:
+        prefect.prune(now - kept, now - max(kept, FAILED_RUNS_KEPT))
     return []
 
 

@@ -16,7 +16,7 @@ A new pass consists of:
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
@@ -54,9 +54,14 @@ class PassReport(BaseModel):
         """Sentences below the table."""
         return list(self.problems)
 
+    page_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns of `rows` on the page of the run, which is 800 pixels wide; empty for all."""
+
     def page(self) -> str:
         """Markdown for the page of the run; Prefect's table artifacts cut off long cells."""
         rows = self.rows()
+        if self.page_columns:
+            rows = [{name: row[name] for name in self.page_columns} for row in rows]
         lines = [" | ".join(row.values()) for row in rows]
         head = [" | ".join(rows[0]), " | ".join("---" for _ in rows[0])] if rows else []
         table = [f"| {line} |" for line in (*head, *lines)]

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 DEPLOYMENTS_TAG = "clm"
 """Deployments with this tag are ours to change and to pause."""
+RETRAIN_TAG = "retrain"
+SEARCH_TAG = "search"
+"""Tag of the runs of tuning and evolution."""
+HOUSEKEEPING_TAG = "housekeeping"
+"""Tag of the runs of scheduled passes, more than 1,440 a day."""
+MAX_DELETED = 50
+"""Maximum number of runs that Prefect deletes in one request."""
 MAX_PAGE = 200
 """Maximum number of runs or deployments in one answer of Prefect."""
 RUN_RESOURCE = "prefect.flow-run."
@@ -281,6 +288,35 @@ class Runs:
         return {
             UUID(run["id"]): (names[run["deployment_id"]], _run(run["state"]).description) for run in runs
         }
+
+    def prune(self, before: datetime, failed_before: datetime) -> int:
+        """Delete ended runs of scheduled passes, the newest `MAX_DELETED` of each kind at most.
+
+        Args:
+            before: end of the newest completed run to delete.
+            failed_before: end of the newest run that ended otherwise to delete.
+
+        Returns:
+            Number of runs deleted.
+        """
+        request = {"deployments": {"tags": {"all_": [DEPLOYMENTS_TAG, HOUSEKEEPING_TAG]}}}
+        ids = [deployment["id"] for deployment in self._post("/deployments/filter", request)]
+        if not ids:
+            return 0
+        of_passes = {"deployment_id": {"any_": ids}}
+        completed = {
+            "state": {"type": {"any_": ["COMPLETED"]}},
+            "end_time": {"before_": before.isoformat()},
+        }
+        others = {
+            "state": {"type": {"any_": sorted(ENDED - {"COMPLETED"})}},
+            "end_time": {"before_": failed_before.isoformat()},
+        }
+        answers = [
+            self._post("/flow_runs/bulk_delete", {"flow_runs": of_passes | ended, "limit": MAX_DELETED})
+            for ended in (completed, others)
+        ]
+        return sum(len(answer["deleted"]) for answer in answers)
 
     def events(self, names: Sequence[str], since: datetime) -> list[PrefectEvent]:
         """All events of the given names, oldest first."""

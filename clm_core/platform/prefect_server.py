@@ -115,6 +115,8 @@ def server_environment(database: Database, folder: Path, url: str) -> dict[str, 
         "PREFECT_API_DATABASE_CONNECTION_URL": database.url("prefect", driver="asyncpg"),
         "PREFECT_HOME": str(folder),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # logs and artifacts of the runs that maintenance deletes
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,orphans",
         "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "true",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
         # a server that keeps leases in memory, the default, forgets the holders of concurrency slots at a

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -101,6 +102,32 @@ def running(home: Path) -> StackState | None:
         return StackState.model_validate_json((folder(home) / "state.json").read_bytes())
     except FileNotFoundError:
         return None
+
+
+@dataclass(frozen=True)
+class PageAddresses:
+    """Addresses of the pages of a home, for links that are kept; None for an unknown server."""
+
+    home_page: str | None
+    mlflow: str | None
+
+    def tear_sheet(self, model_id: str, version: str) -> str | None:
+        return self.home_page and f"{self.home_page}/models/{model_id}/versions/{version}/report"
+
+    def search(self, model_id: str, name: str) -> str | None:
+        """Report of a tuning or an evolution."""
+        return self.home_page and f"{self.home_page}/models/{model_id}/searches/{name}"
+
+
+def page_addresses(home: Path) -> PageAddresses:
+    """Addresses of the running stack, or else of the last one: the ports of a home stay the same."""
+    state = running(home)
+    if state is not None:
+        return PageAddresses(home_page=state.api_url, mlflow=state.mlflow_url)
+    file = folder(home) / "ports.json"
+    ports: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    local = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    return PageAddresses(home_page=local.get("api"), mlflow=local.get("mlflow"))
 
 
 def refuse_if_running(home: Path) -> None:

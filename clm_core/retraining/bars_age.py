@@ -1,7 +1,6 @@
 """Age of the bars of a retrain: in the verdict where they are stale, and always on the tear sheet.
 
-Old bars refuse nothing: the evidence holds for the market it was measured on, and the verdict says how old
-that market is.
+Old bars refuse nothing: the evidence holds for the market up to the newest bar, and the verdict says so.
 """
 
 from collections.abc import Sequence

@@ -6,10 +6,10 @@ from pathlib import Path
 from clm_core.backtest.by_regime import REGIME_COLUMNS, REGIME_NOTE
 from clm_core.domain import verdict_text
 from clm_core.domain.errors import NotFound
-from clm_core.domain.evaluations import CHECK_COLUMNS, Verdict
+from clm_core.domain.evaluations import Verdict
 from clm_core.domain.versions import ModelVersion, regime_sentence
 from clm_core.ledger.store import Ledger
-from clm_core.platform import stack_state
+from clm_core.platform.stack_state import page_addresses
 from clm_core.retraining.results import TearSheetFiles
 
 
@@ -32,13 +32,14 @@ def summary_page(
             "",
             f"**{verdict.headline}**",
             "",
+            *_links(home, version),
             f"Score {verdict.score:.1f} of 100, out of sample, after costs, by the policy {verdict.policy}.",
             "",
             *([f"Recipe from {recipe_from}.\n"] if recipe_from else []),
             *([f"Trained towards {regime_sentence(version)}.\n"] if version.regime else []),
             *verdict_text.bullets(verdict),
             *(f"{sentence}.\n" for sentence in spread(verdict)),
-            *verdict_text.table(CHECK_COLUMNS, verdict_text.check_rows(verdict)),
+            *verdict_text.narrow_check_table(verdict),
             *verdict_text.fold_table(verdict),
             *verdict_text.symbol_table(verdict),
             *verdict_text.baseline_table(verdict),
@@ -46,7 +47,6 @@ def summary_page(
             *_regime_table(report),
             f"![equity curve](data:image/png;base64,{b64encode(report.equity_png).decode()})",
             "",
-            *_links(home, version, report),
         ]
     )
 
@@ -58,20 +58,24 @@ def _regime_table(report: TearSheetFiles) -> list[str]:
     return [*verdict_text.table(REGIME_COLUMNS, report.by_regime), REGIME_NOTE, ""]
 
 
-def beside_champion(ledger: Ledger, version: ModelVersion, verdict: Verdict) -> list[dict[str, str]]:
-    """A row per check: the value of the version, beside the value in the champion's own verdict."""
+def beside_champion(ledger: Ledger, version: ModelVersion, verdict: Verdict) -> str | None:
+    """Markdown with a row per check: the value of the version beside that of the champion's own verdict; None
+    without a champion."""
     champion = ledger.promotions.champion(version.model_id)
-    champion_column = f"{champion} (champion)" if champion else "no champion"
+    if champion is None:
+        return None
     champion_values = _measured(ledger, version.model_id, champion)
-    return [
-        {
-            "check": check.label,
-            f"{version.version} (challenger)": check.measured,
-            champion_column: champion_values.get(check.name, "-"),
-            "required": check.required,
-        }
+    columns = ("check", version.version, f"{champion} (production)", "required")
+    rows = [
+        (check.label, _value(check.measured), champion_values.get(check.name, "-"), check.required)
         for check in verdict.checks
     ]
+    return "\n".join(verdict_text.table(columns, rows))
+
+
+def _value(measured: str) -> str:
+    """Value without the remark behind the comma, for which the page has no room."""
+    return measured.partition(", ")[0]
 
 
 def spread(verdict: Verdict) -> tuple[str, ...]:
@@ -96,21 +100,20 @@ def _measured(ledger: Ledger, model_id: str, version: str | None) -> dict[str, s
     except NotFound:
         # the version was put into production by hand and never judged
         return {}
-    return {check.name: check.measured for check in verdict.checks}
+    return {check.name: _value(check.measured) for check in verdict.checks}
 
 
-def _links(home: Path, version: ModelVersion, report: TearSheetFiles) -> list[str]:
-    """Links to MLflow's pages while `clm up` serves them, otherwise to files on this machine."""
-    state = stack_state.running(home)
-    if state is None:
-        return [
-            f"MLflow: `{version.model_path}`  ",
-            f"[Tear sheet]({report.html.as_uri()}) at `{report.html}`",
-        ]
-    model = f"{state.mlflow_url}/#/models/{version.model_id}"
-    sheet = f"get-artifact?path=report/{report.html.name}&run_uuid={version.mlflow_run_id}"
-    return [
-        f"[This version in MLflow]({model}/versions/{version.mlflow_version}), `{version.model_path}`  ",
-        f"[All versions, with the production alias]({model})  ",
-        f"[Tear sheet]({state.mlflow_url}/{sheet}) to download, also at `{report.html}`",
-    ]
+def _links(home: Path, version: ModelVersion) -> list[str]:
+    """Links to the pages of the home; the addresses stay the same while nothing serves them."""
+    addresses = page_addresses(home)
+    links = []
+    if sheet := addresses.tear_sheet(version.model_id, version.version):
+        links.append(f"[Tear sheet]({sheet})")
+        links.append(f"[Model]({addresses.home_page}/models/{version.model_id})")
+    if addresses.mlflow:
+        model = f"{addresses.mlflow}/#/models/{version.model_id}"
+        links.append(f"[Version in MLflow]({model}/versions/{version.mlflow_version})")
+        links.append(f"[All versions in MLflow]({model})")
+    if not links:
+        links = ["`clm up` serves the tear sheet on the page of the model"]
+    return [f"{' · '.join(links)} · `{version.model_path}`", ""]

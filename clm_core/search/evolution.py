@@ -13,7 +13,15 @@ import numpy as np
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.errors import AlreadyExists, NothingTuned
 from clm_core.domain.evaluations import IntervalEstimate
-from clm_core.domain.evolution import Crossover, EvolveRequest, EvolveResult, Generation, Mutation, Selection
+from clm_core.domain.evolution import (
+    MAX_RANKED,
+    Crossover,
+    EvolveRequest,
+    EvolveResult,
+    Generation,
+    Mutation,
+    Selection,
+)
 from clm_core.domain.execution import NEW_VERSIONS, ExecutionRules
 from clm_core.domain.progress import Announce
 from clm_core.domain.search_space import SearchDimension
@@ -342,6 +350,8 @@ def _result(
 ) -> EvolveResult:
     candidates = objective.candidates
     defaults = default_genome(evolution.space)
+    measured = [each for each in candidates.values() if each.fitness_score is not None]
+    ranked = sorted(measured, key=lambda each: -(each.fitness_score or 0.0))
     # the elite keeps the best genome from generation to generation
     best = populations[-1].members[0].genome if populations else None
     return EvolveResult(
@@ -362,4 +372,5 @@ def _result(
         defaults=candidates.get(defaults),
         default_params=evolution.params(defaults),
         unseen=unseen,
+        ranked=tuple(ranked[:MAX_RANKED]),
     )

@@ -1,9 +1,13 @@
-"""Report of an evolution, for the terminal and for a run's page."""
+"""Report of an evolution: a self-contained page, and a summary for the terminal and for a run's page."""
+
+from pathlib import Path
+from typing import Any
 
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.evolution import EvolveResult, Generation
 from clm_core.models import catalog
 from clm_core.search import report_parts
+from clm_core.search.evolution import Evolution
 from clm_core.search.report_parts import BLUE, GREY, Row, formatted, formatted_ratio
 
 
@@ -63,9 +67,96 @@ def generation_row(generation: Generation) -> tuple[str, str, str, str]:
     )
 
 
-def summary_page(result: EvolveResult) -> str:
-    """Markdown for a run's page."""
-    lines = [f"# {result.name}", "", headline(result), ""]
+MAX_NUMBERED = 12
+"""Maximum number of generations for which the axis numbers each."""
+
+
+def write_report(reports: Path, evolution: Evolution, result: EvolveResult) -> EvolveResult:
+    """Write the page below the folder of reports; returns the result with the path of the page."""
+    folder = reports / evolution.model_id
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / f"{evolution.name}.html"
+    figures = _figures(evolution, result) if result.ranked else {}
+    page.write_text(_render(evolution, result, figures), encoding="utf-8")
+    return result.model_copy(update={"report": page})
+
+
+def _render(evolution: Evolution, result: EvolveResult, figures: dict[str, Any]) -> str:
+    return report_parts.render(
+        "evolution.html",
+        figures,
+        evolution=evolution,
+        result=result,
+        headline=headline(result),
+        warning=warning(result),
+        comparison=comparison(result) if result.best else [],
+        command=retrain_command(result) if result.best else "",
+        generations=[generation_row(each) for each in result.generations],
+        facts=report_parts.facts_of(evolution)
+        | {
+            "population": f"{evolution.population} sets of parameters, {evolution.generations} generations "
+            "after the first",
+            "operators": f"selection {evolution.selection.value}, crossover {evolution.crossover.value}, "
+            f"mutation {evolution.mutation.value}",
+        },
+        space=report_parts.space_rows(evolution),
+        names=sorted(evolution.space),
+        candidates=[_row(evolution, result, each) for each in result.ranked],
+        left_out=max(0, result.candidates - result.unmeasured - result.degenerate - len(result.ranked)),
+    )
+
+
+def _row(evolution: Evolution, result: EvolveResult, candidate: StrategyCandidate) -> dict[str, Any]:
+    params = _searched(evolution, result, candidate)
+    return {
+        "id": str(candidate.id),
+        "origin": candidate.origin.value,
+        "sharpe": _fitness(candidate),
+        "params": {name: formatted(value) for name, value in params.items()},
+    }
+
+
+def _searched(evolution: Evolution, result: EvolveResult, candidate: StrategyCandidate) -> dict[str, Any]:
+    """Searched parameters of a candidate; parameters at the defaults are not stored with the candidate."""
+    return {name: (result.default_params | candidate.params).get(name) for name in sorted(evolution.space)}
+
+
+def _figures(evolution: Evolution, result: EvolveResult) -> dict[str, Any]:
+    """Fitness by generation, and the Sharpe ratio by the value of each parameter."""
+    bests = [each for each in result.generations if each.best is not None]
+    intervals = [each.best_interval for each in bests]
+    error = {
+        "type": "data",
+        "symmetric": False,
+        "array": [0 if each is None else each.high - each.value for each in intervals],
+        "arrayminus": [0 if each is None else each.value - each.low for each in intervals],
+        "color": GREY,
+    }
+    numbers = [each.number for each in bests]
+    progress = [
+        {"x": numbers, "y": [each.best for each in bests], "name": "best", "error_y": error},
+        {"x": numbers, "y": [each.mean for each in bests], "name": "mean", "line": {"dash": "dot"}},
+    ]
+    ratios = [each.fitness_score for each in result.ranked]
+    params = [_searched(evolution, result, each) for each in result.ranked]
+    figures = {"generations": _figure(progress, "generation")}
+    figures["generations"]["layout"]["xaxis"]["dtick"] = len(numbers) // MAX_NUMBERED + 1
+    for name in sorted(evolution.space):
+        values = [each[name] for each in params]
+        if len({str(value) for value in values}) > 1:
+            points = [{"x": values, "y": ratios, "mode": "markers", "name": name}]
+            figures[f"slice-{name}"] = _figure(points, name)
+    return figures
+
+
+def _figure(traces: list[dict[str, Any]], title: str) -> dict[str, Any]:
+    return {"data": traces, "layout": report_parts.plot_layout(title, "Sharpe ratio")}
+
+
+def summary_page(home: Path, result: EvolveResult) -> str:
+    """Markdown for a run's page; `home` decides where the links lead."""
+    link = report_parts.report_link(home, result.model_id, result.name)
+    lines = [f"# {result.name}", "", headline(result), "", link, ""]
     if result.best is not None:
         lines += [
             *([f"**{caution}**", ""] if (caution := warning(result)) else []),

@@ -3,14 +3,20 @@
 import io
 from base64 import b64encode
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clm_core.backtest.tearsheet import packed_plotly, script_safe
+from clm_core.domain.displayed_params import readable
 from clm_core.domain.evaluations import IntervalEstimate, ratio_cell
 from clm_core.domain.evolution import EvolveResult
 from clm_core.domain.measures import NOT_MEASURED
-from clm_core.domain.searches import HeldOutSharpe
+from clm_core.domain.search_space import Between, SearchDimension
+from clm_core.domain.searches import HeldOutSharpe, Search
+from clm_core.domain.terms import cost_sentence
 from clm_core.domain.tuning import TuneResult
 from clm_core.domain.vocabulary import RuleFamily
+from clm_core.platform.stack_state import page_addresses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,6 +87,77 @@ def retrain_command(result: TuneResult | EvolveResult, params_from: str) -> str:
         f"clm retrain --model {model} --symbol {result.symbol} "
         f"--timeframe {result.timeframe} --days {result.dataset_span_days} --params-from {params_from}"
     )
+
+
+def report_link(home: Path, model_id: str, name: str) -> str:
+    """Link to the report of a search on the home page."""
+    address = page_addresses(home).search(model_id, name)
+    return f"[Report]({address})" if address else "`clm up` serves the report on the page of the model"
+
+
+def render(template: str, figures: dict[str, Any], **values: Any) -> str:
+    """Self-contained page of a template, in the style and with the scripts of the tear sheet.
+
+    Args:
+        figures: data and layout of each plot, by the id of the place.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=ChoiceLoader([PackageLoader("clm_core.search"), PackageLoader("clm_core.backtest")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return templates.get_template(template).render(
+        figures=script_safe(figures), plotted=figures.keys(), plotly=packed_plotly(), **values
+    )
+
+
+CLEAR: dict[str, Any] = {
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "margin": {"t": 30, "r": 20, "b": 60, "l": 70},
+    "font": {"size": 11},
+}
+"""Layout of every plot."""
+
+
+def plot_layout(x: str, y: str) -> dict[str, Any]:
+    """Layout of a plot with titles of the axes."""
+    return CLEAR | {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}, "automargin": True}}
+
+
+def space_rows(search: Search) -> list[tuple[str, str, str]]:
+    """Name, values and default of each searched parameter."""
+    return [
+        (name, _range(dimension), formatted(dimension.default))
+        for name, dimension in sorted(search.space.items())
+    ]
+
+
+def _range(dimension: SearchDimension) -> str:
+    if not isinstance(dimension.values, Between):
+        return ", ".join(map(str, dimension.values.choices))
+    scale = ", logarithmic" if dimension.values.log else ""
+    return f"{dimension.values.low:g} to {dimension.values.high:g}{scale}"
+
+
+def facts_of(search: Search) -> dict[str, str]:
+    """Definition of a search, formatted."""
+    plan = search.plan
+    fixed = readable(search.model_type, search.fixed).items()
+    return {
+        "series": f"{search.symbol} {search.timeframe}, the newest {search.dataset_span_days} days",
+        "content hash": search.data_snapshot,
+        "held out": f"the newest {search.holdout:.0%} of the bars",
+        "walk-forward": f"{plan.equal_folds} folds, embargo {plan.embargo_bars} bars",
+        "costs": cost_sentence(search.terms),
+        "fixed parameters": ", ".join(f"{name} {formatted(value)}" for name, value in fixed) or "none",
+        "seeds": ", ".join(str(search.seed + number) for number in range(search.seeds)),
+        "started": f"{search.created_at:%Y-%m-%d %H:%M} UTC, by {search.requested_by}",
+    }
 
 
 def new_figure() -> "tuple[Figure, Axes]":

@@ -31,8 +31,8 @@ COLUMNS = (
     "Sharpe held out",
     "leads there",
 )
-PAGE_COLUMNS = ("strategy", "parameters", "Sharpe", "deflated", "PBO", "Sharpe held out", "leads there")
-"""Columns on a run's page."""
+PAGE_COLUMNS = ("strategy", "Sharpe", "deflated", "PBO", "trades", "Sharpe held out", "leads there")
+"""Columns on a run's page, which has no room for more; the parameters stand below."""
 
 
 def headline(result: StrategySearchResult) -> str:
@@ -173,9 +173,16 @@ def summary_page(result: StrategySearchResult) -> str:
             report_parts.markdown_picture("front", front_png(result)),
             "",
             _page_row(COLUMNS),
-            f"| {' | '.join(['---'] * 2 + ['---:'] * (len(PAGE_COLUMNS) - 2))} |",
+            f"| {' | '.join(['---'] + ['---:'] * (len(PAGE_COLUMNS) - 1))} |",
             *(_page_row(row(each)) for each in listed(result.front)),
             *(_page_row(default_row(each)) for each in result.defaults),
+            "",
+            "Parameters, in the same order:",
+            "",
+            *(
+                f"{number}. {found.family.value}: {shown_params(found.params)}"
+                for number, found in enumerate(listed(result.front), 1)
+            ),
             "",
             f"{len(result.front)} strategies are on the front. The one with the highest deflated Sharpe "
             "ratio is judged with",

@@ -5,11 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clm_core.backtest.tearsheet import packed_plotly, script_safe
-from clm_core.domain.displayed_params import readable
-from clm_core.domain.search_space import Between, SearchDimension
 from clm_core.domain.searches import Tuning
-from clm_core.domain.terms import cost_sentence
 from clm_core.domain.tuning import StopReason, TrialResult, TrialState, TuneResult
 from clm_core.models import catalog
 from clm_core.platform.database import Database
@@ -94,9 +90,10 @@ def warning(result: TuneResult) -> str | None:
     return None
 
 
-def summary_page(result: TuneResult) -> str:
-    """Markdown for a run's page."""
-    lines = [f"# {result.study}", "", headline(result), ""]
+def summary_page(home: Path, result: TuneResult) -> str:
+    """Markdown for a run's page; `home` decides where the links lead."""
+    link = report_parts.report_link(home, result.model_id, result.study)
+    lines = [f"# {result.study}", "", headline(result), "", link, ""]
     if result.best is not None:
         lines += [
             *([f"**{caution}**", ""] if (caution := warning(result)) else []),
@@ -108,7 +105,7 @@ def summary_page(result: TuneResult) -> str:
         ]
     if result.ended is not StopReason.ALL_TRIALS:
         lines += [f"Continue with `clm tune --resume {result.study}`.", ""]
-    return "\n".join([*lines, f"Report: `{result.report}`"])
+    return "\n".join(lines)
 
 
 def history_png(result: TuneResult) -> bytes:
@@ -171,50 +168,26 @@ def _figures(study: "optuna.Study", result: TuneResult) -> dict[str, Any]:
 
 def _plain(figure: Any) -> Any:
     """Data and layout for the page: transparent, without a title."""
-    clear = "rgba(0,0,0,0)"
-    figure.update_layout(
-        template="none",
-        title=None,
-        width=None,
-        height=None,
-        paper_bgcolor=clear,
-        plot_bgcolor=clear,
-        margin={"t": 30, "r": 20, "b": 60, "l": 70},
-        font={"size": 11},
-    )
+    figure.update_layout(template="none", title=None, width=None, height=None, **report_parts.CLEAR)
     figure.update_yaxes(automargin=True)
     return json.loads(figure.to_json())
 
 
 def _render(tuning: Tuning, result: TuneResult, figures: dict[str, Any]) -> str:
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    templates = Environment(
-        # the tear sheet's style and scripts
-        loader=ChoiceLoader([PackageLoader("clm_core.search"), PackageLoader("clm_core.backtest")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return templates.get_template("tuning.html").render(
+    return report_parts.render(
+        "tuning.html",
+        figures,
         tuning=tuning,
         result=result,
         headline=headline(result),
         warning=warning(result),
         comparison=comparison(result) if result.best else [],
         command=retrain_command(result),
-        facts=_facts(tuning),
-        space=[
-            (name, _range(dimension), formatted(dimension.default))
-            for name, dimension in sorted(tuning.space.items())
-        ],
+        facts=report_parts.facts_of(tuning),
+        space=report_parts.space_rows(tuning),
         trials=[_row(trial) for trial in _listed(result)],
         left_out=max(0, len(result.trials) - MAX_LISTED),
         names=sorted(tuning.space),
-        figures=script_safe(figures),
-        plotted=figures.keys(),
-        plotly=packed_plotly(),
     )
 
 
@@ -235,26 +208,4 @@ def _row(trial: TrialResult) -> dict[str, Any]:
         "by_seed": ", ".join(f"{each:.2f}" for each in trial.seed_sharpes),
         "trades": "" if trial.trades is None else f"{trial.trades:,}",
         "params": {name: formatted(value) for name, value in catalog.own_params(trial.params).items()},
-    }
-
-
-def _range(dimension: SearchDimension) -> str:
-    if not isinstance(dimension.values, Between):
-        return ", ".join(map(str, dimension.values.choices))
-    scale = ", logarithmic" if dimension.values.log else ""
-    return f"{dimension.values.low:g} to {dimension.values.high:g}{scale}"
-
-
-def _facts(tuning: Tuning) -> dict[str, str]:
-    plan = tuning.plan
-    fixed = readable(tuning.model_type, tuning.fixed).items()
-    return {
-        "series": f"{tuning.symbol} {tuning.timeframe}, the newest {tuning.dataset_span_days} days",
-        "content hash": tuning.data_snapshot,
-        "held out": f"the newest {tuning.holdout:.0%} of the bars",
-        "walk-forward": f"{plan.equal_folds} folds, embargo {plan.embargo_bars} bars",
-        "costs": cost_sentence(tuning.terms),
-        "fixed parameters": ", ".join(f"{name} {formatted(value)}" for name, value in fixed) or "none",
-        "seeds": ", ".join(str(tuning.seed + number) for number in range(tuning.seeds)),
-        "started": f"{tuning.created_at:%Y-%m-%d %H:%M} UTC, by {tuning.requested_by}",
     }

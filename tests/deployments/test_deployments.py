@@ -32,6 +32,7 @@ from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType, RuleFamily
 from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
+from clm_core.platform.prefect_runs import Runs
 from clm_core.platform.prefect_server import load_flow
 from clm_core.settings import DeploySettings, Settings
 from deployments.definitions import (
@@ -101,6 +102,54 @@ def test_scheduled_runs_appear_with_the_periodic_trigger(deployed: str) -> None:
     assert second - first == timedelta(hours=168)
     run = httpx.get(f"{deployed}/flow_runs/{next(iter(runs.values()))}").json()
     assert run["parameters"]["request"]["trigger_reason"] == "periodic"
+
+
+def test_the_page_of_runs_has_a_filter_for_each_kind_of_run_once(settings: Settings, deployed: str) -> None:
+    deploy(settings)
+    searches = [each for each in ask(deployed, "/saved_searches/filter") if each["name"].startswith("CLM: ")]
+    tags = {each["name"]: each["filters"][0]["value"] for each in searches}
+    assert len(searches) == len(tags)
+    assert set(tags) == {"CLM: retrains", "CLM: tuning and evolution", "CLM: housekeeping"}
+    tagged = [set(each["tags"]) for each in deployments(deployed).values()]
+    assert all(any(set(each) <= found for found in tagged) for each in tags.values())
+
+
+def test_old_runs_of_passes_are_deleted_and_those_of_retrains_stay(deployed: str) -> None:
+    names = ("watch", "xgboost_btcusd_1h")
+    runs = {
+        (name, state): ended_run(deployed, name, state) for name in names for state in ("COMPLETED", "FAILED")
+    }
+    now = datetime.now(UTC)
+    with httpx.Client(base_url=deployed) as client:
+        prefect = Runs(client)
+        prefect.prune(now - timedelta(hours=1), now - timedelta(hours=1))
+        assert left(deployed, runs) == set(runs)
+        assert prefect.prune(now + timedelta(hours=1), now - timedelta(hours=1)) >= 1
+        assert left(deployed, runs) == set(runs) - {("watch", "COMPLETED")}
+        prefect.prune(now + timedelta(hours=1), now + timedelta(hours=1))
+    assert left(deployed, runs) == {(name, state) for name, state in runs if name != "watch"}
+
+
+def ended_run(url: str, name: str, state: str) -> str:
+    """Id of a run of a deployment that has just ended in a state."""
+    deployment = deployments(url)[name]
+    fields = {
+        "flow_id": deployment["flow_id"],
+        "deployment_id": deployment["id"],
+        "state": {"type": "RUNNING"},
+    }
+    run = httpx.post(f"{url}/flow_runs/", json=fields).raise_for_status().json()
+    ending = {"state": {"type": state}, "force": True}
+    httpx.post(f"{url}/flow_runs/{run['id']}/set_state", json=ending).raise_for_status()
+    return str(run["id"])
+
+
+def left(url: str, runs: dict[tuple[str, str], str]) -> set[tuple[str, str]]:
+    found = {
+        each["id"]
+        for each in ask(url, "/flow_runs/filter", {"flow_runs": {"id": {"any_": [*runs.values()]}}})
+    }
+    return {key for key, run in runs.items() if run in found}
 
 
 def test_the_launch_form_starts_with_the_market_of_manual_retrains(deployed: str) -> None:

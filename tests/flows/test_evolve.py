@@ -16,7 +16,7 @@ from clm_core.domain.evolution import EvolveRequest, EvolveResult
 from clm_core.domain.searches import HeldOutSharpe
 from clm_core.domain.vocabulary import ModelType
 from clm_core.platform.prefect_server import load_flow
-from clm_core.search.evolution_report import warning
+from clm_core.search.evolution_report import headline, warning
 from clm_core.services import Services
 
 runner = CliRunner()
@@ -55,6 +55,7 @@ def test_the_run_page_shows_the_generations_the_best_candidate_and_a_picture(
     assert re.findall(r"^\| (\d) \|", page, re.MULTILINE) == ["0", "1", "2"]
     assert "data:image/png;base64," in page
     assert "Best Sharpe ratio of generation 0: " in page
+    assert "clm up" in page, "there is no home page to link to"
     progress = httpx.get(f"{prefect_url}/artifacts/{key}-evolution-progress/latest").json()
     assert progress["data"] == 100.0
 
@@ -69,7 +70,23 @@ def test_an_evolution_is_one_run_and_retrains_no_model(
     tasks = httpx.post(
         f"{prefect_url}/task_runs/filter", json={"task_runs": {"flow_run_id": {"any_": [run["id"]]}}}
     )
-    assert len(tasks.json()) == 3
+    assert len(tasks.json()) == 5
+    assert {"search", "evolve", "lightgbm", result.model_id} <= set(run["tags"])
+    assert run["state"]["message"] == headline(result)
+
+
+def test_the_report_has_every_candidate_and_needs_no_network(
+    result: EvolveResult, services: Services
+) -> None:
+    assert result.report == services.reports / result.model_id / f"{result.name}.html"
+    page = result.report.read_text()
+    assert len(result.ranked) == result.candidates - result.unmeasured - result.degenerate
+    assert all(str(each.id) in page for each in result.ranked)
+    ratios = [each.fitness_score for each in result.ranked]
+    assert ratios == sorted(ratios, key=lambda each: -(each or 0.0))
+    assert result.best is None or result.ranked[0].fitness_score == result.best.fitness_score
+    assert 'id="generations"' in page
+    assert not re.search(r'(src|href)="https?:', page)
 
 
 @pytest.mark.parametrize(

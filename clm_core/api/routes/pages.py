@@ -25,10 +25,10 @@ from clm_core.api.pages.forms import (
 from clm_core.api.pages.rendering import page
 from clm_core.api.pages.sessions import Session, Sessions
 from clm_core.api.pages.surroundings import Surroundings
-from clm_core.api.parameters import Label, LabelInPath, ModelIdInPath, Text
+from clm_core.api.parameters import Label, LabelInPath, ModelIdInPath, SearchNameInPath, Text
 from clm_core.api.routes import models
 from clm_core.domain import verdict_text
-from clm_core.domain.errors import NotAuthenticated
+from clm_core.domain.errors import NotAuthenticated, NotFound
 from clm_core.domain.evaluations import CHECK_COLUMNS, ratio_cell
 from clm_core.domain.vocabulary import Role
 from clm_core.lifecycle.answered_forms import end_answered_forms
@@ -162,6 +162,21 @@ def cancel_job(job_id: UUID, _: OwnForm, session: SignedIn, clm: Connected) -> R
 def report(model_id: ModelIdInPath, version: LabelInPath, _: SignedIn, clm: Connected) -> FileResponse:
     """Tear sheet of the version as an HTML page."""
     return models.report(model_id, version, clm)
+
+
+def search_report(
+    model_id: ModelIdInPath, name: SearchNameInPath, _: SignedIn, clm: Connected
+) -> FileResponse:
+    """Report of a tuning or an evolution as an HTML page."""
+    page = clm.reports / model_id / f"{name}.html"
+    if not page.is_file():
+        raise NotFound(
+            f"There is no report {name} of {model_id} on this machine: `clm tune` and `clm evolve` write one "
+            "at their end."
+        )
+    return FileResponse(
+        page, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": models.REPORT_POLICY}
+    )
 
 
 def explanation(model_id: ModelIdInPath, version: LabelInPath, _: SignedIn, clm: Connected) -> HTMLResponse:

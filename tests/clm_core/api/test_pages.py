@@ -51,6 +51,7 @@ EXAMPLES = {
     "model_id": "xgboost_nosuchthing_1h",
     "version": "v20200101_000000",
     "job_id": "00000000-0000-0000-0000-000000000001",
+    "name": "no_such_search",
 }
 USUAL_TESTS = SingleLookTests(
     days=63,

@@ -326,7 +326,7 @@ def test_rules_at_their_defaults_are_shown_for_information(sheet: TearSheet) -> 
     assert "momentum look_back=20, threshold=0.02 1.73 (0.06 to 3.29) -5.6% 34.5% +19.1% 293" in words
     assert "0.00 -5.6% not measured +19.1% 293" in words
     assert RULE_NOTE in words
-    assert f"| {' | '.join(rule.cells)} |" in verdict_text.rule_table(verdict)
+    assert "| momentum | 1.73 (0.06 to 3.29) | -5.6% | +19.1% | 293 |" in verdict_text.rule_table(verdict)
     assert verdict_text.rule_table(sheet.verdict) == []
     assert Verdict.model_validate(verdict.model_dump()).rules == (rule, idle)
 
