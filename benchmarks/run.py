@@ -34,6 +34,7 @@ SECTIONS = (
     "forecasting",
     "reinforcement",
     "operations",
+    "looks",
 )
 PACKAGES = (
     "numpy",

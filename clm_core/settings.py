@@ -26,7 +26,6 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableVariable
 
-from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.audit_settings import AuditSettings
 from clm_core.domain.database_settings import BarDatabase
@@ -68,6 +67,7 @@ from clm_core.domain.terms import (
 )
 from clm_core.domain.tracing_settings import TracingSettings
 from clm_core.domain.training_settings import TrainingSettings
+from clm_core.domain.trigger_policy import TriggerPolicy
 from clm_core.domain.universe import Market
 from clm_core.domain.vault_settings import VaultSettings
 from clm_core.domain.walk_forward import WalkForwardPlan

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from clm_core.decisions.staleness import DueRetrain
 from clm_core.domain.drift_history import PREDICTION
-from clm_core.domain.evaluations import MIN_BARS
+from clm_core.domain.measures import MIN_BARS
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.domain.watch_rules import WatchRules

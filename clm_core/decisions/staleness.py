@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.bar_age import BarAge
+from clm_core.domain.trigger_policy import TriggerPolicy
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.newest_bars import NewestBar

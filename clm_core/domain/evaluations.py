@@ -22,8 +22,6 @@ from clm_core.domain import measures
 from clm_core.domain.terms import EvaluationTerms, cost_sentence
 from clm_core.domain.trials import MatchedMarket
 
-MIN_BARS = 20
-"""Minimum number of returns in a track record: fewer say nothing of the tails of the distribution."""
 Measured = Annotated[
     float,
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]}, mode="serialization"),

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 
 NOT_MEASURED = "not measured"
+MIN_BARS = 20
+"""Minimum number of returns in a track record: fewer say nothing of the tails of the distribution."""
 
 
 def formatter(format_number: Callable[[float], str]) -> Callable[[float], str]:

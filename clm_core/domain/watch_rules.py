@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clm_core.domain.errors import DeprecatedSetting
-from clm_core.domain.evaluations import MIN_BARS
+from clm_core.domain.measures import MIN_BARS
 
 
 class WatchRules(BaseModel):

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clm_core.domain.evaluations import MIN_BARS, IntervalEstimate
+from clm_core.domain.evaluations import IntervalEstimate
+from clm_core.domain.measures import MIN_BARS
 from clm_core.evidence.track_record import NORMAL, long_run_variance
 from clm_core.market.bars import Floats
 

@@ -23,7 +23,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from clm_core.domain.evaluations import MIN_BARS
+from clm_core.domain.measures import MIN_BARS
 from clm_core.market.bars import Floats
 
 NORMAL = NormalDist()

@@ -28,8 +28,7 @@ from clm_core.decisions.protection_rules import ProtectionRules
 from clm_core.domain.actors import PROTECTION
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import CLMError, ConflictError
-from clm_core.domain.evaluations import MIN_BARS
-from clm_core.domain.measures import finite_or_none
+from clm_core.domain.measures import MIN_BARS, finite_or_none
 from clm_core.domain.promotions import Promotion, PromotionKind, rollback_target
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence.tail_risk import TailTest

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clm_core.decisions.retraining import ReasonRules, TriggerPolicy, decide
+from clm_core.decisions.retraining import decide
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.trigger_policy import ReasonRules, TriggerPolicy
 from clm_core.domain.triggers import (
     History,
     Observation,

@@ -4,10 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from clm_core.decisions.retraining import TriggerPolicy, decide
+from clm_core.decisions.retraining import decide
 from clm_core.decisions.staleness import Freshness, age_of, due_retrains
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.trigger_policy import TriggerPolicy
 from clm_core.domain.triggers import History, Reply, TriggerRequest
 from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
 from clm_core.market.newest_bars import NewestBar

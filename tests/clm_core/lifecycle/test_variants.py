@@ -14,11 +14,11 @@ from panels import a_market
 from sqlalchemy import Engine, text
 
 from clm_core.decisions.health import HealthFinding
-from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.actors import Actor
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.listings import CandidateQuery
+from clm_core.domain.trigger_policy import TriggerPolicy
 from clm_core.domain.variants import ProposedVariants
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import CandidateOrigin, JobStatus, ModelType, Role, TriggerReason

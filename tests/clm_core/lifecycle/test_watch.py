@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 from clm_core.backtest.terms import MarketTerms
 from clm_core.cli.app import app
 from clm_core.decisions.health import HealthFinding
-from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.decisions.staleness import DueRetrain
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind
@@ -26,6 +25,7 @@ from clm_core.domain.drift_history import PREDICTION, SHAP
 from clm_core.domain.errors import PassIncomplete
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.terms import TradingTerms
+from clm_core.domain.trigger_policy import TriggerPolicy
 from clm_core.domain.triggers import Observation, Reply
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role, TriggerReason

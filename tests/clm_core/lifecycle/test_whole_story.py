@@ -23,13 +23,13 @@ from sqlalchemy import Engine
 
 from clm_core.decisions.gate_policy import load_document
 from clm_core.decisions.protection import ProtectionAction, ProtectionTrigger
-from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.actors import PROTECTION, SYSTEM, Actor
 from clm_core.domain.evaluations import CheckStatus, Decision, Verdict
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.operation_settings import AlertSettings
 from clm_core.domain.promotions import PromotionKind
 from clm_core.domain.shadow_decisions import ShadowAction, ShadowDecision
+from clm_core.domain.trigger_policy import TriggerPolicy
 from clm_core.domain.triggers import Reply
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role, TriggerReason

@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars, UnknownSeries
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.kinds import model_id
+from clm_core.domain.trigger_policy import TriggerPolicy
 from clm_core.domain.triggers import Answer, Reply, TriggerRequest
 from clm_core.domain.vocabulary import JobStatus, ModelType, Role, TriggerReason
 from clm_core.services import Services
