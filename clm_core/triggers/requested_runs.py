@@ -35,7 +35,8 @@ def request_run(
             deployments = prefect.deployments(flow)
             if not deployments:
                 raise PrefectUnavailable(
-                    f"Prefect has no deployment of the flow {flow}: `clm deploy` creates it."
+                    f"Prefect has no deployment of the flow {flow}: `clm deploy` creates the deployments "
+                    "of the markets in use."
                 )
             name = deployment or flow
             chosen = deployments[name if name in deployments else min(deployments)]
