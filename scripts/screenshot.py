@@ -4,6 +4,9 @@ CLM_HOME=HOME clm demo, then CLM_HOME=HOME python scripts/screenshot.py: a verdi
 tear sheet. A Prefect server of its own serves the pages, without the password that the server of a home asks
 for.
 
+CLM_HOME=THIRD with the retrains of docs/tutorial/from-fail-to-pass.md, the last of them in production, then
+CLM_HOME=THIRD python scripts/screenshot.py tutorial: the comparison and the tear sheet of the tutorial.
+
 CLM_HOME=OTHER python scripts/shown_home.py, then CLM_HOME=OTHER python scripts/screenshot.py home: the home
 page.
 """
@@ -13,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,6 +34,8 @@ from clm_core.domain.actors import SYSTEM
 from clm_core.domain.kinds import artifact_key
 from clm_core.domain.tokens import Secret, new_token
 from clm_core.domain.vocabulary import Role
+from clm_core.ledger.naming import find_version
+from clm_core.lifecycle.comparison import compare_versions, write_page
 from clm_core.platform.prefect_server import server_environment
 from clm_core.platform.shared_prefect import shared_server
 from clm_core.services import Services, open_services
@@ -37,6 +43,7 @@ from clm_core.settings import load_settings
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 MODEL = "xgboost_btcusd_1h"
+TUTORIAL_MODEL = "lightgbm_madeup_1h"
 LOADED_WITHIN_MS = 20_000
 COLOURS = 160
 """Colours of a picture, for a small file."""
@@ -48,10 +55,32 @@ def main() -> None:
         if sys.argv[1:] == ["home"]:
             take_home_page(services, IMAGES / "home-page.png")
             return
+        if sys.argv[1:] == ["tutorial"]:
+            take_tutorial(services)
+            return
         newest, *_ = services.ledger.versions(model_id=MODEL, limit=1)
         sheet = services.reports / MODEL / f"{newest.version}.html"
         take(sheet.as_uri(), IMAGES / "tear-sheet.png", 960, 1250)
         take_verdict(services, settings.home / "screenshot")
+
+
+def take_tutorial(services: Services) -> None:
+    """Comparison of the production version with the version before, and its tear sheet."""
+    passed = find_version(services.ledger, f"{TUTORIAL_MODEL}@production")
+    versions = services.ledger.versions(model_id=TUTORIAL_MODEL, limit=100)
+    before = max((each for each in versions if each.version < passed.version), key=lambda each: each.version)
+    page = write_page(services, compare_versions(services, before, passed))
+    with browser() as seen:
+        seen.look(960, 620)
+        seen.open(page.as_uri())
+        while not seen.run("document.querySelector('#equity-curves .main-svg') !== null"):
+            time.sleep(0.1)
+        seen.run("document.getElementById('section-equity').scrollIntoView()")
+        picture = IMAGES / "tutorial-compare.png"
+        seen.picture(picture, whole=False)
+        _shrink(picture)
+    sheet = services.reports / TUTORIAL_MODEL / f"{passed.version}.html"
+    take(sheet.as_uri(), IMAGES / "tutorial-pass.png", 960, 1180)
 
 
 def take_verdict(services: Services, folder: Path) -> None:

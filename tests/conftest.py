@@ -71,6 +71,7 @@ GROUPS = {
         "deployments/test_deployments.py",
         "deployments/test_watchdog.py",
         "examples/test_first_hour_notebook.py",
+        "test_tutorial.py",
     ),
     # one process starts MLflow's servers
     "mlflow": ("clm_core/registry/server",),
