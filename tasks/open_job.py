@@ -8,6 +8,7 @@ from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Answer
 from clm_core.services import services
 from clm_core.triggers import intake
+from tasks.asked_by import actor_of_run
 
 
 @task(cache_policy=NO_CACHE, task_run_name="open job")
@@ -16,4 +17,4 @@ def open_job(request: RetrainRequest, job_id: UUID | None) -> TrainingJob | Answ
     if job_id is not None:
         return services().ledger.job(job_id)
     source = f"deployment/{deployment.name}" if deployment.name else "terminal"
-    return intake.submit_and_claim(services(), request, source, UUID(flow_run.id))
+    return intake.submit_and_claim(services(), request, source, UUID(flow_run.id), actor_of_run())

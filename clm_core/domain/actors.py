@@ -19,7 +19,8 @@ SYSTEM = Actor(name="clm", role=Role.OPERATOR)
 WATCH = Actor(name="watch", role=Role.OPERATOR)
 """Actor of the retrains that the watch requests."""
 FORM = Actor(name="prefect", role=Role.OPERATOR)
-"""Actor of answers given on a run's page in Prefect, which knows no accounts; the person is named beside."""
+"""Actor of answers on a run's page in Prefect and of requests from a deployment's form: Prefect knows no
+accounts, and the name typed there is recorded beside."""
 EVOLUTION = Actor(name="evolution", role=Role.OPERATOR)
 """Actor of the retrains requested with the parameters of a better variant."""
 PROTECTION = Actor(name="protection", role=Role.OPERATOR)

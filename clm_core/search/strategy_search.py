@@ -69,8 +69,13 @@ class _Comparing:
             self.differences.append(f"batch {batch.number} has other {', '.join(differing)}")
 
 
-def open_strategy_search(services: Services, request: StrategySearchRequest) -> StrategySearch:
+def open_strategy_search(
+    services: Services, request: StrategySearchRequest, actor: Actor | None = None
+) -> StrategySearch:
     """The requested search, or the stored search of the same name as it began; nothing is computed yet.
+
+    Args:
+        actor: actor for the audit; by default the requester.
 
     Raises:
         InvalidTrainingParams: a fixed parameter is unknown or out of range, or every parameter is fixed.
@@ -95,7 +100,7 @@ def open_strategy_search(services: Services, request: StrategySearchRequest) -> 
     own = ("families", "population", "generations", "objectives", "selection", "crossover", "mutation")
     definition = StrategySearch(**fields, **{name: getattr(request, name) for name in own})
     rows_of(definition, len(stored_bars(services.market, definition)))
-    actor = Actor(name=request.requested_by, role=Role.OPERATOR)
+    actor = actor or Actor(name=request.requested_by, role=Role.OPERATOR)
     return store.open(definition, request.generations, actor, now)
 
 

@@ -63,8 +63,11 @@ def require_libraries(request: TuneRequest) -> None:
     require_engine(request.placement)
 
 
-def open_tuning(services: Services, request: TuneRequest) -> Tuning:
+def open_tuning(services: Services, request: TuneRequest, actor: Actor | None = None) -> Tuning:
     """The requested study: a new study, or a stored study as it began.
+
+    Args:
+        actor: actor for the audit; by default the requester.
 
     Raises:
         StudyDiffers: the stored study began with other settings.
@@ -81,7 +84,7 @@ def open_tuning(services: Services, request: TuneRequest) -> Tuning:
         fields |= {"data_snapshot": began.data_snapshot, "series": began.series}
     tuning = Tuning(**fields, trials=request.trials, sampler=request.sampler, created_at=now)
     search_folds(len(search_bars(services.market, tuning)), tuning)
-    actor = Actor(name=request.requested_by, role=Role.OPERATOR)
+    actor = actor or Actor(name=request.requested_by, role=Role.OPERATOR)
     return store.open(tuning, request.trials, actor, now)
 
 

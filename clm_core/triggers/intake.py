@@ -90,14 +90,17 @@ def submit_once(services: Services, request: TriggerRequest) -> Answer:
 
 
 def submit_and_claim(
-    services: Services, training: RetrainRequest, source: str, run_id: UUID
+    services: Services, training: RetrainRequest, source: str, run_id: UUID, actor: Actor | None = None
 ) -> TrainingJob | Answer:
     """Submits the request of a run that would do the work; the job for the run, or the answer without a job.
 
     Dead jobs are ended first, so that no request waits for a dead job.
+
+    Args:
+        actor: actor for the audit; by default the requester.
     """
     reap_dead_jobs(services)
-    actor = Actor(name=training.requested_by, role=Role.OPERATOR)
+    actor = actor or Actor(name=training.requested_by, role=Role.OPERATOR)
     answer = submit(services, TriggerRequest(training=training, actor=actor, source=source), run_id)
     if answer.job_id is not None and services.ledger.triggers.is_reserved_for(answer.job_id, run_id):
         return services.ledger.job(answer.job_id)

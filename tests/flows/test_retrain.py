@@ -357,5 +357,5 @@ def test_a_run_without_a_granted_job_ends_completed_with_the_answer(
     assert state.message == (
         f"accepted as job {answer.job_id}: the job starts when job {under_way} of the same model has ended"
     )
-    assert answer.request.source == "terminal"
+    assert (answer.request.source, answer.request.actor.name) == ("terminal", "tests")
     services.ledger.complete_job(lease, services.clock())
