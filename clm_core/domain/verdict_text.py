@@ -1,6 +1,8 @@
 """Verdicts as Markdown: the same checks, names, order and numbers for the run's page and for MLflow."""
 
+import re
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from clm_core.domain.evaluations import (
     BASELINE_COLUMNS,
@@ -12,20 +14,55 @@ from clm_core.domain.evaluations import (
     Verdict,
 )
 
-TITLE = "### Verdict"
-"""Beginning of the part about the verdict in a description."""
+HISTORY = "### History"
+"""Beginning of the part about changes of status in a description."""
+MAX_DESCRIPTION = 5000
+"""Limit of MLflow, characters."""
+MAX_HISTORY = 1500
+"""Most characters of the history in a description; the oldest entries are left out."""
+_FORMER_TITLE = "### Verdict "
+"""Beginning of the verdict in descriptions of earlier releases, below a sentence on the status."""
+_TIME = re.compile(r"^- \d{4}-\d\d-\d\d \d\d:\d\d UTC, ")
 
 
 def description(verdict: Verdict) -> str:
-    """Headline, reasons and checks, for the description of a version in MLflow."""
-    lines = [f"{TITLE} {verdict.headline}", "", *bullets(verdict), *table(CHECK_COLUMNS, check_rows(verdict))]
-    return "\n".join(lines).strip()
+    """Headline, reasons and checks, for the description of a version in MLflow.
+
+    Lists show the first words alone, so the verdict comes first and without markup.
+    """
+    reasons = [verdict.headline, "", *bullets(verdict)]
+    whole = "\n".join([*reasons, *table(CHECK_COLUMNS, check_rows(verdict))]).strip()
+    room = MAX_DESCRIPTION - MAX_HISTORY
+    return whole if len(whole) <= room else "\n".join(reasons)[:room].strip()
 
 
-def status_description(sentence: str, present: str) -> str:
-    """A sentence on a change of status, above the part of the present description about the verdict."""
-    _, title, rest = present.partition(TITLE)
-    return f"{sentence}\n\n{title}{rest}" if title else sentence
+def with_status(present: str, status: str, sentence: str, at: datetime) -> str:
+    """The present description with a change of status added to the history at the end.
+
+    The same change is added once, however often an interrupted promotion is finished. The note of a person
+    above the history stays.
+    """
+    body, history = _parts(present)
+    entry = f"{status}: {' '.join(sentence.split())}"
+    if not history or _TIME.sub("", history[-1]) != entry:
+        history = [*history, f"- {at:%Y-%m-%d %H:%M} UTC, {entry}"]
+    while len(history) > 1 and sum(len(line) + 1 for line in history) > MAX_HISTORY:
+        history = history[1:]
+    history = [line[:MAX_HISTORY] for line in history]
+    end = "\n".join([HISTORY, "", *history])
+    body = body[: MAX_DESCRIPTION - len(end) - 2].strip()
+    return f"{body}\n\n{end}" if body else end
+
+
+def _parts(present: str) -> tuple[str, list[str]]:
+    """Text above the history, and the entries of the history, oldest first."""
+    body, title, history = present.partition(HISTORY)
+    if title:
+        return body.strip(), [line for line in history.splitlines() if line.startswith("- ")]
+    sentence, title, verdict = present.partition(_FORMER_TITLE)
+    if title:
+        return verdict.strip(), [f"- {sentence.strip()}"] if sentence.strip() else []
+    return present.strip(), []
 
 
 def check_rows(verdict: Verdict) -> list[tuple[str, ...]]:

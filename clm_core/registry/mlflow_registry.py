@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ from clm_core.domain.errors import (
     RegistryUnavailable,
     StorageUnavailable,
 )
+from clm_core.domain.evaluations import Verdict
 from clm_core.domain.execution import FIXED_UNITS
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import TrainingJob
@@ -37,7 +39,13 @@ from clm_core.platform.bucket import Bucket
 from clm_core.platform.home_record import HomeRecord
 from clm_core.registry import integrity
 from clm_core.registry.locations import BUCKET_FOLDER, EXPERIMENT, HOME_TAG, is_inside
-from clm_core.registry.store_tables import creating_tables, is_database, jobs_left_open, run_and_tag
+from clm_core.registry.store_tables import (
+    creating_tables,
+    is_database,
+    jobs_left_open,
+    note_creator,
+    run_and_tag,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,6 +72,10 @@ JOB_TAG = "clm.job_id"
 STATUS_TAG = "clm.status"
 LABEL_TAG = "clm.version"
 DATA_TAG = "clm.data_hash"
+CREATOR_TAG = "clm.requested_by"
+"""Tag with the person or part that asked for the training."""
+USER_TAG = "mlflow.user"
+"""MLflow's own tag for the user of a run."""
 REGIME_TAG = "clm.regime"
 RUNNING = "attributes.status = 'RUNNING'"
 BARS_TAG = "clm.bars_needed"
@@ -237,7 +249,7 @@ class MLflowRegistry:
 
         mlflow = self._mlflow
         with _mlflow_request(f"store a version of {job.model_id}"), _one_upload:
-            self.ensure_model(job.model_id)
+            self.ensure_model(job.model_id, _about(job))
             with self._run(job, label) as run_id:
                 mlflow.log_params({"seed": job.seed, "dataset_span_days": job.dataset_span_days, **params})
                 mlflow.log_metrics({f"train.{name}": value for name, value in metrics.items()})
@@ -282,22 +294,33 @@ class MLflowRegistry:
             for file in files:
                 self._client.log_artifact(run_id, str(file), folder)
 
-    def set_status(self, model_id: str, mlflow_version: int, status: ModelStatus, description: str) -> None:
+    def set_status(
+        self,
+        model_id: str,
+        mlflow_version: int,
+        status: ModelStatus,
+        sentence: str,
+        at: datetime,
+        verdict: Verdict | None = None,
+    ) -> None:
         """Show a status to people reading the MLflow UI; the ledger stays the truth.
 
         Args:
-            description: the verdict (`verdict_text.description`), or a sentence, which leaves the verdict of
-                an earlier description in place.
+            sentence: reason of the status, for the history in the description.
+            at: time of the change.
+            verdict: verdict for a version without a description; None leaves the description in place.
         """
         number = str(mlflow_version)
         with _mlflow_request(f"show the status of {model_id} {number}"):
             self._client.set_model_version_tag(model_id, number, STATUS_TAG, status.value)
-            if not description.startswith(verdict_text.TITLE):
+            if verdict is not None:
+                present = verdict_text.description(verdict)
+            else:
                 present = self._client.get_model_version(model_id, number).description or ""
-                description = verdict_text.status_description(description, present)
+            description = verdict_text.with_status(present, status.value, sentence, at)
             self._client.update_model_version(model_id, number, description=description)
 
-    def abandon(self, job_id: UUID, reason: str) -> None:
+    def abandon(self, job_id: UUID, reason: str, at: datetime) -> None:
         """Close the remains of a failed job: open run, partly stored model, unusable version."""
         of_job = f"tags.`{JOB_TAG}` = '{job_id}'"
         with _mlflow_request(f"close the open run and versions of job {job_id}"):
@@ -310,7 +333,7 @@ class MLflowRegistry:
                 self._client.set_terminated(run_id, "FAILED")
             for version in self._client.search_model_versions(of_job):
                 if version.tags[STATUS_TAG] != ModelStatus.FAILED:
-                    self.set_status(version.name, int(version.version), ModelStatus.FAILED, reason)
+                    self.set_status(version.name, int(version.version), ModelStatus.FAILED, reason, at)
 
     def left_open(self) -> set[UUID]:
         """Jobs with an open run or an unjudged version in MLflow."""
@@ -585,6 +608,7 @@ class MLflowRegistry:
             JOB_TAG: str(job.id),
             "clm.model_id": job.model_id,
             "clm.trigger_reason": job.trigger_reason.value,
+            USER_TAG: job.requested_by,
             **regime_tag(job.training_params, job.plugin),
         }
         name = f"{job.model_id} {label}"
@@ -646,7 +670,7 @@ class MLflowRegistry:
     def _model(self, model_id: str) -> "RegisteredModel | None":
         return _none_on({"RESOURCE_DOES_NOT_EXIST"}, lambda: self._client.get_registered_model(model_id))
 
-    def ensure_model(self, model_id: str) -> None:
+    def ensure_model(self, model_id: str, description: str | None = None) -> None:
         """Create the registered model unless there is one.
 
         Raises:
@@ -657,7 +681,7 @@ class MLflowRegistry:
         if self._model(model_id) is not None:
             return
         try:
-            self._client.create_registered_model(model_id)
+            self._client.create_registered_model(model_id, description=description)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -690,12 +714,25 @@ class MLflowRegistry:
             PACKAGE_TAG: listed,
             DATA_TAG: bars.content_hash,
             BARS_TAG: str(bars_needed or ""),
+            CREATOR_TAG: job.requested_by,
             **regime_tag(job.training_params, job.plugin),
         }
         version = numbered(self._client, job.model_id, source, run_id, tags, lambda number: number > above)
+        if is_database(self._uri):
+            note_creator(self._uri, job.model_id, int(version.version), job.requested_by)
         crash_at(Fault.VERSION_MADE, self._fault)
         self._client.set_registered_model_alias(job.model_id, label, version.version)
         return int(version.version)
+
+
+def _about(job: TrainingJob) -> str:
+    """Description of a registered model."""
+    members = f" of {', '.join(job.symbols)}" if job.symbols else ""
+    return (
+        f"{job.kind} on {job.symbol} {job.timeframe}{members}. The version with the alias `production` "
+        "serves, and each version has its label as an alias. The description of a version has its "
+        "verdict and history."
+    )
 
 
 def regime_tag(params: Mapping[str, Any], plugin: str | None) -> dict[str, str]:

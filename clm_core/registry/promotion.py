@@ -249,7 +249,7 @@ class Promotions:
             version = self.ledger.version(model_id, label)
             if version.status is not ModelStatus.RETIRED:
                 self._store.retire(version, actor, reason, now)
-            self._show(version, ModelStatus.RETIRED, f"retired by {actor.name}: {reason}")
+            self._show(version, ModelStatus.RETIRED, f"retired by {actor.name}: {reason}", now)
             return self.ledger.version(model_id, label)
 
     def reconcile(
@@ -486,14 +486,17 @@ class Promotions:
         crash_at(Fault.AFTER_PREVIOUS, self.fault)
         replaced = f"replaced by {change.to_version}"
         halted = f"halted by {change.actor}: {change.reason}"
-        self._show(before, ModelStatus.RETIRED, replaced if change.to_version is not None else halted)
+        ended = replaced if change.to_version is not None else halted
+        self._show(before, ModelStatus.RETIRED, ended, change.at)
         after = self._version(change.model_id, change.to_version)
-        self._show(after, ModelStatus.PRODUCTION, f"{change.kind} by {change.actor}: {change.reason}")
+        self._show(
+            after, ModelStatus.PRODUCTION, f"{change.kind} by {change.actor}: {change.reason}", change.at
+        )
         crash_at(Fault.AFTER_TAGS, self.fault)
 
-    def _show(self, version: ModelVersion | None, status: ModelStatus, reason: str) -> None:
+    def _show(self, version: ModelVersion | None, status: ModelStatus, reason: str, at: datetime) -> None:
         if version is not None and self._holds(version):
-            self.registry.set_status(version.model_id, version.mlflow_version, status, reason)
+            self.registry.set_status(version.model_id, version.mlflow_version, status, reason, at)
 
     def _holds(self, version: ModelVersion) -> bool:
         return self.registry.holds(version.model_id, version.mlflow_version, version.mlflow_run_id)
@@ -520,7 +523,7 @@ class Promotions:
         for label in (intent.from_version, intent.to_version):
             version = self._version(intent.model_id, label)
             if version is not None:
-                self._show(version, version.status, f"{intent.kind} {intent.id} was aborted")
+                self._show(version, version.status, f"{intent.kind} {intent.id} was aborted", now)
         return aborted
 
     def _answer_alias_move(

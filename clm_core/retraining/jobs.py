@@ -124,7 +124,7 @@ def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
             resume.clear_workspace(services.work, job.id)
         except LeaseLost:
             # no ledger knows the runs and versions stored in MLflow after the lease was lost
-            services.registry.abandon(job.id, LEASE_LOST_CAUSE)
+            services.registry.abandon(job.id, LEASE_LOST_CAUSE, services.clock())
             raise
         except BaseException as error:
             _fail(services.ledger, services.registry, lease, error, services.clock())
@@ -159,7 +159,7 @@ def reap_dead_jobs(services: Services) -> list[TrainingJob]:
         ended.append(_end_dead(services, lease, LEASE_LOST_CAUSE))
     for job_id in services.registry.left_open():
         if _has_failed(services.ledger, job_id):
-            services.registry.abandon(job_id, "its job failed")
+            services.registry.abandon(job_id, "its job failed", services.clock())
     return ended
 
 
@@ -180,7 +180,7 @@ def end_killed_jobs(services: Services, causes: Mapping[UUID, str]) -> list[Trai
 
 
 def _end_dead(services: Services, lease: Lease, cause: str) -> TrainingJob:
-    services.registry.abandon(lease.job_id, cause)
+    services.registry.abandon(lease.job_id, cause, services.clock())
     resume.keep_training(services.work, services.ledger.job(lease.job_id))
     return services.ledger.fail_job(lease, cause, services.clock())
 
@@ -204,7 +204,7 @@ def _fail(
     ledger.fail_job(lease, cause, now)
     # last, because MLflow may be the cause of the failure; the next reaping tries again
     with contextlib.suppress(RegistryUnavailable):
-        registry.abandon(lease.job_id, f"its job failed: {cause}")
+        registry.abandon(lease.job_id, f"its job failed: {cause}", now)
 
 
 def _has_failed(ledger: Ledger, job_id: UUID) -> bool:

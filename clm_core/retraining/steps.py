@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from clm_core.backtest.results import Metrics
 from clm_core.backtest.tearsheet import TearSheet, by_regime, equity_png, render
-from clm_core.domain import verdict_text
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.displayed_params import readable
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
@@ -232,8 +231,9 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
     status = STATUS_AFTER_DECISION[verdict.decision]
     ledger.set_version_status(version.model_id, version.version, status, services.clock(), lease)
     crash_at(Fault.STATUS_RECORDED, settings.fault)
-    description = verdict_text.description(verdict)
-    registry.set_status(version.model_id, version.mlflow_version, status, description)
+    registry.set_status(
+        version.model_id, version.mlflow_version, status, verdict.headline, services.clock(), verdict
+    )
     crash_at(Fault.JUDGED, settings.fault)
     return verdict
 

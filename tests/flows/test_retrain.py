@@ -204,7 +204,14 @@ def test_mlflow_the_run_page_and_the_tear_sheet_show_the_same_checks_in_the_same
     page = httpx.get(f"{prefect_url}/artifacts/{key}-verdict/latest").json()["data"]
     number = str(result.version.mlflow_version)
     client = mlflow.MlflowClient(services.database.url("mlflow"), services.database.url("mlflow"))
-    described = client.get_model_version(result.version.model_id, number).description
+    stored = client.get_model_version(result.version.model_id, number)
+    described = stored.description
+    assert described.startswith(result.verdict.headline)
+    assert described.splitlines()[-1].endswith(f" UTC, failed: {result.verdict.headline}")
+    by = services.ledger.job(result.version.training_job_id).requested_by
+    assert (stored.user_id, stored.tags["clm.requested_by"]) == (by, by)
+    assert client.get_run(result.version.mlflow_run_id).data.tags["mlflow.user"] == by
+    assert "`production` serves" in client.get_registered_model(result.version.model_id).description
     sheet = html.unescape(result.report.html.read_text())
     for text in (page, described, sheet):
         assert all(check.label in text and check.required in text for check in result.verdict.checks)

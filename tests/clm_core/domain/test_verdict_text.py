@@ -1,6 +1,7 @@
 """Verdicts as text: one name, number format, order and count for each check."""
 
 import math
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -70,48 +71,43 @@ def test_a_value_just_off_its_limit_does_not_read_like_the_limit() -> None:
     assert measures.apart("win_rate", 0.52, 0.52) == "52.0%"
 
 
-def test_the_description_of_a_version_keeps_its_verdict_through_later_changes_of_status() -> None:
+JUDGED_AT = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def test_the_description_of_a_version_begins_with_its_verdict_and_ends_with_its_history() -> None:
     given = verdict(MISSED, reasons=("max drawdown could not be measured",))
     described = verdict_text.description(given)
-    assert described.startswith("### Verdict FAIL: 1 of 1 checks missed\n\n- max drawdown could not")
+    assert described.startswith("FAIL: 1 of 1 checks missed\n\n- max drawdown could not")
     assert "| max drawdown | not measured | ≤ 15.0% | ✗ missed |" in described
-    promoted = verdict_text.status_description("forced by ada: a parent", described)
-    assert promoted == f"forced by ada: a parent\n\n{described}"
-    retired = verdict_text.status_description("replaced by v2", promoted)
-    assert retired == f"replaced by v2\n\n{described}"
-    assert verdict_text.status_description("replaced", "a note of before") == "replaced"
-
-
-def test_a_verdict_of_before_is_read_as_it_is() -> None:
-    stored = {
-        "decision": "fail",
-        "score": 1.0,
-        "legs": [
-            {
-                "name": "track_record_bars",
-                "kind": "evidence",
-                "value": 5.0,
-                "limit": 9.0,
-                "comparison": ">=",
-                "passed": False,
-                "margin": -4.0,
-            }
-        ],
-        "reasons": ["track record of 5 bars is too short"],
-    }
-    read = Verdict.model_validate(stored)
-    assert read.checks[0].status is CheckStatus.MISSED
-    assert read.checks[0].cells == ("track record, bars", "5", "≥ 9", "✗ missed")
-
-
-def test_json_carries_the_texts_of_a_check_and_no_nan() -> None:
-    document = verdict(MISSED).model_dump(mode="json")
-    shown = document["checks"][0]
-    assert (shown["label"], shown["measured"], shown["required"], shown["status"]) == (
-        "max drawdown",
-        "not measured",
-        "≤ 15.0%",
-        "missed",
+    judged = verdict_text.with_status(described, "failed", given.headline, JUDGED_AT)
+    promoted = verdict_text.with_status(judged, "production", "forced by ada:\na parent", JUDGED_AT + DAY)
+    assert promoted == (
+        f"{described}\n\n### History\n\n"
+        "- 2026-03-04 12:30 UTC, failed: FAIL: 1 of 1 checks missed\n"
+        "- 2026-03-05 12:30 UTC, production: forced by ada: a parent"
     )
-    assert "NaN" not in verdict(MISSED).model_dump_json()
-    assert Verdict.model_validate(document | {"checks": [shown | {"value": 0.1, "margin": 0.0}]}).headline
+    again = verdict_text.with_status(promoted, "production", "forced by ada:\na parent", JUDGED_AT + 2 * DAY)
+    assert again == promoted, "an interrupted promotion is finished and shown once"
+
+
+def test_a_description_of_an_earlier_release_keeps_its_verdict_and_a_note_of_a_person_stays() -> None:
+    before = "forced by ada: a parent\n\n### Verdict FAIL: 1 of 1 checks missed\n\n- too few trades"
+    retired = verdict_text.with_status(before, "retired", "replaced by v2", JUDGED_AT)
+    assert retired == (
+        "FAIL: 1 of 1 checks missed\n\n- too few trades\n\n### History\n\n"
+        "- forced by ada: a parent\n- 2026-03-04 12:30 UTC, retired: replaced by v2"
+    )
+    noted = verdict_text.with_status("seen by ada", "retired", "replaced by v2", JUDGED_AT)
+    assert noted.startswith("seen by ada\n\n### History\n\n- 2026-03-04")
+
+
+def test_a_description_stays_within_the_limit_of_mlflow() -> None:
+    long = verdict(MISSED, reasons=("x" * 3000, "y" * 3000))
+    described = verdict_text.description(long)
+    for number in range(100):
+        described = verdict_text.with_status(described, "retired", f"reason {number} {'z' * 200}", JUDGED_AT)
+    described = verdict_text.with_status(described, "failed", "w" * 10_000, JUDGED_AT)
+    assert len(described) <= verdict_text.MAX_DESCRIPTION
+    assert described.startswith("FAIL: 1 of 1 checks missed")
+    assert "failed: www" in described.splitlines()[-1]
