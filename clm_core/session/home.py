@@ -139,11 +139,12 @@ class CLM:
 
     def series(self) -> "pd.DataFrame":
         """Stored and bundled bars, a row a series: symbol, timeframe, calendar, number of bars, start and end
-        (open times in UTC), gaps, missing bars, source."""
+        (open times in UTC), bars late by now, stale or not, gaps, missing bars, source."""
         from clm_core.session.tables import series_table
 
         with self._work() as services:
-            return series_table(services.market.series())
+            stale_bars = services.settings.watch.stale_bars
+            return series_table(services.market.series(), services.clock(), stale_bars)
 
     def import_bars(
         self,
@@ -407,10 +408,15 @@ class CLM:
             NotEnoughBars: the stored bars are fewer than the version needs.
             See also `load`.
         """
+        from clm_core.models.pooled import PooledModel
         from clm_core.session.tables import positions_table
 
         served = self.load(model)
         trained_on = served.model.trained_on
+        if isinstance(served.model, PooledModel) and symbol is None:
+            raise ArgumentRefused(
+                f"symbol: {trained_on.symbol} is a pool of {', '.join(served.model.symbols)}: name a member"
+            )
         with self._work() as services:
             place = (symbol or trained_on.symbol, trained_on.timeframe.value)
             bars = services.market.bars(*place, closed_by=services.clock())

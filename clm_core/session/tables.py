@@ -1,12 +1,14 @@
 """Records as pandas tables: a row a record, moments in UTC, fractions as fractions (0.1 is 10 %)."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
 
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.tearsheet import drawdown
+from clm_core.decisions.staleness import age_of
 from clm_core.domain.evaluations import Check, EvaluationResult, FoldSummary
 from clm_core.domain.explanations import Section
 from clm_core.domain.jobs import TrainingJob
@@ -14,11 +16,24 @@ from clm_core.domain.listings import ListedVersion
 from clm_core.domain.overviews import ModelOverview
 from clm_core.explain.equity_overlay import TradedCurve
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.newest_bars import NewestBar
 from clm_core.market.sources import SeriesInfo
 
 Row = Mapping[str, Any]
 
-SERIES = ("symbol", "timeframe", "calendar", "bars", "start", "end", "gaps", "missing_bars", "source")
+SERIES = (
+    "symbol",
+    "timeframe",
+    "calendar",
+    "bars",
+    "start",
+    "end",
+    "late_bars",
+    "is_stale",
+    "gaps",
+    "missing_bars",
+    "source",
+)
 MODELS = ("model_id", "state", "production", "since", "awaiting")
 VERSIONS = (
     "model_id",
@@ -52,9 +67,19 @@ CHECKS = ("check", "kind", "value", "low", "high", "comparison", "limit", "statu
 FOLDS = ("start", "end", "skill", "sharpe_ratio", "exposure", "trades", "remarks")
 
 
-def series_table(series: Iterable[SeriesInfo]) -> pd.DataFrame:
-    """A row a series, with the columns `SERIES`; `start` and `end` are open times of bars."""
-    return pd.DataFrame([[_plain(getattr(each, name)) for name in SERIES] for each in series], columns=SERIES)
+def series_table(series: Iterable[SeriesInfo], now: datetime, stale_bars: int) -> pd.DataFrame:
+    """A row a series, with the columns `SERIES`; `start` and `end` are open times of bars.
+
+    Args:
+        now: moment of the measurement of late bars.
+        stale_bars: number of late bars of a stale series.
+    """
+    rows = []
+    for each in series:
+        age = age_of(NewestBar(each.symbol, each.timeframe, each.calendar, each.end), now, stale_bars)
+        known = {"late_bars": age.late_bars, "is_stale": age.is_stale}
+        rows.append([known[name] if name in known else _plain(getattr(each, name)) for name in SERIES])
+    return pd.DataFrame(rows, columns=SERIES)
 
 
 def models_table(models: Iterable[ModelOverview]) -> pd.DataFrame:

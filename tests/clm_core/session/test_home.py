@@ -63,6 +63,7 @@ def test_bars_come_as_a_table_over_utc_and_are_imported_from_one(clm: CLM) -> No
     pd.testing.assert_frame_equal(clm.bars("TABLEUSD"), bars)
     series = clm.series().set_index("symbol")
     assert series.loc["TABLEUSD", "end"] == bars.index[-1]
+    assert series.loc["TABLEUSD", "is_stale"]
 
 
 def test_a_table_that_breaks_a_rule_is_refused_with_the_rule(clm: CLM) -> None:

@@ -1,5 +1,6 @@
 """The page of the Python API lists every public name of the session and its results, with every column."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -20,12 +21,15 @@ def listed(name: str) -> set[str]:
     return {each for row in rows for each in re.findall(r"`(\w+)", row)}
 
 
+def public_names(described: type) -> set[str]:
+    """Methods, properties and fields of a class."""
+    fields = getattr(described, "__dataclass_fields__", {})
+    return {name for name in {*vars(described), *fields} if not name.startswith("_")}
+
+
 @pytest.mark.parametrize("described", [CLM, VersionReport, ComparisonView, ExplanationView])
 def test_the_page_lists_exactly_the_public_names(described: type) -> None:
-    fields = getattr(described, "__dataclass_fields__", {})
-    assert listed(described.__name__) == {
-        name for name in {*vars(described), *fields} if not name.startswith("_")
-    }
+    assert listed(described.__name__) == public_names(described)
 
 
 @pytest.mark.parametrize(
@@ -43,3 +47,28 @@ def test_the_page_lists_exactly_the_public_names(described: type) -> None:
 def test_the_page_names_the_columns_of_a_table_in_their_order(row: str, columns: tuple[str, ...]) -> None:
     [text] = re.findall(rf"^\| `{row}[(`].*? \| (.*) \|$", PAGE, re.MULTILINE)
     assert tuple(re.findall(r"`(\w+)`", text)) == columns
+
+
+PLACES = {
+    "clm": CLM,
+    "CLM": CLM,
+    "report": VersionReport,
+    "first": VersionReport,
+    "second": VersionReport,
+    "both": ComparisonView,
+    "explained": ExplanationView,
+}
+"""Classes of the variables in examples."""
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/notebooks.md"])
+def test_the_python_of_a_page_uses_names_that_exist(page: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    code = "\n".join(blocks)
+    assert "CLM.open(" in code
+    used = {
+        (node.value.id, node.attr)
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in PLACES
+    }
+    assert [(name, use) for name, use in sorted(used) if use not in public_names(PLACES[name])] == []
