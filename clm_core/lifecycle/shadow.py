@@ -101,7 +101,7 @@ class ShadowReport(PassReport):
     """Production minus the frozen first champion, of each followed model ever in production."""
     remarks: tuple[str, ...] = ()
     """Sentences about frozen champions whose bundle is lost."""
-    page_columns: ClassVar = ("model", "version", "trades", "Sharpe", "lead", "decision")
+    page_columns: ClassVar = ("model", "version", "status", "bars", "Sharpe", "decision")
 
     @property
     def headline(self) -> str:
