@@ -35,6 +35,7 @@ SECTIONS = (
     "reinforcement",
     "operations",
     "looks",
+    "deliveries",
 )
 PACKAGES = (
     "numpy",

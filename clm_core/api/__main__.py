@@ -16,6 +16,7 @@ from clm_core.api.connections import bounded
 from clm_core.api.envelope import log
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.errors import CLMError
+from clm_core.operations.delivery_at_commit import delivery_at_commit
 from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.json_logs import configure_logs
 from clm_core.platform.private_files import keep_files_private
@@ -37,7 +38,8 @@ def main(port: int, address: str = LOOPBACK) -> None:
         server = uvicorn.Server(configuration(create_app(services), services.settings.api, port, address))
         if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
             threading.Thread(target=_stop_when_orphaned, args=[server], daemon=True).start()
-        server.run()
+        with delivery_at_commit(services.database, services.clock, load_settings):
+            server.run()
 
 
 def configuration(app: object, settings: ApiSettings, port: int, address: str = LOOPBACK) -> uvicorn.Config:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, Select, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from clm_core.domain.alerts import HAPPENINGS, Alert, AlertKind, RaisedAlert
+from clm_core.ledger import commit_signals
 from clm_core.ledger.tables import AlertRow, Base, storable
 
 _ALERTS = Base.metadata.tables[AlertRow.__tablename__]
@@ -30,7 +31,10 @@ def record(connection: Connection, alert: Alert) -> bool:
         "ended_at": alert.at if alert.kind in HAPPENINGS else None,
     }
     recorded = insert(_ALERTS).values(row).on_conflict_do_nothing().returning(_ALERTS.c.seq)
-    return connection.scalar(recorded) is not None
+    is_new = connection.scalar(recorded) is not None
+    if is_new:
+        commit_signals.signal(connection)
+    return is_new
 
 
 def end(connection: Connection, kind: AlertKind, subject: str, now: datetime) -> bool:
@@ -56,6 +60,7 @@ def end(connection: Connection, kind: AlertKind, subject: str, now: datetime) ->
         "recovers": alert.seq,
     }
     connection.execute(insert(_ALERTS).values(recovery))
+    commit_signals.signal(connection)
     return True
 
 

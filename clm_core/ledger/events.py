@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import Connection, insert, select
 
 from clm_core.domain.events import AuditAnchored, Event, EventType, Happening, MarketRegimeChanged
+from clm_core.ledger import commit_signals
 from clm_core.ledger.tables import Base, OutboxRow
 
 _OUTBOX = Base.metadata.tables[OutboxRow.__tablename__]
@@ -19,6 +20,7 @@ def record(connection: Connection, kind: EventType, payload: Happening, at: date
     event = Event(id=uuid.uuid4(), type=kind, at=at, payload=payload)
     row = event.model_dump(exclude={"payload"}) | {"payload": payload.model_dump(mode="json")}
     connection.execute(insert(_OUTBOX).values(row))
+    commit_signals.signal(connection)
 
 
 def is_announced(connection: Connection, anchor: AuditAnchored) -> bool:

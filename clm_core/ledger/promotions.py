@@ -1,7 +1,6 @@
 """Changes of the production version: a row for each change, committed with the audit entry and the event."""
 
 import contextlib
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -25,7 +24,7 @@ from clm_core.domain.actors import AUTOMATIC, PROTECTION, SYSTEM, Actor
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.audit import Action
 from clm_core.domain.errors import ConflictError, IllegalTransition
-from clm_core.domain.events import Event, EventType, ProductionChanged, ProductionHalted
+from clm_core.domain.events import EventType, ProductionChanged, ProductionHalted
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.promotions import (
     Change,
@@ -37,13 +36,13 @@ from clm_core.domain.promotions import (
 )
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
-from clm_core.ledger import alerts, audit_records
-from clm_core.ledger.tables import AuditRow, Base, EvaluationRow, JobRow, OutboxRow, PromotionRow, VersionRow
+from clm_core.ledger import alerts, audit_records, events
+from clm_core.ledger.tables import AuditRow, Base, EvaluationRow, JobRow, PromotionRow, VersionRow
 from clm_core.platform.locks import AdvisoryLock
 
-_PROMOTIONS, _OUTBOX, _VERSIONS, _JOBS, _EVALUATIONS, _AUDIT = (
+_PROMOTIONS, _VERSIONS, _JOBS, _EVALUATIONS, _AUDIT = (
     Base.metadata.tables[row.__tablename__]
-    for row in (PromotionRow, OutboxRow, VersionRow, JobRow, EvaluationRow, AuditRow)
+    for row in (PromotionRow, VersionRow, JobRow, EvaluationRow, AuditRow)
 )
 LOCK_WAIT_SECONDS = 30
 
@@ -522,8 +521,7 @@ def _announce(connection: Connection, done: Promotion, now: datetime) -> None:
         payload = ProductionHalted(promotion_id=done.id, previous_version=before, **of_change)
     else:
         payload = _production_changed(connection, done, done.to_version)
-    event = Event(id=uuid.uuid4(), type=EVENT_OF[done.kind], at=now, payload=payload)
-    connection.execute(insert(_OUTBOX).values(event.model_dump()))
+    events.record(connection, EVENT_OF[done.kind], payload, now)
 
 
 def _production_changed(connection: Connection, done: Promotion, label: str) -> ProductionChanged:

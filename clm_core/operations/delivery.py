@@ -32,6 +32,7 @@ from clm_core.ledger.receivers import ALERTS, EVENTS, GIVEN_UP_AFTER, OutgoingEv
 from clm_core.platform import notifications, tracing
 from clm_core.platform.trusted_certificates import trusted_certificates
 from clm_core.services import Services
+from clm_core.settings import Settings
 
 ALERT_AFTER = timedelta(minutes=10)
 """Time of continuous failure after which a receiver causes an alert."""
@@ -92,25 +93,37 @@ def deliver_alerts(
 def deliver(services: Services) -> list[DeliveryResult]:
     """Send the waiting events, then the waiting alerts, which include failures of event receivers."""
     settings = services.settings
-    event_receivers = [_subscriber(each, services.clock) for each in settings.events.subscribers]
-    if settings.audit.webhook is not None:
-        event_receivers.append(_anchor_receiver(settings.audit.webhook, services.clock))
-    if api := os.environ.get("PREFECT_API_URL"):
-        event_receivers.append(Receiver(PREFECT, EVENTS, lambda event: _to_prefect(api, event)))
-    alert_receivers = [_alert_receiver(url) for url in settings.alerts.urls]
-    results = [*_deliver_all(services, event_receivers), *_deliver_all(services, alert_receivers)]
+    results = [
+        *_deliver_all(services, event_receivers(settings, services.clock)),
+        *_deliver_all(services, alert_receivers(settings)),
+    ]
     _end_alerts_of_removed(services, {PREFECT, *(each.name for each in results)})
     return results
+
+
+def event_receivers(settings: Settings, clock: Callable[[], datetime]) -> list[Receiver[OutgoingEvent]]:
+    """Receivers of events: subscribers, the receiver of anchors, and Prefect where an address is known."""
+    receivers = [_subscriber(each, clock) for each in settings.events.subscribers]
+    if settings.audit.webhook is not None:
+        receivers.append(_anchor_receiver(settings.audit.webhook, clock))
+    if api := os.environ.get("PREFECT_API_URL"):
+        receivers.append(Receiver(PREFECT, EVENTS, lambda event: _to_prefect(api, event)))
+    return receivers
+
+
+def alert_receivers(settings: Settings) -> list[Receiver[Any]]:
+    return [_alert_receiver(url) for url in settings.alerts.urls]
 
 
 def _deliver_all(stores: DeliveryStores, receivers: Sequence[Receiver[T]]) -> list[DeliveryResult]:
     with ThreadPoolExecutor(max_workers=CONCURRENT_RECEIVERS) as pool:
         # each receiver in a copy of the context, for its spans
-        futures = [pool.submit(copy_context().run, _deliver, stores, receiver) for receiver in receivers]
+        futures = [pool.submit(copy_context().run, deliver_to, stores, receiver) for receiver in receivers]
         return [future.result() for future in futures]
 
 
-def _deliver(stores: DeliveryStores, receiver: Receiver[T]) -> DeliveryResult:
+def deliver_to(stores: DeliveryStores, receiver: Receiver[T]) -> DeliveryResult:
+    """Send the waiting events or alerts of a receiver, and alert a failure that lasts."""
     sent = 0
     while (accepted := _send_next(stores, receiver)) is not None:
         sent += accepted

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,17 +33,20 @@ from trace_receiver import collecting
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.errors import NotFound
+from clm_core.domain.events import EventType, ProductionHalted
 from clm_core.domain.operation_settings import AlertSettings
 from clm_core.domain.secret_references import references_of
 from clm_core.domain.tracing_settings import TracingSettings
 from clm_core.domain.vocabulary import Role
 from clm_core.domain.webhook_settings import EventSettings, Subscriber
+from clm_core.ledger import events
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.audit_log import entries
 from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.receivers import ReceiverStore
 from clm_core.operations import delivery
 from clm_core.operations.delivery import DeliveryResult, deliver
+from clm_core.operations.delivery_at_commit import DeliveryAtCommit
 from clm_core.platform import tracing
 from clm_core.services import Services
 from clm_core.settings import Settings
@@ -622,3 +627,67 @@ def test_receivers_in_the_server_of_secrets_keep_their_place_when_a_secret_is_ro
     [failing] = deliver(replace(clm, settings=in_new_process))
     assert f"events.subscribers.0.secret is vault://{path}#key, which cannot" in str(failing.last_error)
     assert failing.waiting == 1
+
+
+@contextmanager
+def delivering_at_commit(services: Services, engine: Engine) -> Iterator[list[Settings]]:
+    """A delivery at commit while the block lasts; the last of the yielded settings are in force."""
+    address = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    in_force = [services.settings]
+    at_commit = DeliveryAtCommit(address, services, lambda: in_force[-1])
+    at_commit.start()
+    try:
+        yield in_force
+    finally:
+        at_commit.stop()
+
+
+def commit_event(engine: Engine, now: datetime) -> str:
+    """Commit an event; the id."""
+    halted = ProductionHalted(
+        promotion_id=1, model_id="a_model_1h", previous_version="v1", actor="ada", reason="test"
+    )
+    with engine.begin() as connection:
+        events.record(connection, EventType.MODEL_HALTED, halted, now)
+        newest = connection.execute(text("SELECT id FROM outbox ORDER BY seq DESC LIMIT 1"))
+        return str(newest.scalar_one())
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_commit_is_delivered_at_once_past_a_receiver_that_hangs_and_never_to_a_removed_one(
+    clm: Services, engine: Engine, listen: Callable[[], Listener]
+) -> None:
+    prompt, hanging, removed = listen(), listen(), listen()
+    answered = threading.Event()
+    hanging.before_answering = lambda: answered.wait(PATIENT_SECONDS)
+    everyone = with_receivers(clm, [prompt, hanging, removed])
+    with delivering_at_commit(everyone, engine) as in_force:
+        ids = [commit_event(engine, clm.clock())]
+        # an event before the first look would need no signal
+        until(lambda: prompt.ids == removed.ids == hanging.ids == ids)
+        until(lambda: not any(removed.url in thread.name for thread in threading.enumerate()))
+        in_force.append(with_receivers(clm, [prompt, hanging]).settings)
+        ids += [commit_event(engine, clm.clock()) for _ in range(3)]
+        until(lambda: prompt.ids == ids)
+        assert (hanging.ids, removed.ids) == (ids[:1], ids[:1])
+        answered.set()
+        until(lambda: hanging.ids == ids)
+
+
+def test_two_processes_that_deliver_at_commit_send_each_event_once_and_also_alerts(
+    clm: Services, engine: Engine, listen: Callable[[], Listener]
+) -> None:
+    listener, alerted = listen(), listen()
+    both = with_receivers(clm, [listener], [alerted])
+    with delivering_at_commit(both, engine), delivering_at_commit(both, engine):
+        ids = [commit_event(engine, clm.clock()) for _ in range(20)]
+        until(lambda: len(listener.ids) >= len(ids))
+        clm.alerts.record(Alert(kind=AlertKind.JOB_FAILED, subject="job", message="test", at=clm.clock()))
+        until(lambda: bool(alerted.requests))
+    assert listener.ids == ids
