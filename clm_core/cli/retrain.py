@@ -158,6 +158,7 @@ def retrain_all(requests: list["RetrainRequest"]) -> list["RetrainResult"]:
                     require_members(settings, Ledger(engine), request, now)
         with flow_of("flows.retrain.retrain", settings, lambda clm: clm.registry.connect()) as (clm, run):
             _state_windows(clm, requests)
+            _state_old_bars(clm, requests)
             return [
                 granted(clm.ledger, run(f"{request.kind} {request.symbol} {request.timeframe}", request))
                 for request in requests
@@ -185,6 +186,15 @@ def run_pending(job_id: UUID) -> list["RetrainResult"]:
         job = pending.reserve(clm, job_id)
         request = RetrainRequest.model_validate(job.model_dump(include=set(RetrainRequest.model_fields)))
         return [granted(clm.ledger, run(f"{job.kind} {job.symbol} {job.timeframe}", request, job.id))]
+
+
+def _state_old_bars(clm: "Services", requests: list["RetrainRequest"]) -> None:
+    """Prints the age of stale bars before a training spends minutes on them."""
+    from clm_core.retraining.bars_age import stale_markets
+
+    ages = (age for request in requests for age in stale_markets(clm, request))
+    for sentence in dict.fromkeys(age.sentence for age in ages):
+        Console(stderr=True).print(f"Old bars: {sentence}.", highlight=False)
 
 
 def _state_windows(clm: "Services", requests: list["RetrainRequest"]) -> None:

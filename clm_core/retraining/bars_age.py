@@ -3,15 +3,18 @@
 Old bars refuse nothing: the evidence holds for the market up to the newest bar, and the verdict says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from clm_core.decisions.staleness import age_of
 from clm_core.domain.bar_age import BarAge
+from clm_core.domain.jobs import RetrainRequest
 from clm_core.market.bars import Bars
 from clm_core.market.newest_bars import NewestBar
 from clm_core.market.panel import Panel
+from clm_core.retraining import pools
 from clm_core.retraining.results import BacktestEvaluation
+from clm_core.services import Services
 
 
 def ages_of(bars: Bars | Panel, now: datetime, stale_bars: int) -> tuple[BarAge, ...]:
@@ -22,6 +25,16 @@ def ages_of(bars: Bars | Panel, now: datetime, stale_bars: int) -> tuple[BarAge,
     """
     markets = bars.members if isinstance(bars, Panel) else (bars,)
     return _ages(markets, now, stale_bars)
+
+
+def stale_markets(services: Services, request: RetrainRequest) -> Iterator[BarAge]:
+    """Ages of the markets of a request whose stored bars are stale now."""
+    resolved = pools.resolve(services, request)
+    markets = [(symbol, resolved.timeframe) for symbol in resolved.symbols or (resolved.symbol,)]
+    for newest in services.market.newest_bars(markets):
+        age = age_of(newest, services.clock(), services.settings.watch.stale_bars)
+        if age.is_stale:
+            yield age
 
 
 def warnings_of(evaluation: BacktestEvaluation, now: datetime, stale_bars: int) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import promoting
 import pytest
@@ -14,15 +15,17 @@ import pytest
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.bar_age import MarketAge, in_words
+from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.pools import PoolSettings
 from clm_core.domain.universe import Market
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import Role
+from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.market.newest_bars import PLANTED_SOURCE
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.operations.data_age import data_age, report_stale_markets
 from clm_core.operations.overview import read_history
+from clm_core.retraining.bars_age import stale_markets
 from clm_core.services import Services
 
 END = datetime(2019, 10, 17, 10, tzinfo=UTC)
@@ -97,6 +100,16 @@ def test_a_market_on_which_a_version_serves_is_alerted_and_shown_on_the_page_of_
     assert "to an old market. `clm data import`" in history.alerts[0].message
     clm.promotions.halt(version.model_id, ada, "over", version.created_at)
     report_stale_markets(clm)
+
+
+def test_a_retrain_is_told_of_stale_bars_of_its_markets_before_it_begins(clm: Services) -> None:
+    def told(services: Services, **market: Any) -> list[str]:
+        request = RetrainRequest(model_type=ModelType.LIGHTGBM, requested_by="tests", **market)
+        return [age.market for age in stale_markets(services, request)]
+
+    assert told(clm, symbol="agedusdt", timeframe="60m") == ["AGEDUSDT 1h"]
+    assert told(clm, symbol="AGEDPOOL") == ["HANDUSD 1h", "POOLEDUSD 1h"]
+    assert told(replace(clm, clock=lambda: END + timedelta(hours=2)), symbol="AGEDUSDT") == []
 
 
 def test_a_damaged_manifest_is_named_and_leaves_the_alerts_as_they_are(clm: Services, tmp_path: Path) -> None:
