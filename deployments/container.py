@@ -6,7 +6,8 @@
     python -m deployments.container COMMAND ...      any other command, such as `clm models`
 
 Secrets are read from files: CLM_DATABASE_URL_FILE names the file with the value of CLM_DATABASE_URL, and
-likewise for the other names of `SECRETS`. Services listen on all addresses of their container.
+likewise for the other names of `SECRETS`. Services listen on all addresses of the container; the API on that
+of `[api] address`, where set.
 """
 
 import json
@@ -81,7 +82,7 @@ def read_secrets(environment: MutableMapping[str, str]) -> None:
 
 
 def api(settings: "Settings") -> Service:
-    return Service((*MODULE, "clm_core.api", str(PORTS["api"]), ALL_ADDRESSES))
+    return Service((*MODULE, "clm_core.api", str(PORTS["api"]), settings.api.address or ALL_ADDRESSES))
 
 
 def mlflow(settings: "Settings") -> Service:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 
 from rich.console import Console
@@ -125,7 +126,7 @@ class _Plan:
             started_at=datetime.now(UTC),
             prefect_url=_local(ports["prefect"]),
             mlflow_url=_local(ports["mlflow"]),
-            api_url=_local(ports["api"]) if "api" in ports else None,
+            api_url=api_url(settings.api.address, ports["api"]) if "api" in ports else None,
         )
         self.environment = _environment(settings, self.state)
 
@@ -191,9 +192,9 @@ class _Plan:
             name="api",
             command=(*MODULE, "clm_core.api", str(self._ports["api"])),
             environment=self.environment,
-            is_ready=lambda: is_answering(f"{self.state.api_url}/health"),
+            is_ready=lambda: is_answering(f"{self.state.api_url}/readyz"),
             # alive without the database too: /health reports the outage
-            is_alive=lambda: is_answering(f"{self.state.api_url}/docs"),
+            is_alive=lambda: is_answering(f"{self.state.api_url}/livez"),
         )
 
 
@@ -419,6 +420,14 @@ def _deploy_log(home: Path) -> Path:
 
 def _local(port: int) -> str:
     return f"http://127.0.0.1:{port}"
+
+
+def api_url(address: str | None, port: int) -> str:
+    """URL of the API on this machine, where it listens on an address or, as 0.0.0.0 or ::, on all."""
+    listens_on = ip_address(address or "127.0.0.1")
+    if listens_on.is_unspecified:
+        listens_on = ip_address("127.0.0.1" if listens_on.version == 4 else "::1")
+    return f"http://{listens_on if listens_on.version == 4 else f'[{listens_on}]'}:{port}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m clm_core.api [PORT [ADDRESS]]`: the REST API, in one process, on 127.0.0.1 by default.
+"""`python -m clm_core.api [PORT [ADDRESS]]`: the REST API, in one process; see `[api] address`.
 
 With a pipe as standard input the server ends when the pipe closes, however its parent process died.
 """
@@ -27,7 +27,7 @@ DEFAULT_PORT = 8000
 LOOPBACK = "127.0.0.1"
 
 
-def main(port: int, address: str = LOOPBACK) -> None:
+def main(port: int, address: str | None = None) -> None:
     settings = load_settings()
     configure_logs(settings.logs.format == "json")
     log.setLevel(logging.INFO)
@@ -35,7 +35,8 @@ def main(port: int, address: str = LOOPBACK) -> None:
     with open_services(settings) as services:
         # takes seconds: connect beside the start-up, not during the first request
         threading.Thread(target=services.registry.connect, daemon=True).start()
-        server = uvicorn.Server(configuration(create_app(services), services.settings.api, port, address))
+        listen_on = address or settings.api.address or LOOPBACK
+        server = uvicorn.Server(configuration(create_app(services), settings.api, port, listen_on))
         if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
             threading.Thread(target=_stop_when_orphaned, args=[server], daemon=True).start()
         with delivery_at_commit(services.database, services.clock, load_settings):

@@ -11,6 +11,8 @@ from clm_core.api.errors import problem
 
 WAIT_SECONDS = 10.0
 """Maximum time for which a request waits for a place."""
+UNQUEUED = frozenset({"/health", "/livez", "/readyz"})
+"""Paths with places of their own."""
 
 
 class Lane:
@@ -50,7 +52,7 @@ class Lanes:
         self._others = Lane(running=20, waiting=200)
 
     def of(self, path: str) -> Lane:
-        if path == "/health":
+        if path in UNQUEUED:
             return self._health
         return self._webhooks if path.startswith("/webhooks/") else self._others
 

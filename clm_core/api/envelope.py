@@ -14,7 +14,9 @@ from clm_core.platform import tracing
 
 log = logging.getLogger("clm.api")
 
-UNTRACED = frozenset({"/docs", "/health", "/metrics"})
+PROBES = frozenset({"/livez", "/readyz"})
+"""Paths asked for by address, without a known name of the host; the answers reveal nothing."""
+UNTRACED = frozenset({"/health", "/metrics"}) | PROBES
 """Paths asked for every few seconds."""
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -76,7 +78,7 @@ class Envelope:
         if b"%00" in scope["query_string"] or "\0" in scope["path"]:
             await problem(400, "Leave the character NUL out of the address.")(scope, receive, send)
             return
-        if self._is_known_host(Headers(scope=scope)):
+        if scope["path"] in PROBES or self._is_known_host(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
         refused = problem(

@@ -69,6 +69,8 @@ ENDLESS = frozenset({"/clm/events"})
 
 ROUTES = (
     Route("GET", "/health", system.health, Open.EVERYBODY),
+    Route("GET", "/livez", system.livez, Open.EVERYBODY),
+    Route("GET", "/readyz", system.readyz, Open.EVERYBODY),
     Route("GET", "/metrics", system.metrics, Role.SCRAPER, kind=PlainTextResponse),
     Route("GET", "/clm/status", system.status, Role.VIEWER),
     Route("GET", "/clm/jobs", jobs.list_jobs, Role.VIEWER),

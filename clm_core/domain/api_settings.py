@@ -1,8 +1,9 @@
 """Settings of the REST API: `[api]`, with the OpenID Connect provider."""
 
+from ipaddress import ip_address
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from clm_core.domain.vocabulary import Role
 
@@ -33,10 +34,20 @@ class OIDCSettings(BaseModel):
     """Tolerated clock difference between the provider and the API, seconds."""
 
 
+def _ip_address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError as error:
+        raise ValueError("must be an IP address, such as 0.0.0.0") from error
+
+
 class ApiSettings(BaseModel):
     """REST API."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: Annotated[str, AfterValidator(_ip_address)] | None = None
+    """IP address to listen on; by default 127.0.0.1, in a container of its own 0.0.0.0 (all addresses)."""
 
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     """Accepted values of the Host header, without port; a request for any other host is refused."""

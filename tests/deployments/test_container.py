@@ -15,7 +15,7 @@ from clm_core.domain.errors import SettingsError, StorageUnavailable
 from clm_core.domain.setting_keys import fields, is_secret, variable
 from clm_core.domain.storage_settings import StorageSettings
 from clm_core.settings import Settings
-from deployments import container
+from deployments import container, stack
 
 DOCKER = Path(str(deployments.__file__)).parent / "docker"
 OTHER_IMAGES = {"postgres", "s3", "prometheus", "grafana"}
@@ -75,6 +75,17 @@ def test_the_password_of_the_database_is_on_no_command_line(tmp_path: Path) -> N
     settings = Settings(home=tmp_path, database_url=SecretStr("postgresql://clm:hidden@db/clm"))
     commands = [container.SERVICES[name](settings).command for name in ("api", "worker", "maintenance")]
     assert "hidden" not in str(commands)
+
+
+def test_the_api_listens_on_the_address_of_the_settings_and_is_asked_where_it_answers(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, api={"address": "10.0.0.5"})
+    assert container.api(settings).command[-1] == "10.0.0.5"
+    assert container.api(Settings(home=tmp_path)).command[-1] == "0.0.0.0"
+    urls = [stack.api_url(each, 8000) for each in (None, "0.0.0.0", "10.0.0.5", "::", "fd00::7")]
+    hosts = ["127.0.0.1", "127.0.0.1", "10.0.0.5", "[::1]", "[fd00::7]"]
+    assert urls == [f"http://{host}:8000" for host in hosts]
+    with pytest.raises(ValueError, match="must be an IP address"):
+        Settings(home=tmp_path, api={"address": "everywhere"})
 
 
 def test_compose_starts_services_of_the_entry_point_at_their_ports(compose: dict[str, Any]) -> None:

@@ -37,6 +37,10 @@ class Health(BaseModel):
     """A sentence for each overdue pass, with the last success and the remedy."""
 
 
+class Probe(BaseModel):
+    status: Condition
+
+
 class SystemStatus(BaseModel):
     models: int
     versions: Mapping[ModelStatus, int]
@@ -55,6 +59,19 @@ class SystemStatus(BaseModel):
 def metrics(clm: Connected) -> Response:
     """Metrics of the installation in Prometheus' text format."""
     return Response(exposition(clm), media_type=CONTENT_TYPE)
+
+
+def livez() -> Probe:
+    """Liveness: 200 while the process answers, also without the database."""
+    return Probe(status=Condition.OK)
+
+
+def readyz(clm: Connected, response: Response) -> Probe:
+    """Readiness: 200 while the database answers, else 503."""
+    condition = _condition(clm.ledger.require_reachable)
+    if condition is Condition.DOWN:
+        response.status_code = 503
+    return Probe(status=condition)
 
 
 def health(clm: Connected, response: Response) -> Health:

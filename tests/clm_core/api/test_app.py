@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
+from sqlalchemy import create_engine
 
 from clm_core.api.app import create_app, require_policies
 from clm_core.api.auth import Open
 from clm_core.api.route_table import ROUTES, Route
 from clm_core.domain.storage_settings import StorageSettings
 from clm_core.domain.vocabulary import Role
+from clm_core.ledger.store import Ledger
 from clm_core.services import Services
 
 Client = Callable[[Role | None], TestClient]
@@ -180,6 +182,21 @@ def test_no_write_is_open_to_viewers_and_reporters_send_reports_alone() -> None:
 def test_a_forged_host_is_refused(host: str, client: Client) -> None:
     answer = client(Role.ADMIN).get("/clm/status", headers={"Host": host})
     assert (answer.status_code, answer.json()["type"]) == (400, "urn:clm:problem:bad-host")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_a_probe_is_answered_by_address_without_a_token(path: str, method: str, client: Client) -> None:
+    answer = client(None).request(method, path, headers={"Host": "10.244.0.7:8000"})
+    assert (answer.status_code, answer.text) == (200, '{"status":"ok"}' if method == "GET" else "")
+
+
+def test_without_the_database_the_process_is_alive_and_not_ready(wired: Services) -> None:
+    away = Ledger(create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none"))
+    with_nothing = TestClient(create_app(replace(wired, ledger=away)))
+    assert with_nothing.get("/livez").status_code == 200
+    not_ready = with_nothing.get("/readyz")
+    assert (not_ready.status_code, not_ready.json()) == (503, {"status": "down"})
 
 
 @pytest.mark.parametrize("path", ["/health", "/clm/status", "/nothing", "/docs"])

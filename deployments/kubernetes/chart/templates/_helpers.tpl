@@ -201,7 +201,7 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
-{{- /* A server with one port: (dict "root" $ "component" "api" "port" 8000 "values" .Values.api "env" list "live" "/docs" "ready" "/health") */ -}}
+{{- /* A server with one port: (dict "root" $ "component" "api" "port" 8000 "values" .Values.api "env" list "live" "/livez" "ready" "/readyz") */ -}}
 {{- define "clm.server" -}}
 apiVersion: apps/v1
 kind: Deployment
