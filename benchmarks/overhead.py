@@ -25,6 +25,7 @@ REQUEST = RetrainRequest(
     # no early stop: every fold trains all rounds, so that a run takes about five seconds
     training_params={"early_stopping_rounds": 500, "rounds": 500},
     requested_by="benchmark",
+    again=True,
 )
 
 

@@ -117,7 +117,7 @@ class Load:
         self.changes += 1
 
     def _train(self, number: int) -> None:
-        days = 60 + number
+        days = 120 + number
         job = self.client.train("lightgbm", "EURUSD", days, **SMALL)
         self.acknowledged.append({"job": job})
 

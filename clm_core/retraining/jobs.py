@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from clm_core.domain.costs import Costs
 from clm_core.domain.errors import LeaseLost, NotFound, RegistryUnavailable, UnknownSeries
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
@@ -34,7 +33,6 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range.
         UnknownSeries: no source has the requested bars, or an own series in use is not stored.
-        NotEnoughBars: the bars are too few for the kind of model; the message names the days to request.
         NotFound: a member of an ensemble does not exist.
         PoolRefused: the symbols cannot make the pool asked for.
     """
@@ -43,7 +41,6 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
     from clm_core.models.params import series_names
     from clm_core.retraining import pools
     from clm_core.retraining.ensembles import resolve_members
-    from clm_core.retraining.window import require_trainable
 
     request = pools.resolve(services, request)
     params = catalog.requested_params(
@@ -62,19 +59,13 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
             raise
         return _job_before_fetch(services, request.model_copy(update={"training_params": params}), now)
     # read here already, so that a damaged file or a series without a closed bar is refused without a job
-    bars = services.market.bars(
-        series.symbol, series.timeframe, request.dataset_span_days, series.content_hash, closed_by=now
-    )
+    services.market.bars(series.symbol, series.timeframe, content_hash=series.content_hash, closed_by=now)
     changes = {"symbol": series.symbol, "timeframe": series.timeframe.value, "training_params": params}
     normalised = request.model_copy(update=changes)
     fields = resolve_members(services.ledger, normalised).model_dump(exclude={"again"})
     own_series = services.market.newest_series(series_names(fields["training_params"]), series.symbol)
     data = {"data_snapshot": series.content_hash, "series": own_series}
-    job = TrainingJob(id=uuid.uuid4(), created_at=now, **fields | data)
-    # without the costs of the market, which change no number of bars
-    recipe = catalog.recipe(job.model_type, params, Costs(), job.plugin)
-    require_trainable(services.settings.walk_forward, recipe, job, bars)
-    return job
+    return TrainingJob(id=uuid.uuid4(), created_at=now, **fields | data)
 
 
 def _job_before_fetch(services: Services, request: RetrainRequest, now: datetime) -> TrainingJob:

@@ -6,6 +6,7 @@ from typing import Any
 
 from clm_core.backtest.walk_forward import days_to_walk, fold_rows
 from clm_core.decisions import evidence_window as windows
+from clm_core.domain.costs import Costs
 from clm_core.domain.errors import NotEnoughBars, UnknownSeries
 from clm_core.domain.evidence_window import EvidenceWindow, ShortTraining
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
@@ -129,6 +130,24 @@ def _record_days(services: Services, job: TrainingJob, bars: Bars) -> tuple[int,
         return None
     end = bars.end.to_pydatetime()
     return max((end - facts.begun).days, 1), max((end - facts.walk_forward_until).days, 0)
+
+
+def require_trainable_job(services: Services, job: TrainingJob) -> None:
+    """Refuse a job that is not recorded yet and cannot be trained on the bars of its market.
+
+    Pools, and markets whose bars the run fetches first, are left to the training.
+
+    Raises:
+        NotEnoughBars: names the days to request, where known.
+    """
+    if job.symbols or not job.data_snapshot:
+        return
+    bars = services.market.bars(
+        job.symbol, job.timeframe, job.dataset_span_days, job.data_snapshot, closed_by=job.created_at
+    )
+    # without the costs of the market, which change no number of bars
+    recipe = catalog.recipe(job.model_type, job.training_params, Costs(), job.plugin)
+    require_trainable(services.settings.walk_forward, recipe, job, bars)
 
 
 def require_trainable(

@@ -171,5 +171,6 @@ def _training(kind: Kind, data: EventData, source: str, as_before: dict[str, Any
         trigger_reason=REASON_BY_DATA[type(data)],
         requested_by=data.requested_by if isinstance(data, TrainingRequested) else source,
         seed=data.seed if isinstance(data, TrainingRequested) else 0,
+        again=isinstance(data, TrainingRequested) and data.again,
         **(as_before | stated),
     )

@@ -49,10 +49,15 @@ def job_of(services: Services, request: TriggerRequest) -> TrainingJob:
     """The job of a request, not yet recorded; a retrain for a changed regime is weighted towards the regime.
 
     Raises:
+        NotEnoughBars: the bars are too few for the kind of model; the message names the days to request.
         CLMError: see `retraining.jobs.new_job`.
     """
+    # the server starts without the libraries of models and bars
+    from clm_core.retraining.window import require_trainable_job
+
     origin = {"recipe_from": request.recipe_from, "candidate_id": request.candidate_id}
     job = new_job(services, request.training).model_copy(update=origin)
+    require_trainable_job(services, job)
     return towards_measured_regime(services, request, job)
 
 

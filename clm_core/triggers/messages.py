@@ -109,6 +109,8 @@ class TrainingRequested(_OfModel):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Random seed of the training."""
     requested_by: Line
+    again: bool = False
+    """True to train also where a version of the same bars, parameters, seed and code exists."""
 
     @property
     def observed(self) -> Observation:

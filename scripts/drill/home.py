@@ -140,7 +140,7 @@ class Client:
         body = {"model_type": model_type, "symbol": symbol, "dataset_span_days": days}
         answer = httpx.post(
             f"{self._installation.api}/clm/train",
-            json=body | {"training_params": params},
+            json=body | {"training_params": params, "again": True},
             headers=self._headers,
             timeout=60,
         )

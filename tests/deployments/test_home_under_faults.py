@@ -50,7 +50,7 @@ SECRET = "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
 SERIES = ("--model", "lightgbm", "--symbol", "BTCUSD", "--days", "120", "--param", "threshold=0")
 SEARCH = (*SERIES, "--param", "rounds=2", "--workers", "1")
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "retrain": ("retrain", *SERIES, "--param", "rounds=2"),
+    "retrain": ("retrain", *SERIES, "--param", "rounds=2", "--again"),
     "promote": ("promote", "CANDIDATE"),
     "rollback": ("rollback", MODEL, "--to", "RETIRED", "--reason", "tested"),
     "shadow": ("shadow", MODEL),

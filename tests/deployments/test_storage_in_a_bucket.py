@@ -50,7 +50,7 @@ NOW = datetime.now(UTC)
 BARS = MarketData(Path("nothing stored")).bars("BTCUSD", "1h", closed_by=NOW)[-4000:]
 RETRAIN = (
     *("retrain", "--model", "lightgbm", "--symbol", "BUCKETUSD", "--days", "120"),
-    *("--param", "rounds=5", "--param", "calibrate=false", "--json"),
+    *("--param", "rounds=5", "--param", "calibrate=false", "--again", "--json"),
 )
 SERVE = """
 import json, sys

@@ -18,7 +18,7 @@ from clm_core.operations import ingest
 from clm_core.operations.ingest import IngestReport
 from clm_core.retraining import jobs, steps
 from clm_core.retraining.requests import require_valid
-from clm_core.retraining.window import evidence_window, window_of_job
+from clm_core.retraining.window import evidence_window, require_trainable_job, window_of_job
 from clm_core.services import Services
 
 
@@ -145,7 +145,7 @@ def test_a_job_of_a_market_without_bars_fetches_them_first(clm: Services) -> Non
         assert ingest.fetch_first(later, lease, ready) == ready
     assert later.ledger.job(job.id).data_snapshot == ready.data_snapshot
     with pytest.raises(NotEnoughBars, match="BTCUSDT 1h cannot be trained: A fit of lightgbm needs"):
-        jobs.new_job(later, request)
+        require_trainable_job(later, jobs.new_job(later, request))
     with pytest.raises(UnknownSeries):
         jobs.new_job(later, request.model_copy(update={"symbol": "ETHUSDT"}))
 
