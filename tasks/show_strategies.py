@@ -1,4 +1,4 @@
-"""Front of a search for strategies: the picture in the home, and the run's page in the Prefect UI."""
+"""Front of a search for strategies: picture and report in the home, and the run's page in the Prefect UI."""
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -6,15 +6,15 @@ from prefect.cache_policies import NO_CACHE
 
 from clm_core.domain.kinds import artifact_key
 from clm_core.domain.strategy_search import StrategySearchResult
-from clm_core.search.strategy_report import headline, summary_page, write_picture
+from clm_core.search.strategy_report import headline, summary_page, write_picture, write_report
 from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE, task_run_name="show {result.name}")
 def show_strategies(result: StrategySearchResult) -> StrategySearchResult:
     create_markdown_artifact(
-        summary_page(result),
+        summary_page(services().settings.home, result),
         key=f"{artifact_key(result.subject)}-search",
         description=headline(result),
     )
-    return write_picture(services().reports, result)
+    return write_report(services().reports, write_picture(services().reports, result))

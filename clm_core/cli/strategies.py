@@ -177,6 +177,7 @@ def _show(result: "StrategySearchResult") -> None:
         assert best is not None
         next_steps = [("picture", str(result.picture)), ("judge", report.retrain_command(result, best))]
         next_steps.append(("verify", f"clm evolve --verify {result.name}"))
+    next_steps.append(("report", str(result.report)))
     if result.interrupted:
         next_steps.append(("continue", f"the same command with --name {result.name}"))
     for name, value in next_steps:

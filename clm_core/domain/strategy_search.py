@@ -279,6 +279,8 @@ class StrategySearchResult(BaseModel):
     """Share of the front's Sharpe ratio lost on the held-out bars: 1 less the ratio of the medians; None
     without held-out bars, or where the front earned nothing."""
     picture: Path | None = None
+    report: Path | None = None
+    """Page of the search, once it is written."""
 
     @property
     def subject(self) -> str:

@@ -320,6 +320,16 @@ class MLflowRegistry:
             description = verdict_text.with_status(present, status.value, sentence, at)
             self._client.update_model_version(model_id, number, description=description)
 
+    def show_creator(self, model_id: str, mlflow_version: int, creator: str) -> None:
+        """Show the person or part that asked for the training, for a version registered again."""
+        with _mlflow_request(f"note the creator of {model_id} {mlflow_version}"):
+            self._client.set_model_version_tag(model_id, str(mlflow_version), CREATOR_TAG, creator)
+        self._note_creator(model_id, mlflow_version, creator)
+
+    def _note_creator(self, model_id: str, mlflow_version: int, creator: str) -> None:
+        if is_database(self._uri):
+            note_creator(self._uri, model_id, mlflow_version, creator)
+
     def abandon(self, job_id: UUID, reason: str, at: datetime) -> None:
         """Close the remains of a failed job: open run, partly stored model, unusable version."""
         of_job = f"tags.`{JOB_TAG}` = '{job_id}'"
@@ -718,8 +728,7 @@ class MLflowRegistry:
             **regime_tag(job.training_params, job.plugin),
         }
         version = numbered(self._client, job.model_id, source, run_id, tags, lambda number: number > above)
-        if is_database(self._uri):
-            note_creator(self._uri, job.model_id, int(version.version), job.requested_by)
+        self._note_creator(job.model_id, int(version.version), job.requested_by)
         crash_at(Fault.VERSION_MADE, self._fault)
         self._client.set_registered_model_alias(job.model_id, label, version.version)
         return int(version.version)

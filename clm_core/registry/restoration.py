@@ -118,7 +118,7 @@ class Restorations:
         deleted = DeletedVersions(self._registry)
         files = deleted.find_files(version)
         restored = deleted.revive(version, files.place)
-        number = self._number(deleted, version, files, restored)
+        number = self._number(deleted, version, files, restored, request)
         after = version
         if restored:
             after = self._ledger.promotions.record_restoration(
@@ -135,7 +135,12 @@ class Restorations:
         return RestoredVersion(after, version.mlflow_version, tuple(restored))
 
     def _number(
-        self, deleted: DeletedVersions, version: ModelVersion, files: VerifiedFiles, restored: list[str]
+        self,
+        deleted: DeletedVersions,
+        version: ModelVersion,
+        files: VerifiedFiles,
+        restored: list[str],
+        request: ChangeRequest,
     ) -> int:
         """MLflow's number of the version, registered again if need be."""
         if self._registry.holds(version.model_id, version.mlflow_version, version.mlflow_run_id):
@@ -144,8 +149,20 @@ class Restorations:
         taken = {number for label, number in numbers.items() if label != version.version}
         restored.insert(0, "version")
         number = deleted.register(version, files, taken)
+        self._describe(version, number, request)
         crash_at(Fault.REGISTERED_AGAIN, self.promotions.fault)
         return number
+
+    def _describe(self, version: ModelVersion, number: int, request: ChangeRequest) -> None:
+        """Show creator, verdict and restoration in MLflow, which kept no description."""
+        try:
+            _, verdict = self._ledger.evaluation(version.model_id, version.version)
+        except NotFound:
+            verdict = None
+        by = self._ledger.job(version.training_job_id).requested_by
+        self._registry.show_creator(version.model_id, number, by)
+        sentence = f"restored by {request.actor.name}: {request.reason}"
+        self._registry.set_status(version.model_id, number, version.status, sentence, request.at, verdict)
 
     def _put_back_aliases(self, version: ModelVersion) -> list[str]:
         """Point the label, and `previous` if the version was there; returns a phrase for each."""

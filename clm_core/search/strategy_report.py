@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clm_core.domain.evaluations import ratio_cell
 from clm_core.domain.measures import NOT_MEASURED
@@ -161,9 +161,73 @@ def write_picture(reports: Path, result: StrategySearchResult) -> StrategySearch
     return result.model_copy(update={"picture": file})
 
 
-def summary_page(result: StrategySearchResult) -> str:
-    """Markdown for a run's page."""
-    lines = [f"# {result.name}", "", headline(result), ""]
+def write_report(reports: Path, result: StrategySearchResult) -> StrategySearchResult:
+    """Write the page below the folder of reports; the result with the path."""
+    folder = reports / result.subject
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / f"{result.name}.html"
+    page.write_text(_render(result), encoding="utf-8")
+    return result.model_copy(update={"report": page})
+
+
+def _render(result: StrategySearchResult) -> str:
+    best = best_by_deflated(result)
+    return report_parts.render(
+        "strategies.html",
+        _figures(result),
+        result=result,
+        headline=headline(result),
+        sentences=sentences(result),
+        columns=COLUMNS,
+        rows=[row(each) for each in result.front],
+        defaults=[default_row(each) for each in result.defaults],
+        command="" if best is None else retrain_command(result, best),
+        facts={
+            "series": f"{result.symbol} {result.timeframe}, the newest {result.dataset_span_days} days",
+            "bars": f"{result.searched_bars:,} searched, {result.held_out_bars:,} held out",
+            "strategies": ", ".join(each.value for each in result.families),
+            "objectives": ", ".join(each.value for each in result.objectives),
+            "generations": f"{len(result.generations):,}",
+        },
+    )
+
+
+def _figures(result: StrategySearchResult) -> dict[str, Any]:
+    """Front in sample and on the held-out bars, and the hypervolume by generation."""
+    if not result.front:
+        return {}
+    searched = [each.searched for each in result.front]
+    held_out = [each.held_out for each in result.front if each.held_out is not None]
+    progress = [
+        {
+            "x": [each.number for each in result.generations],
+            "y": [each.hypervolume for each in result.generations],
+        }
+    ]
+    fronts = [_points(searched, "bars of the search")]
+    if held_out:
+        fronts.append(_points(held_out, "held-out bars"))
+    drawn = report_parts.plot_layout("largest drawdown", "Sharpe ratio")
+    drawn["xaxis"]["tickformat"] = ".0%"
+    return {
+        "front": {"data": fronts, "layout": drawn},
+        "progress": {"data": progress, "layout": report_parts.plot_layout("generation", "hypervolume")},
+    }
+
+
+def _points(results: Sequence[PeriodResult], name: str) -> dict[str, Any]:
+    return {
+        "x": [-each.max_drawdown for each in results],
+        "y": [each.sharpe_ratio for each in results],
+        "mode": "markers",
+        "name": name,
+    }
+
+
+def summary_page(home: Path, result: StrategySearchResult) -> str:
+    """Markdown for a run's page; `home` decides where the links lead."""
+    link = report_parts.report_link(home, result.subject, result.name)
+    lines = [f"# {result.name}", "", headline(result), "", link, ""]
     for each in sentences(result):
         lines += [each, ""]
     if result.front:

@@ -184,8 +184,8 @@ def verify(services: Services, name: str, placement: Placement) -> Verification:
 
 
 def _differing(recorded: StrategySearchResult, again: StrategySearchResult) -> list[str]:
-    """Differing fields of two results, without the picture."""
-    then, now = (each.model_dump(mode="json", exclude={"picture"}) for each in (recorded, again))
+    """Differing fields of two results, without picture and report."""
+    then, now = (each.model_dump(mode="json", exclude={"picture", "report"}) for each in (recorded, again))
     return [f"{name} of the result" for name in then if not _same(then[name], now[name])]
 
 

@@ -208,7 +208,14 @@ def test_a_deleted_version_gets_a_new_number_which_the_ledger_and_the_audit_reco
     delete_version(served)
     [restored] = served.restore(served.second.version).versions
     assert restored.former_number == served.second.mlflow_version
-    assert restored.version.mlflow_version == served.second.mlflow_version + 1
+    number = restored.version.mlflow_version
+    assert number == served.second.mlflow_version + 1
+    shown = served.client.get_model_version(served.model_id, str(number))
+    _, verdict = served.services.ledger.evaluation(served.model_id, served.second.version)
+    assert shown.description.startswith(verdict.headline)
+    assert "restored by a admin: tested" in shown.description
+    asked_by = served.services.ledger.job(served.second.training_job_id).requested_by
+    assert (shown.user_id, shown.tags["clm.requested_by"]) == (asked_by, asked_by)
     assert served.services.ledger.version(
         served.model_id, served.second.version
     ) == restored.version.model_copy(update={"status": ModelStatus.PRODUCTION})

@@ -44,7 +44,15 @@ from clm_core.market.bars import Floats
 from clm_core.search import engines, strategy_run
 from clm_core.search.request import stored_bars
 from clm_core.search.strategy_objectives import StrategyObjectives, rows_of, space_of
-from clm_core.search.strategy_report import COLUMNS, default_row, headline, listed, row, summary_page
+from clm_core.search.strategy_report import (
+    COLUMNS,
+    default_row,
+    headline,
+    listed,
+    row,
+    summary_page,
+    write_report,
+)
 from clm_core.search.strategy_search import open_strategy_search, search_strategies, verify
 from clm_core.services import Services, open_ledger
 
@@ -391,8 +399,14 @@ def test_a_search_that_cannot_succeed_says_why(
         a_search(clm, **changes)
 
 
-def test_the_report_shows_strategies_far_apart_and_the_defaults(searched: Searched) -> None:
-    page = summary_page(searched.result)
+def test_the_report_shows_strategies_far_apart_and_the_defaults(searched: Searched, tmp_path: Path) -> None:
+    page = summary_page(tmp_path, searched.result)
+    assert "`clm up` serves the report" in page
+    report = write_report(tmp_path, searched.result).report
+    assert report == tmp_path / searched.result.subject / f"{searched.result.name}.html"
+    whole = report.read_text()
+    assert all(cell in whole for found in searched.result.front for cell in row(found))
+    assert 'id="front"' in whole
     assert "data:image/png;base64," in page
     assert f"Generations 0 to {GENERATIONS}: {4 * POPULATION} strategies" in page
     assert "--params-from" in page
