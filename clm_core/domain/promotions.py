@@ -218,6 +218,27 @@ def line_of_champions(history: Sequence[Promotion]) -> list[str]:
     return line
 
 
+def standing_override(history: Sequence[Promotion], target: str, now: datetime) -> datetime | None:
+    """Expiry of the override under which the version before the present version served.
+
+    An admin has admitted both versions against the gate, so an operator may go back to the former.
+
+    Args:
+        history: committed changes of a model, oldest first.
+        target: version to go back to.
+
+    Returns:
+        The expiry; None if either version was not forced, the override has expired, or the target is another
+        version than the version before.
+    """
+    if not history or not history[-1].forced or target != rollback_target(history):
+        return None
+    served = [change for change in history if change.to_version == target][-1]
+    if not served.forced or served.expires_at is None or not now < served.expires_at:
+        return None
+    return served.expires_at
+
+
 def rollback_target(history: Sequence[Promotion]) -> str | None:
     """Target of the next rollback; None if no earlier version was in production."""
     if not history:

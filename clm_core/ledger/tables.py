@@ -705,7 +705,8 @@ class PromotionRow(Base):
             name="target",
         ),
         CheckConstraint(
-            "forced = (expires_at IS NOT NULL) AND (NOT forced OR role = 'admin' AND reason <> '')",
+            "forced = (expires_at IS NOT NULL) AND (NOT forced OR reason <> '' "
+            "AND (role = 'admin' OR role = 'operator' AND kind = 'rollback'))",
             name="forced",
         ),
         CheckConstraint(

@@ -39,6 +39,7 @@ from clm_core.domain.promotions import (
     gate_refusals,
     integrity_refusals,
     rollback_target,
+    standing_override,
 )
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -151,6 +152,8 @@ class Promotions:
         key: str | None = None,
     ) -> Promotion:
         """Promote the version that was in production before the current version, or a named earlier version.
+
+        From a forced version an operator may go back to the forced version before, up to its expiry.
 
         Raises:
             NotFound: no earlier version, or not the named version, was in production.
@@ -447,10 +450,16 @@ class Promotions:
         require_lock: Callable[[], None],
     ) -> Promotion:
         champion = self._champion(model_id, expected)
-        label = _rollback_label(model_id, self._store.committed(model_id), to)
+        history = self._store.committed(model_id)
+        label = _rollback_label(model_id, history, to)
         target = self.ledger.version(model_id, label)
-        forced = self._check(target, champion, (ModelStatus.RETIRED,), force, request)
+        override = None if force else standing_override(history, label, request.at)
+        overrules = force or override is not None
+        forced = self._check(target, champion, (ModelStatus.RETIRED,), overrules, request)
         change = request.change(model_id, PromotionKind.ROLLBACK, champion, label, forced)
+        if forced and override is not None:
+            reason = change.reason.strip() or f"back to {label}, forced until {override:%Y-%m-%d %H:%M} UTC"
+            change = change.model_copy(update={"expires_at": override, "reason": reason})
         return self._carry_out(change, target, expected, require_lock, request.key)
 
     def _carry_out(

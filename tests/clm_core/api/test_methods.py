@@ -19,6 +19,7 @@ EXAMPLES = {
     "symbol": "NOSUCHTHING",
     "timeframe": "1h",
     "study": "nosuchthing",
+    "name": "nosuchthing",
 }
 ALLOWED = {
     "/clm/tokens": "GET, HEAD, OPTIONS, POST",

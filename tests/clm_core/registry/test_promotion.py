@@ -144,6 +144,38 @@ def test_a_rollback_leads_to_a_version_that_passed_at_its_promotion_and_not_to_a
     assert refusals == ("the version did not pass the gate",)
 
 
+def test_an_operator_goes_back_from_a_forced_version_to_the_forced_version_before_until_its_expiry(
+    services: Services, make_version: MakeVersion, model_id: str, check: Check
+) -> None:
+    first, second = (make_version(model_id, sharpe=0.1) for _ in range(2))
+    overridden = promote(services, first, ADMIN, force=True)
+    promote(services, second, ADMIN, force=True)
+    assert overridden.expires_at is not None
+    with pytest.raises(PromotionRefused, match="did not pass the gate"):
+        services.promotions.rollback(model_id, OPERATOR, "too late", overridden.expires_at)
+    back = rollback(services, model_id)
+    assert (back.to_version, back.forced, back.actor) == (first.version, True, OPERATOR.name)
+    assert back.expires_at == overridden.expires_at
+    assert promote(services, second, ADMIN, force=True).forced
+    unexplained = services.promotions.rollback(model_id, OPERATOR, "", NOW)
+    assert unexplained.reason == f"back to {first.version}, forced until 2026-03-11 12:00 UTC"
+    expired = services.ledger.promotions.expired_forced(overridden.expires_at)
+    assert unexplained.id in [change.id for change in expired]
+    with pytest.raises(PromotionRefused, match="did not pass the gate"):
+        rollback(services, model_id, to=second.version)
+    check(model_id)
+
+
+def test_an_operator_does_not_go_back_from_a_version_that_passed_to_a_forced_one(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    forced, passed = make_version(model_id, sharpe=0.1), make_version(model_id)
+    promote(services, forced, ADMIN, force=True)
+    promote(services, passed)
+    with pytest.raises(PromotionRefused, match="did not pass the gate"):
+        rollback(services, model_id)
+
+
 def test_a_rollback_leads_only_to_an_earlier_production_version(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
