@@ -75,6 +75,7 @@ def normalised(text: str) -> list[str]:
     processors."""
     text = LABEL.sub("VERSION", text)
     text = re.sub(r"\S*/reports/", "REPORTS/", text)
+    text = re.sub(r"\b[0-9a-f]{8}\b", "HASH", text)
     text = re.sub(r"[-+]?\d[\d,]*(\.\d+)?", "0", text)
     return [line for line in (re.sub(r"\s+", " ", line).strip() for line in text.splitlines()) if line]
 

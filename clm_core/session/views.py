@@ -87,7 +87,8 @@ class VersionReport:
     def _checks_section(self) -> Section:
         rows = tuple(check.cells for check in self.verdict.checks)
         period = f"{self.evaluation.period_start:%Y-%m-%d} to {self.evaluation.period_end:%Y-%m-%d}"
-        note = f"Out of sample {period}, after {self.evaluation.costs_in_words}."
+        sheet = "" if self.page is None else f" Tear sheet: {self.page}"
+        note = f"Out of sample {period}, after {self.evaluation.costs_in_words}.{sheet}"
         return Section(
             name="checks",
             title="Checks",

@@ -35,6 +35,7 @@ def test_the_notebook_ends_with_the_positions_of_a_version_in_production(
     with open_database(home):
         client.execute()
     shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert [each.text for each in shown if each.get("name") == "stderr" and "Warning" in each.text] == []
     pages = [output.data["text/html"] for output in shown if "text/html" in output.get("data", {})]
     assert any("FAIL" in page and "Equity curve and drawdown" in page for page in pages)
     assert "position" in pages[-1]
