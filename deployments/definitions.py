@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 FIRST_ANCHOR = datetime(2024, 1, 1, tzinfo=UTC)
 NO_IMAGE = "ImagePullError"
 """Diagnosis of prefect-kubernetes for a pod that waits for an image."""
+SLUG = "periodic"
+"""Name of the schedule of a deployment."""
 REMOVED = "removed"
 """Version of a deployment removed from the settings."""
 NAMES_SHOWN = 30
@@ -114,7 +116,7 @@ class Deployment:
             "interval": int(self.every.total_seconds()),
             "anchor_date": self.anchor.isoformat(),
             "timezone": "UTC",
-            "slug": "periodic",
+            "slug": SLUG,
             **({"parameters": self.scheduled_parameters} if self.scheduled_parameters else {}),
         }
         return {
@@ -333,14 +335,17 @@ def prefect_yaml(settings: Settings) -> dict[str, Any]:
     """Content of `prefect.yaml` for `prefect deploy --all`; PREFECT_DEFAULT_WORK_POOL_NAME names the pool."""
     return {
         "name": "clm",
-        "deployments": [each.definition() for each in target_deployments(settings)],
+        "deployments": [
+            each.definition() | {"version": _version(each, settings)} for each in target_deployments(settings)
+        ],
     }
 
 
 def deploy(settings: Settings) -> DeployResult:
     """Bring the deployments of the Prefect server in the environment in line with the settings.
 
-    An unchanged deployment keeps the scheduled runs, and stays paused if a person paused the deployment.
+    An unchanged deployment keeps the scheduled runs. A deployment or a schedule that a person paused stays
+    paused, also where the definition has changed.
 
     Raises:
         ServerUnavailable: no Prefect server is known, or it does not answer.
@@ -441,7 +446,7 @@ def _deploy_all(
     for deployment in targets:
         deployed = present.get(deployment.name)
         version = _version(deployment, settings)
-        if deployed is not None and deployed.version == version:
+        if deployed is not None and deployed.version == version and _has_form(deployed, deployment):
             changes["unchanged"].append(deployment.name)
         else:
             _write(
@@ -449,7 +454,7 @@ def _deploy_all(
                 deployment,
                 settings,
                 version,
-                removed_before=bool(deployed and deployed.version == REMOVED),
+                deployed,
             )
             changes["updated" if deployed else "created"].append(deployment.name)
     _drop_outdated_runs(client, {*changes["updated"], *changes["paused"]})
@@ -464,9 +469,16 @@ def _ours(client: "SyncPrefectClient") -> "list[DeploymentResponse]":
 
 
 def _version(deployment: Deployment, settings: Settings) -> str:
-    """Digest of all that a deploy writes."""
-    facts = [deployment.definition(), _form(deployment), settings.deploy.model_dump(mode="json")]
+    """Digest of all that `clm deploy` and `prefect deploy` write, but for the launch form.
+
+    `prefect.yaml` holds the same digest, so that neither command undoes the work of the other.
+    """
+    facts = [deployment.definition(), settings.deploy.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _has_form(deployed: "DeploymentResponse", deployment: Deployment) -> bool:
+    return bool(deployed.parameter_openapi_schema == _form(deployment))
 
 
 @cache
@@ -500,11 +512,16 @@ def _write(
     deployment: Deployment,
     settings: Settings,
     version: str,
-    *,
-    removed_before: bool,
+    deployed: "DeploymentResponse | None" = None,
 ) -> None:
+    """Create a deployment, or replace the deployed definition."""
     from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 
+    options = ConcurrencyOptions(
+        collision_strategy=ConcurrencyLimitStrategy(deployment.collision_strategy),
+        grace_period_seconds=deployment.starts_within_seconds,
+    )
+    is_back = deployed is not None and deployed.version == REMOVED
     flow = _flow(deployment.entrypoint)[0]
     deployment_id = client.create_deployment(
         flow_id=client.create_flow_from_name(flow.name),
@@ -515,18 +532,15 @@ def _write(
         parameters=deployment.parameters,
         parameter_openapi_schema=_form(deployment),
         enforce_parameter_schema=True,
-        schedules=_schedules(deployment),
+        schedules=_schedules(deployment, deployed),
         concurrency_limit=deployment.max_runs,
-        concurrency_options=ConcurrencyOptions(
-            collision_strategy=ConcurrencyLimitStrategy(deployment.collision_strategy),
-            grace_period_seconds=deployment.starts_within_seconds,
-        ),
+        concurrency_options=None if deployment.max_runs is None else options,
         entrypoint=deployment.entrypoint,
         pull_steps=[],
         work_pool_name=settings.deploy.work_pool,
         work_queue_name=deployment.work_queue,
         job_variables=job_variables(settings),
-        paused=False if removed_before else None,
+        paused=False if is_back else None,
     )
     if deployment.events:
         _start_on_events(client, deployment, deployment_id)
@@ -541,16 +555,21 @@ def _start_on_events(client: "SyncPrefectClient", deployment: Deployment, deploy
     client.create_automation(trigger.as_automation())
 
 
-def _schedules(deployment: Deployment) -> list[Any]:
+def _schedules(deployment: Deployment, deployed: "DeploymentResponse | None") -> list[Any]:
+    """Schedules to write, inactive where a person paused the deployed schedule of the same slug."""
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.schedules import IntervalSchedule
 
     if deployment.every is None:
         return []
+    paused = {each.slug for each in deployed.schedules if not each.active} if deployed else set()
     schedule = IntervalSchedule(interval=deployment.every, anchor_date=deployment.anchor, timezone="UTC")
     return [
         DeploymentScheduleCreate(
-            schedule=schedule, slug="periodic", parameters=deployment.scheduled_parameters, active=True
+            schedule=schedule,
+            slug=SLUG,
+            parameters=deployment.scheduled_parameters,
+            active=SLUG not in paused,
         )
     ]
 

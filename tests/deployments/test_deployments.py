@@ -422,10 +422,17 @@ def test_a_deployment_paused_by_hand_stays_paused(deployed: str, settings: Setti
     assert deployments(deployed)["lightgbm_btcusd_1h"]["paused"]
 
 
-def test_a_changed_schedule_leaves_no_run_of_the_old_one(deployed: str, settings: Settings) -> None:
+def test_a_changed_schedule_leaves_no_run_of_the_old_one_and_stays_paused_by_hand(
+    deployed: str, settings: Settings
+) -> None:
     wait_for_scheduled_runs(deployed, "xgboost_eurusd_1h")
     longer = (MARKETS[0], MARKETS[1].model_copy(update={"dataset_span_days": 300}))
+    by_hand = deployments(deployed)["lightgbm_eurusd_1h"]
+    schedule = f"{deployed}/deployments/{by_hand['id']}/schedules/{by_hand['schedules'][0]['id']}"
+    httpx.patch(schedule, json={"active": False}).raise_for_status()
     changed = deploy(settings.model_copy(update={"universe": longer}))
+    [paused] = deployments(deployed)["lightgbm_eurusd_1h"]["schedules"]
+    assert not paused["active"]
     assert set(changed.updated) == {"xgboost_eurusd_1h", "lightgbm_eurusd_1h"}
     for run in wait_for_scheduled_runs(deployed, "xgboost_eurusd_1h").values():
         request = httpx.get(f"{deployed}/flow_runs/{run}").json()["parameters"]["request"]
@@ -454,7 +461,7 @@ def test_deploying_over_the_release_before_leaves_no_schedule_or_automation_of_i
     ]
     with get_client(sync_client=True) as client:
         for old in before:
-            _write(client, old, settings, "of the release before", removed_before=False)
+            _write(client, old, settings, "of the release before")
     assert "CLM: drain at once" in automations(deployed)
     wait_for_scheduled_runs(deployed, "upkeep")
 
@@ -490,7 +497,17 @@ def test_prefect_deploy_makes_the_same_deployments_from_the_checkout(
 ) -> None:
     before = deployments(deployed)["xgboost_btcusd_1h"]
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--name", "xgboost_btcusd_1h"],
+        [
+            sys.executable,
+            "-m",
+            "prefect",
+            "--no-prompt",
+            "deploy",
+            "-n",
+            "xgboost_btcusd_1h",
+            "-n",
+            "approve",
+        ],
         cwd=ROOT,
         env={
             "PATH": "/usr/bin:/bin",
@@ -513,6 +530,8 @@ def test_prefect_deploy_makes_the_same_deployments_from_the_checkout(
         then["slug"],
         then["parameters"],
     ]
+    again = deploy(settings)
+    assert {"xgboost_btcusd_1h", "approve"} <= set(again.unchanged)
 
 
 def test_prefect_yaml_is_what_the_default_settings_make_without_extras() -> None:
