@@ -40,6 +40,7 @@ from clm_core.platform.database import Database, open_database
 from clm_core.platform.home_costs import HomeCosts
 from clm_core.platform.home_record import HomeRecord, is_settled
 from clm_core.platform.private_files import keep_files_private
+from clm_core.platform.stack_state import PageAddresses, page_addresses
 from clm_core.registry.locations import artifacts_folder, settle
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import Promotions
@@ -103,6 +104,11 @@ class Services:
     @property
     def reports(self) -> Path:
         return self.settings.home / "reports"
+
+    @property
+    def page_addresses(self) -> PageAddresses:
+        """Addresses of the pages for people."""
+        return page_addresses(self.settings.home, self.settings.api.public_url)
 
     def policy(self, model_id: str, symbol: str) -> GatePolicy:
         """Policy in force for the versions of a model.

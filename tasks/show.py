@@ -18,7 +18,7 @@ def show(version: ModelVersion, verdict: Verdict, report: TearSheetFiles) -> Non
     key = artifact_key(version.model_id)
     recipe_from = services().ledger.job(version.training_job_id).recipe_from
     create_markdown_artifact(
-        pages.summary_page(services().settings.home, version, verdict, report, recipe_from),
+        pages.summary_page(services().page_addresses, version, verdict, report, recipe_from),
         key=f"{key}-verdict",
         description=f"{verdict.headline}, score {verdict.score:.1f} of 100.",
     )

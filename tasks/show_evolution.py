@@ -13,7 +13,7 @@ from clm_core.services import services
 @task(cache_policy=NO_CACHE, task_run_name="show {result.name}")
 def show_evolution(result: EvolveResult) -> None:
     create_markdown_artifact(
-        summary_page(services().settings.home, result),
+        summary_page(services().page_addresses, result),
         key=f"{artifact_key(result.model_id)}-evolution",
         description=headline(result),
     )

@@ -49,6 +49,9 @@ class ApiSettings(BaseModel):
     address: Annotated[str, AfterValidator(_ip_address)] | None = None
     """IP address to listen on; by default 127.0.0.1, in a container of its own 0.0.0.0 (all addresses)."""
 
+    public_url: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = None
+    """Address of the home page for links in Prefect's pages: `https://clm.example`; by default the address of
+    `clm up` on this machine."""
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     """Accepted values of the Host header, without port; a request for any other host is refused."""
     trusted_proxies: tuple[str, ...] = ()

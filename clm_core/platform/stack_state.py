@@ -119,15 +119,20 @@ class PageAddresses:
         return self.home_page and f"{self.home_page}/models/{model_id}/searches/{name}"
 
 
-def page_addresses(home: Path) -> PageAddresses:
-    """Addresses of the running stack, or else of the last one: the ports of a home stay the same."""
+def page_addresses(home: Path, public_url: str | None = None) -> PageAddresses:
+    """Addresses of the running stack, or else of the last one: the ports of a home stay the same.
+
+    Args:
+        public_url: `api.public_url` of the settings.
+    """
+    home_page = None if public_url is None else public_url.rstrip("/")
     state = running(home)
     if state is not None:
-        return PageAddresses(home_page=state.api_url, mlflow=state.mlflow_url)
+        return PageAddresses(home_page=home_page or state.api_url, mlflow=state.mlflow_url)
     file = folder(home) / "ports.json"
     ports: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
     local = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-    return PageAddresses(home_page=local.get("api"), mlflow=local.get("mlflow"))
+    return PageAddresses(home_page=home_page or local.get("api"), mlflow=local.get("mlflow"))
 
 
 def refuse_if_running(home: Path) -> None:

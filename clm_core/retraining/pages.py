@@ -1,7 +1,6 @@
 """Pages of a retrain in the Prefect UI: the verdict, and the comparison with the champion."""
 
 from base64 import b64encode
-from pathlib import Path
 
 from clm_core.backtest.by_regime import REGIME_COLUMNS, REGIME_NOTE
 from clm_core.domain import verdict_text
@@ -9,12 +8,12 @@ from clm_core.domain.errors import NotFound
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.versions import ModelVersion, regime_sentence
 from clm_core.ledger.store import Ledger
-from clm_core.platform.stack_state import page_addresses
+from clm_core.platform.stack_state import PageAddresses
 from clm_core.retraining.results import TearSheetFiles
 
 
 def summary_page(
-    home: Path,
+    addresses: PageAddresses,
     version: ModelVersion,
     verdict: Verdict,
     report: TearSheetFiles,
@@ -23,7 +22,7 @@ def summary_page(
     """Markdown for a run's page: verdict, checks, equity curve and links.
 
     Args:
-        home: home folder of the installation; its running stack decides where the links lead.
+        addresses: targets of the links.
         recipe_from: origin of the parameters in words; None for a request's own.
     """
     return "\n".join(
@@ -32,7 +31,7 @@ def summary_page(
             "",
             f"**{verdict.headline}**",
             "",
-            *_links(home, version),
+            *_links(addresses, version),
             f"Score {verdict.score:.1f} of 100, out of sample, after costs, by the policy {verdict.policy}.",
             "",
             *([f"Recipe from {recipe_from}.\n"] if recipe_from else []),
@@ -103,9 +102,8 @@ def _measured(ledger: Ledger, model_id: str, version: str | None) -> dict[str, s
     return {check.name: _value(check.measured) for check in verdict.checks}
 
 
-def _links(home: Path, version: ModelVersion) -> list[str]:
+def _links(addresses: PageAddresses, version: ModelVersion) -> list[str]:
     """Links to the pages of the home; the addresses stay the same while nothing serves them."""
-    addresses = page_addresses(home)
     links = []
     if sheet := addresses.tear_sheet(version.model_id, version.version):
         links.append(f"[Tear sheet]({sheet})")

@@ -6,6 +6,7 @@ from typing import Any
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.evolution import EvolveResult, Generation
 from clm_core.models import catalog
+from clm_core.platform.stack_state import PageAddresses
 from clm_core.search import report_parts
 from clm_core.search.evolution import Evolution
 from clm_core.search.report_parts import BLUE, GREY, Row, formatted, formatted_ratio
@@ -153,9 +154,9 @@ def _figure(traces: list[dict[str, Any]], title: str) -> dict[str, Any]:
     return {"data": traces, "layout": report_parts.plot_layout(title, "Sharpe ratio")}
 
 
-def summary_page(home: Path, result: EvolveResult) -> str:
-    """Markdown for a run's page; `home` decides where the links lead."""
-    link = report_parts.report_link(home, result.model_id, result.name)
+def summary_page(addresses: PageAddresses, result: EvolveResult) -> str:
+    """Markdown for a run's page; `addresses` are the targets of the links."""
+    link = report_parts.report_link(addresses, result.model_id, result.name)
     lines = [f"# {result.name}", "", headline(result), "", link, ""]
     if result.best is not None:
         lines += [

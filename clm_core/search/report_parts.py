@@ -3,7 +3,6 @@
 import io
 from base64 import b64encode
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clm_core.backtest.tearsheet import packed_plotly, script_safe
@@ -16,7 +15,7 @@ from clm_core.domain.searches import HeldOutSharpe, Search
 from clm_core.domain.terms import cost_sentence
 from clm_core.domain.tuning import TuneResult
 from clm_core.domain.vocabulary import RuleFamily
-from clm_core.platform.stack_state import page_addresses
+from clm_core.platform.stack_state import PageAddresses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,9 +88,9 @@ def retrain_command(result: TuneResult | EvolveResult, params_from: str) -> str:
     )
 
 
-def report_link(home: Path, model_id: str, name: str) -> str:
+def report_link(addresses: PageAddresses, model_id: str, name: str) -> str:
     """Link to the report of a search on the home page."""
-    address = page_addresses(home).search(model_id, name)
+    address = addresses.search(model_id, name)
     return f"[Report]({address})" if address else "`clm up` serves the report on the page of the model"
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clm_core.domain.evaluations import ratio_cell
 from clm_core.domain.measures import NOT_MEASURED
 from clm_core.domain.strategy_search import FoundStrategy, PeriodResult, StrategySearchResult, shown_params
+from clm_core.platform.stack_state import PageAddresses
 from clm_core.search import report_parts
 from clm_core.search.report_parts import BLUE, GREY, OCHRE
 
@@ -224,9 +225,9 @@ def _points(results: Sequence[PeriodResult], name: str) -> dict[str, Any]:
     }
 
 
-def summary_page(home: Path, result: StrategySearchResult) -> str:
-    """Markdown for a run's page; `home` decides where the links lead."""
-    link = report_parts.report_link(home, result.subject, result.name)
+def summary_page(addresses: PageAddresses, result: StrategySearchResult) -> str:
+    """Markdown for a run's page; `addresses` are the targets of the links."""
+    link = report_parts.report_link(addresses, result.subject, result.name)
     lines = [f"# {result.name}", "", headline(result), "", link, ""]
     for each in sentences(result):
         lines += [each, ""]

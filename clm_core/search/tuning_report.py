@@ -9,6 +9,7 @@ from clm_core.domain.searches import Tuning
 from clm_core.domain.tuning import StopReason, TrialResult, TrialState, TuneResult
 from clm_core.models import catalog
 from clm_core.platform.database import Database
+from clm_core.platform.stack_state import PageAddresses
 from clm_core.search import report_parts
 from clm_core.search.report_parts import BLUE, GREY, OCHRE, Row, formatted
 from clm_core.search.study import has_completed, open_study
@@ -90,9 +91,9 @@ def warning(result: TuneResult) -> str | None:
     return None
 
 
-def summary_page(home: Path, result: TuneResult) -> str:
-    """Markdown for a run's page; `home` decides where the links lead."""
-    link = report_parts.report_link(home, result.model_id, result.study)
+def summary_page(addresses: PageAddresses, result: TuneResult) -> str:
+    """Markdown for a run's page; `addresses` are the targets of the links."""
+    link = report_parts.report_link(addresses, result.model_id, result.study)
     lines = [f"# {result.study}", "", headline(result), "", link, ""]
     if result.best is not None:
         lines += [

@@ -25,8 +25,9 @@ def test_the_links_lead_to_the_ports_of_the_home_also_while_nothing_is_up(
     _, verdict = services.ledger.evaluation(model_id, version.version)
     files = TearSheetFiles(tmp_path / "sheet.html", b"png")
 
-    def links() -> str:
-        page = pages.summary_page(tmp_path, version, verdict, files)
+    def links(public_url: str | None = None) -> str:
+        addresses = stack_state.page_addresses(tmp_path, public_url)
+        page = pages.summary_page(addresses, version, verdict, files)
         return next(line for line in page.splitlines() if line.endswith(f"`{version.model_path}`"))
 
     assert links().startswith("`clm up` serves the tear sheet")
@@ -37,6 +38,7 @@ def test_the_links_lead_to_the_ports_of_the_home_also_while_nothing_is_up(
         f"[Model](http://127.0.0.1:8001/models/{model_id})",
         f"[Version in MLflow](http://127.0.0.1:5001/#/models/{model_id}/versions/{version.mlflow_version})",
     ]
+    assert links("https://clm.example/").startswith("[Tear sheet](https://clm.example/models/")
 
 
 def test_a_version_stands_beside_the_production_version_and_beside_none_alone(

@@ -52,7 +52,7 @@ def retrained(services: Services) -> tuple[TrainingJob, ModelVersion, str]:
         evaluation = steps.evaluate_out_of_sample(services, lease, job, bars, trained)
         verdict = steps.judge(services, lease, version, evaluation)
         files = steps.report(services, job, version, bars, trained, evaluation, verdict)
-    return job, version, pages.summary_page(services.settings.home, version, verdict, files)
+    return job, version, pages.summary_page(services.page_addresses, version, verdict, files)
 
 
 def test_the_bars_of_a_training_have_the_regimes_of_the_whole_series(services: Services) -> None:

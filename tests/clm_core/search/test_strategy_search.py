@@ -41,6 +41,7 @@ from clm_core.evolution.strategies import Strategy
 from clm_core.ledger.audit_log import entries
 from clm_core.ledger.strategy_searches import TrialBatch
 from clm_core.market.bars import Floats
+from clm_core.platform.stack_state import page_addresses
 from clm_core.search import engines, strategy_run
 from clm_core.search.request import stored_bars
 from clm_core.search.strategy_objectives import StrategyObjectives, rows_of, space_of
@@ -400,7 +401,7 @@ def test_a_search_that_cannot_succeed_says_why(
 
 
 def test_the_report_shows_strategies_far_apart_and_the_defaults(searched: Searched, tmp_path: Path) -> None:
-    page = summary_page(tmp_path, searched.result)
+    page = summary_page(page_addresses(tmp_path), searched.result)
     assert "`clm up` serves the report" in page
     report = write_report(tmp_path, searched.result).report
     assert report == tmp_path / searched.result.subject / f"{searched.result.name}.html"
