@@ -140,7 +140,7 @@ def test_stats_counts_models_versions_and_jobs(clm: Clm) -> None:
         "promotion_rate": None,
     }
     table = clm("stats").stdout
-    for row in (r"versions\s+4", r"training\s+4", r"versions promoted\s+-"):
+    for row in (r"versions\s+4", r"training\s+4", r"promoted without force\s+-"):
         assert re.search(row, table)
 
 

@@ -40,7 +40,7 @@ def test_revision_0040_keeps_the_jobs_and_lets_later_ones_name_a_candidate(
     )
     engine.dispose()
     move(url, FORMER, down=True)
-    move(url, "0040")
+    upgrade(url)
     assert (ledger.job(before.id), ledger.candidates.get(candidate.id)) == (before, candidate)
     later = ledger.create_job(records.a_job(created_at=NOW, candidate_id=candidate.id))
     assert ledger.job(later.id).candidate_id == candidate.id
