@@ -1,4 +1,4 @@
-"""Metrics of an installation for Prometheus, from the ledger: nothing is lost with a process.
+"""Metrics of an installation for Prometheus, from ledger and stored bars: nothing is lost with a process.
 
 Names and labels are an interface: dashboards and alert rules refer to them. Labels are bounded: kinds,
 statuses and reasons are enumerations, models and versions are those that serve or await a decision.
@@ -13,6 +13,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from clm_core.decisions.gate_policy import PolicyDocument, load_document
+from clm_core.domain.bar_age import DataAge
 from clm_core.domain.deliveries import ReceiverState
 from clm_core.domain.errors import PolicyError
 from clm_core.domain.evaluations import Decision
@@ -29,6 +30,7 @@ from clm_core.ledger.metrics import (
     LedgerMetrics,
     ServingModel,
 )
+from clm_core.operations.data_age import data_age
 from clm_core.services import Services
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def exposition(services: Services) -> bytes:
     passes, _ = services.ledger.passes.read()
     families = [
         *_of_jobs(services.ledger.metrics.read(now), now, services),
+        *_of_markets(data_age(services)),
         *_of_passes(passes),
         *_of_receivers(services.receivers.states(), now),
     ]
@@ -260,6 +263,24 @@ def _policies(services: Services) -> PolicyDocument:
         return load_document(source.file, source.preset)
     except PolicyError:
         return services.policies
+
+
+def _of_markets(data: DataAge) -> Iterator["Metric"]:
+    """Age of the bars of the markets in use; without samples while the storage does not answer."""
+    ages = {(each.bars.symbol, each.bars.timeframe): each.bars for each in data.markets}
+    market = ("symbol", "timeframe")
+    yield _gauge(
+        "clm_newest_bar_timestamp_seconds",
+        "Close of the newest bar of a market in use.",
+        market,
+        {labels: age.newest_close.timestamp() for labels, age in ages.items()},
+    )
+    yield _gauge(
+        "clm_late_bars",
+        "Bars that the calendar of a market requires after the newest bar.",
+        market,
+        {labels: float(age.late_bars) for labels, age in ages.items()},
+    )
 
 
 def _of_passes(passes: Sequence[ScheduledPass]) -> Iterator["Metric"]:

@@ -24,6 +24,7 @@ from clm_core.market.newest_bars import PLANTED_SOURCE
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.operations.data_age import data_age, report_stale_markets
+from clm_core.operations.metrics import exposition
 from clm_core.operations.overview import read_history
 from clm_core.retraining.bars_age import stale_markets
 from clm_core.services import Services
@@ -72,6 +73,14 @@ def test_the_age_of_every_market_in_use_is_measured_and_only_missing_new_bars_al
     # of markets whose bars a person adds, and of the demo, nobody is told
     alarming = {each.bars.symbol for each in data_age(clm).markets if each.is_alarming}
     assert alarming & {"AGEDUSDT", "HANDUSD", "PLANTED", "BTCUSD", "POOLEDUSD"} == {"AGEDUSDT"}
+
+
+def test_prometheus_is_told_of_the_newest_and_the_late_bars(clm: Services) -> None:
+    lines = exposition(clm).decode().splitlines()
+    labels = '{symbol="AGEDUSDT",timeframe="1h"}'
+    assert f"clm_late_bars{labels} 10248.0" in lines
+    [newest] = [line for line in lines if line.startswith(f"clm_newest_bar_timestamp_seconds{labels} ")]
+    assert float(newest.rpartition(" ")[2]) == END.timestamp()
 
 
 def test_a_fetched_market_without_new_bars_is_alerted_once_until_bars_come(clm: Services) -> None:
