@@ -73,6 +73,7 @@ def create_app(services: Services) -> FastAPI:
         max_bytes=settings.max_body_bytes,
         seconds=settings.body_seconds,
         forms=[route.path for route in ROUTES if route.page and route.writes],
+        any_kind=[route.path for route in ROUTES if route.open_to is Open.SIGNER],
     )
     # added last: wraps the body limits
     app.add_middleware(Envelope, hosts=settings.hosts)

@@ -21,16 +21,34 @@ MAX_INTEGER = 2**53
 """Largest integer that every JSON parser reads exactly (RFC 8259, section 6)."""
 
 
+def content_type(headers: Headers) -> str:
+    """Media type of a body without its parameters; empty where not stated."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def is_json(kind: str) -> bool:
+    return kind == "application/json" or kind.endswith("+json")
+
+
 class BodyLimits:
     """Middleware that reads the whole body before the application is called, or refuses the request.
 
     Args:
         forms: paths whose POST takes a form; everything else takes JSON.
+        any_kind: paths that check the type of the content themselves.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float, forms: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        seconds: float,
+        forms: Iterable[str] = (),
+        any_kind: Iterable[str] = (),
+    ) -> None:
         self._app = app
         self._forms = [compile_path(path)[0] for path in forms]
+        self._any_kind = [compile_path(path)[0] for path in any_kind]
         self._max_bytes = max_bytes
         self._seconds = seconds
 
@@ -39,15 +57,26 @@ class BodyLimits:
             await self._app(scope, receive, send)
             return
         try:
-            takes_form = scope["method"] == "POST" and any(form.match(scope["path"]) for form in self._forms)
-            body = await self._read(Headers(scope=scope), receive, takes_form)
+            headers = Headers(scope=scope)
+            body = await self._read(headers, receive)
+            self._require_kind(scope, headers, body)
         except HTTPException as refused:
             answer = problem(refused.status_code, refused.detail, headers={"Connection": "close"})
             await answer(scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
 
-    async def _read(self, headers: Headers, receive: Receive, takes_form: bool) -> bytes:
+    def _require_kind(self, scope: Scope, headers: Headers, body: bytes) -> None:
+        if any(each.match(scope["path"]) for each in self._any_kind):
+            return
+        kind = content_type(headers)
+        takes_form = scope["method"] == "POST" and any(form.match(scope["path"]) for form in self._forms)
+        if takes_form and kind != FORM:
+            raise HTTPException(415, f"Send a form, with Content-Type: {FORM}.")
+        if body and not takes_form and not is_json(kind):
+            raise HTTPException(415, "Send JSON, with Content-Type: application/json.")
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
         if headers.get("content-encoding") is not None:
             raise HTTPException(415, "Send the body as it is, without Content-Encoding.")
         if "content-length" in headers and "transfer-encoding" in headers:
@@ -57,13 +86,7 @@ class BodyLimits:
         # an endless row of digits is a large number too
         if announced.isdecimal() and (len(announced) > 18 or int(announced) > self._max_bytes):
             raise self._too_large()
-        body = await self._collect(receive)
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if takes_form and kind != FORM:
-            raise HTTPException(415, f"Send a form, with Content-Type: {FORM}.")
-        if body and not takes_form and not (kind == "application/json" or kind.endswith("+json")):
-            raise HTTPException(415, "Send JSON, with Content-Type: application/json.")
-        return body
+        return await self._collect(receive)
 
     async def _collect(self, receive: Receive) -> bytes:
         body = bytearray()

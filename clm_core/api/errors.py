@@ -33,6 +33,7 @@ STATUS: Mapping[type[CLMError], HTTPStatus] = {
     errors.SecretUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ServerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.PrefectUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.InvalidMessage: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.MissingExtra: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.RegistryUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.NotFound: HTTPStatus.NOT_FOUND,

@@ -104,8 +104,12 @@ Verified = Annotated[SignedMessage, Depends(verified)]
 
 
 def standard_webhooks(request: Request, body: bytes) -> SignedMessage | None:
-    """Message of a sender in the style; None, as below, for a missing, repeated or invalid header."""
-    headers = _single_headers(request, "webhook-id", "webhook-timestamp", "webhook-signature")
+    """Message of a sender in the style; None, as below, for a missing, repeated or invalid header.
+
+    Svix sends the same headers under names of its own.
+    """
+    prefix = "webhook" if "webhook-id" in request.headers else "svix"
+    headers = _single_headers(request, f"{prefix}-id", f"{prefix}-timestamp", f"{prefix}-signature")
     if headers is None or not _is_id(headers[0]):
         return None
     message_id, timestamp, signatures = headers

@@ -257,7 +257,7 @@ class NothingTuned(ModelError):
 
 
 class InvalidMessage(CLMError):
-    """An incoming message is not a known event; the message is set aside."""
+    """An incoming message is not a known event: refused by the API, set aside in the inbox."""
 
 
 class DatabaseUnavailable(CLMError):

@@ -148,6 +148,8 @@ class MessageDelivery(StrEnum):
     NEW = "new"
     KNOWN = "known"
     """The message was received before, and is ignored."""
+    IGNORED = "ignored"
+    """The message requests nothing here, as a `push` of GitHub, and is not stored."""
 
 
 class Receipt(BaseModel):

@@ -228,6 +228,16 @@ def parse(body: bytes) -> EventData | RetrainTagged | None:
         raise InvalidMessage("; ".join(_problems(error))) from None
 
 
+def is_foreign(body: bytes) -> bool:
+    """True for a message of GitHub about anything but a `repository_dispatch`: a push, an issue.
+
+    Raises:
+        InvalidMessage: the body is not JSON, or is ambiguous.
+    """
+    content = _json(body)
+    return isinstance(content, dict) and "client_payload" not in content
+
+
 def _parsed(content: dict[str, Any]) -> EventData | RetrainTagged | None:
     if "zen" in content:
         # ping event of a new GitHub webhook

@@ -19,7 +19,10 @@ from webhooks import signed
 
 from clm_core.platform.database import Database, open_database
 
-MESSAGE = '{"type": "model.drift_detected", "data": {"model_id": "lightgbm_btcusd_1h"}}'
+MESSAGE = (
+    '{"type": "model.drift_detected", "data": '
+    '{"model_type": "lightgbm", "symbol": "NOSUCHTHING", "detector": "psi"}}'
+)
 TRAIN = {
     "model_type": "lightgbm",
     "symbol": "BTCUSD",

@@ -186,7 +186,8 @@ def test_health_and_webhooks_answer_while_every_other_place_is_taken(
     clm = with_limits(wired, body_seconds=60.0)
     operator = {"Authorization": f"Bearer {make_token(Role.OPERATOR)}", "Host": "testserver"}
     retrain = {"model_type": "lightgbm", "symbol": "BTCUSD", "training_params": {"rounds": 2}}
-    body = '{"type": "model.drift_detected"}'
+    data = {"model_type": "xgboost", "symbol": "NOSUCHTHING", "detector": "psi"}
+    body = json.dumps({"type": "model.drift_detected", "data": data})
     secret = clm.settings.webhooks["monitor"].secrets[0].get_secret_value()
     statuses = list[int]()
     with serve(clm) as server, httpx.Client(base_url=server.url, timeout=PATIENT_SECONDS) as client:

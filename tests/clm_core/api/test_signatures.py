@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from fastapi import Request
@@ -36,11 +37,13 @@ from clm_core.domain.vocabulary import Role
 from clm_core.domain.webhook_settings import signing_key
 from clm_core.services import Services
 from clm_core.settings import Settings
+from clm_core.triggers.messages import DriftDetected, parse
 
 Client = Callable[[Role | None], TestClient]
 OLD, NEW = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
-BODY = b'{"type": "model.drift_detected", "data": {"model_id": "xgboost_btcusd_1h"}}'
+DATA = b'{"model_type": "xgboost", "symbol": "NOSUCHTHING", "detector": "psi"}'
+BODY = b'{"type": "model.drift_detected", "data": %s}' % DATA
 FORGERIES = 2000 if "CHAOS_REPETITIONS" in os.environ else 300
 SPELT = (b"+%s", b" %s.0", b"0x%s", b"%s000", b"-%s", b"%se0", b"nan", b"", b"\xd9\xa3")
 
@@ -95,7 +98,7 @@ def test_another_body_under_a_known_id_is_refused(
         receiver.post(
             "/webhooks/monitor", content=body, headers=signed(secrets_of[0], fresh_id, body=body)
         ).status_code
-        for body in (b"{}", b"[]")
+        for body in (BODY, BODY.replace(b"psi", b"ks"))
     ]
     assert statuses == [202, 409]
 
@@ -142,7 +145,9 @@ def test_a_message_signed_by_github_is_stored_once_under_all_delivery_ids(
     receiver: TestClient, wired: Services, fresh_id: str
 ) -> None:
     [secret] = wired.settings.webhooks["github"].secrets
-    body = json.dumps({"zen": "Keep it logically awesome.", "hook_id": fresh_id}).encode()
+    body = json.dumps(
+        {"action": "model.drift_detected", "client_payload": json.loads(DATA), "id": fresh_id}
+    ).encode()
     answers = [
         receiver.post(
             "/webhooks/github", content=body, headers=as_github(secret.get_secret_value(), body, number)
@@ -299,7 +304,8 @@ def test_ambiguous_json_is_refused_from_every_sender(
 def test_json_32_deep_and_numbers_up_to_2_to_the_53_are_taken(
     receiver: TestClient, secrets_of: tuple[str, ...], fresh_id: str
 ) -> None:
-    body = b"[" * 32 + b"9007199254740992" + b"]" * 32
+    params = b'{"deep": ' + b"[" * 29 + b"9007199254740992" + b"]" * 29 + b"}"
+    body = BODY.replace(b'"detector"', b'"training_params": %s, "detector"' % params)
     answer = receiver.post(
         "/webhooks/monitor", content=body, headers=signed(secrets_of[0], fresh_id, body=body)
     )
@@ -322,6 +328,100 @@ def test_a_sender_learns_nothing_about_internals(
     assert answer.status_code == 503
     assert "inbox" not in answer.text
     assert "10.0.0.1" not in json.dumps(answer.json())
+
+
+def test_headers_of_svix_are_those_of_standard_webhooks(
+    receiver: TestClient, secrets_of: tuple[str, ...], fresh_id: str
+) -> None:
+    named = {
+        name.replace("webhook-", "svix-"): value for name, value in signed(secrets_of[0], fresh_id).items()
+    }
+    assert receiver.post("/webhooks/monitor", content=BODY, headers=named).status_code == 202
+    assert receiver.post("/webhooks/monitor", content=BODY + b" ", headers=named).status_code == 401
+
+
+@pytest.mark.parametrize("content_type", [None, "application/json; charset=utf-8"])
+def test_a_cloudevent_in_binary_mode_is_read(
+    content_type: str | None,
+    receiver: TestClient,
+    secrets_of: tuple[str, ...],
+    fresh_id: str,
+    ledger_engine: Engine,
+) -> None:
+    attributes = {
+        "specversion": "1.0",
+        "id": "7",
+        "source": "/monitors/%C3%A9",
+        "type": "model.drift_detected",
+    }
+    headers = signed(secrets_of[0], fresh_id, body=DATA) | {"Content-Type": content_type or ""}
+    headers = {name: value for name, value in headers.items() if value}
+    headers |= {f"Ce-{name.title()}": value for name, value in attributes.items()}
+    answer = receiver.post("/webhooks/monitor", content=DATA, headers=headers)
+    assert (answer.status_code, answer.json()["delivery"]) == (202, "new")
+    with ledger_engine.connect() as connection:
+        stored = connection.scalar(text("SELECT body FROM inbox WHERE message_id = :id"), {"id": fresh_id})
+    read = attributes | {"source": "/monitors/é", "data": json.loads(DATA)}
+    assert json.loads(bytes(stored or b"")) == read
+    assert isinstance(parse(bytes(stored or b"")), DriftDetected)
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        (b"{}", "type: Field required"),
+        (b"[]", "not a JSON object"),
+        (b'{"type": "model.drift", "data": {}}', "'model.drift' is not a known event"),
+        (BODY.replace(b"symbol", b"market"), "symbol: Field required"),
+    ],
+)
+def test_a_message_that_can_never_be_read_is_refused_at_once(
+    body: bytes,
+    complaint: str,
+    receiver: TestClient,
+    secrets_of: tuple[str, ...],
+    fresh_id: str,
+    ledger_engine: Engine,
+) -> None:
+    headers = signed(secrets_of[0], fresh_id, body=body)
+    answer = receiver.post("/webhooks/monitor", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:clm:problem:invalid-message")
+    assert complaint in answer.json()["detail"]
+    with ledger_engine.connect() as connection:
+        kept = text("SELECT count(*) FROM inbox WHERE message_id = :id")
+        assert connection.scalar(kept, {"id": fresh_id}) == 0
+
+
+def test_content_of_another_type_is_refused(
+    receiver: TestClient, secrets_of: tuple[str, ...], fresh_id: str
+) -> None:
+    headers = signed(secrets_of[0], fresh_id) | {"Content-Type": "text/plain"}
+    assert receiver.post("/webhooks/monitor", content=BODY, headers=headers).status_code == 415
+
+
+@pytest.mark.parametrize("is_form", [False, True], ids=["json", "form"])
+def test_events_of_github_that_request_nothing_are_ignored_and_a_dispatch_is_stored(
+    is_form: bool, receiver: TestClient, wired: Services, fresh_id: str
+) -> None:
+    [secret] = wired.settings.webhooks["github"].secrets
+    dispatch = {"action": "model.drift_detected", "client_payload": json.loads(DATA), "branch": fresh_id}
+
+    def post(content: dict[str, Any]) -> tuple[int, str]:
+        body = json.dumps(content).encode()
+        headers = {}
+        if is_form:
+            body = urlencode({"payload": body.decode()}).encode()
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        headers = as_github(secret.get_secret_value(), body) | headers
+        answer = receiver.post("/webhooks/github", content=body, headers=headers)
+        return answer.status_code, answer.json()["delivery"] if answer.is_success else answer.text
+
+    assert post({"zen": "Keep it logically awesome.", "hook_id": 1}) == (202, "ignored")
+    assert post({"ref": "refs/heads/main", "repository": {}, "commits": []}) == (202, "ignored")
+    assert post(dispatch) == (202, "new")
+    status, complaint = post(dispatch | {"action": "deploy"})
+    assert status == 422
+    assert "'deploy' is not a known event" in complaint
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from clm_core.ledger.store import Ledger
 from clm_core.services import Services
 
 DELIVERIES, CONNECTIONS = 200, 16
-BODY = '{"type": "model.drift_detected"}'
+DATA = '{"model_type": "xgboost", "symbol": "NOSUCHTHING", "detector": "psi"}'
+BODY = f'{{"type": "model.drift_detected", "data": {DATA}}}'
 Serve = Callable[[Services], AbstractContextManager[Any]]
 
 
