@@ -39,6 +39,7 @@ SECRETS = (
     "CLM_ALERTS__URLS",
     "CLM_ALERTS__HEARTBEAT_URL",
     "PREFECT_API_AUTH_STRING",
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY",
 )
 """Variables whose value may stand in a file."""
 ALL_ADDRESSES = "0.0.0.0"

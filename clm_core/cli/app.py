@@ -148,6 +148,7 @@ def exec_(context: typer.Context) -> None:
     from clm_core.platform.bucket import variables_of_mlflow
     from clm_core.platform.database import open_database
     from clm_core.platform.stack_state import prefect_environment, running
+    from clm_core.registry.mlflow_webhooks import webhook_variables
     from clm_core.services import settle_home
 
     if not context.args:
@@ -161,6 +162,7 @@ def exec_(context: typer.Context) -> None:
         # variables of the user win: the program may use another account as well
         environment = (
             variables_of_mlflow(settings.storage)
+            | webhook_variables(settings.home)
             | os.environ
             | {
                 "PATH": os.pathsep.join([own_programs, os.environ.get("PATH", os.defpath)]),

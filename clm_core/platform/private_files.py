@@ -24,6 +24,7 @@ UMASK = 0o077
 """New files are readable by their owner alone."""
 OTHERS = 0o077
 """Rights of the group and of all other users."""
+RENEWED = "`clm down` and `clm up` replace the secret"
 
 
 def keep_files_private() -> int:
@@ -105,8 +106,11 @@ def let_all_pass(home: Path) -> bool:
     return True
 
 
-def stored_secret(file: Path, make: Callable[[], str]) -> str:
+def stored_secret(file: Path, make: Callable[[], str], remedy: str = RENEWED) -> str:
     """Content of the file of a secret, made at the first call.
+
+    Args:
+        remedy: next step where the file is exposed, as a sentence without the full stop.
 
     Raises:
         SecretExposed: another user could have read or written the file.
@@ -114,7 +118,7 @@ def stored_secret(file: Path, make: Callable[[], str]) -> str:
     if not file.is_symlink() and not file.exists():
         _write_secret(file, make())
     if problem := exposure(file):
-        raise SecretExposed(f"{problem}. `clm down` and `clm up` replace the secret.")
+        raise SecretExposed(f"{problem}. {remedy}.")
     return file.read_text(encoding="utf-8")
 
 

@@ -12,18 +12,22 @@ import sys
 from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.private_files import keep_files_private
 from clm_core.registry.locations import artifacts_folder, artifacts_location
+from clm_core.registry.mlflow_webhooks import webhook_variables
 from clm_core.registry.server.app import create_app
 from clm_core.registry.store_tables import creating_tables
 from clm_core.settings import load_settings
 
 
 def main(port: int, address: str = "127.0.0.1") -> None:
+    settings = load_settings()
+    # MLflow's modules read the key at their import
+    os.environ |= webhook_variables(settings.home)
+
     import uvicorn
     from mlflow.server import constants
     from mlflow.server.handlers import initialize_backend_stores
 
     uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
-    settings = load_settings()
     folder = str(artifacts_folder(settings.home).absolute())
     artifacts = artifacts_location(settings.home, settings.storage) if settings.storage.url else folder
     os.environ |= {

@@ -19,8 +19,9 @@ IssueToken = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def guarded(services: Services) -> Iterator[MLflowServer]:
-    # all callers of the tests have one address
-    with serving(services, GUARDED, CLM_API__FAILED_LOGINS_PER_MINUTE="10000") as server:
+    # all callers of the tests have one address; webhooks of a test are sent at once
+    variables = {"CLM_API__FAILED_LOGINS_PER_MINUTE": "10000", "MLFLOW_WEBHOOK_CACHE_TTL": "0"}
+    with serving(services, GUARDED, **variables) as server:
         yield server
 
 
