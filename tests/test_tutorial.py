@@ -94,6 +94,8 @@ def test_every_command_prints_what_the_page_shows_and_a_trader_loads_the_version
     monkeypatch.setenv("CLM_HOME", str(home))
     monkeypatch.setenv("CLM_TRAINING__WHERE", "inline")
     monkeypatch.setenv("PREFECT_API_URL", prefect_url)
+    # set by the commands, and put back at the end
+    monkeypatch.setenv("PREFECT_HOME", str(home / "prefect"))
     monkeypatch.chdir(tmp_path)
     [trader] = re.findall(r"```python\n(# trader\.py\n.*?)```", PAGE, re.DOTALL)
     Path("trader.py").write_text(trader)

@@ -486,7 +486,7 @@ class CLM:
 
         prepare_environment(self.home)
         if not self._keeps_server and self._opened is not None:
-            services.announce("Starting the Prefect server", 0.0)
+            services.announce("Waiting for the Prefect server", 0.0)
             self._opened.enter_context(kept_server(services.database, self.home))
             self._keeps_server = True
         with prefect_server(services.database, self.home) as wait_until_ready, warnings.catch_warnings():
