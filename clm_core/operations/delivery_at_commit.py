@@ -106,7 +106,8 @@ class DeliveryAtCommit:
     def stop(self) -> None:
         """End the listener; a delivery under way ends by itself, or the next process repeats the delivery."""
         self._stopping.set()
-        self._thread.join()
+        # the thread may be connecting to a server that does not answer, and ends with the process
+        self._thread.join(2 * STOP_CHECKED_SECONDS)
 
     def _run(self) -> None:
         import psycopg
