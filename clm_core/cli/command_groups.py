@@ -62,7 +62,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "Servers": {
         "up": "Start database, Prefect, MLflow, API and workers.",
         "down": "Stop the servers of `clm up`.",
-        "status": "Health, jobs, production versions and next runs.",
+        "status": "Health, jobs, production versions, age of bars, next runs.",
         "deploy": "Bring Prefect's deployments in line with the settings.",
         "maintenance": "Run one maintenance pass.",
         "deliveries": "Receivers of events and alerts, and dead letters.",
