@@ -89,6 +89,9 @@ def run(settings: Settings, console: Console) -> None:
             # no pass could succeed while nothing was up
             PassStore(engine).restart()
         _wait(supervisor, ["prefect"])
+        # first, so that a model trained meanwhile is found later
+        schedules = _Schedules(settings, plan.environment, console)
+        running.callback(schedules.stop)
         deploying = _deploy(settings, plan.environment)
         running.callback(deploying.terminate)
         # a worker goes by the template that the pool has when the worker starts
@@ -105,8 +108,6 @@ def run(settings: Settings, console: Console) -> None:
         _finish(deploying, settings.home)
         running.enter_context(_watchdog(settings, database, plan.environment, console))
         print_summary(settings, reporter.all_ready())
-        schedules = _Schedules(settings, plan.environment, console)
-        running.callback(schedules.stop)
         while True:
             supervisor.check_parts()
             reporter.check_settings()
