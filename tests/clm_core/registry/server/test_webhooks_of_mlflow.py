@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import Request
-from installations import wait_until
+from installations import CLM, wait_until
 from sqlalchemy import create_engine, text
 
 from clm_core.api.signatures import mlflow
@@ -55,7 +55,7 @@ def test_a_webhook_created_by_clm_exec_is_sent_by_the_server_to_a_local_address(
     version = make_version(model_id)
     with local_receiver() as (url, received):
         environment = os.environ | {"CLM_HOME": str(services.settings.home)}
-        command = ["clm", "exec", "--", "python", "-c", CREATE, f"{url}/webhooks/mlflow", SECRET]
+        command = [str(CLM), "exec", "--", "python", "-c", CREATE, f"{url}/webhooks/mlflow", SECRET]
         subprocess.run(command, env=environment, check=True)
         tag = {"name": model_id, "version": str(version.mlflow_version), "key": "clm.retrain", "value": "yes"}
         try:
