@@ -51,7 +51,7 @@ from clm_core.cli.renamed import show_deprecations
 from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.domain.errors import CLMError
 from clm_core.market import feature_files
-from clm_core.platform.garbage_collection import collect_garbage_rarely
+from clm_core.platform.garbage_collection import YOUNG_OBJECTS_OF_A_COMMAND, collect_garbage_rarely
 from clm_core.platform.private_files import keep_files_private
 
 app = typer.Typer(
@@ -122,7 +122,7 @@ def _options(
 
 def main() -> None:
     """Entry point of `clm`: prints errors and warnings of CLM as messages without tracebacks."""
-    collect_garbage_rarely()
+    collect_garbage_rarely(YOUNG_OBJECTS_OF_A_COMMAND)
     users_umask = keep_files_private()
     show_deprecations()
     # commands check parameters before they open the home

@@ -16,8 +16,6 @@ import math
 from functools import lru_cache
 from statistics import NormalDist
 
-import numpy as np
-
 NORMAL = NormalDist()
 HALVINGS = 50
 """Of the interval in which the limit is sought."""
@@ -33,7 +31,8 @@ def crossing_probability(limit: float, growth: float) -> float:
         limit: limit of the standardised statistic.
         growth: longest record over the shortest, n1 / n0, at least 1.
     """
-    # imported here: a pass that judges nothing reads the policy too
+    # imported here: a pass that judges nothing, and a look, read the policy too
+    import numpy as np
     from scipy.special import ndtr
 
     first = 1.0 - NORMAL.cdf(limit)

@@ -7,12 +7,16 @@ YOUNG_OBJECTS = 100_000
 """Number of new objects after which the collector runs; 700 by default, too few for imports of 100,000s."""
 
 
-def collect_garbage_rarely() -> None:
+YOUNG_OBJECTS_OF_A_COMMAND = 400_000
+"""The same number for a command line: a list that makes 200,000 objects ends without a collection."""
+
+
+def collect_garbage_rarely(young_objects: int = YOUNG_OBJECTS) -> None:
     """Collect cyclic garbage rarely in this process, and none at its end: belongs before the slow imports.
 
     Modules live until the end of a process. By default the collector examines their objects dozens of times
     during the imports of MLflow and Prefect, which takes a seventh of the time of the imports, and again at
     the end of the process: a second where both are loaded.
     """
-    gc.set_threshold(YOUNG_OBJECTS)
+    gc.set_threshold(young_objects)
     atexit.register(gc.freeze)

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from clm_core.platform.garbage_collection import YOUNG_OBJECTS
+from clm_core.platform.garbage_collection import YOUNG_OBJECTS_OF_A_COMMAND
 
 AT_EXIT = """
 import atexit, gc, sys
@@ -22,7 +22,7 @@ print(gc.get_threshold() == before)
 
 def test_a_command_collects_garbage_rarely_and_none_at_its_end() -> None:
     shown = subprocess.run([sys.executable, "-I", "-c", AT_EXIT], capture_output=True, text=True, check=True)
-    assert shown.stdout.splitlines()[-1] == f"{YOUNG_OBJECTS} True"
+    assert shown.stdout.splitlines()[-1] == f"{YOUNG_OBJECTS_OF_A_COMMAND} True"
 
 
 def test_an_import_of_the_library_leaves_the_collector_of_a_trader_alone() -> None:
