@@ -6,7 +6,7 @@ import typer
 
 from clm_core.cli.output import AsJson, listing, parsed_params, plain, print_json, print_report, print_table
 from clm_core.cli.running import services_to_look, services_with_status
-from clm_core.cli.search_options import KindName, Plugin, Timeframe, validated
+from clm_core.cli.search_options import KindName, Plugin, Timeframe, TrainingParams, validated
 from clm_core.cli.settings_in_force import settings_for_change
 from clm_core.domain.vocabulary import CandidateOrder, CandidateOrigin
 
@@ -26,9 +26,7 @@ def add(
     symbol: Annotated[str, typer.Option(help="Market, as in `clm data list`.")],
     plugin: Plugin = None,
     timeframe: Timeframe = "1h",
-    param: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Training parameter; may be repeated.")
-    ] = None,
+    param: TrainingParams = None,
     base: Annotated[
         str | None,
         typer.Option(help="Strategy of which the candidate is a variant.", show_default="the model id"),

@@ -13,7 +13,16 @@ from rich.table import Table
 from clm_core.cli import tune
 from clm_core.cli.output import AsJson, console, parsed_params, print_json, problem, user
 from clm_core.cli.running import flow_of
-from clm_core.cli.search_options import Days, KindName, span_of
+from clm_core.cli.search_options import (
+    Again,
+    Days,
+    KindName,
+    Plugin,
+    Timeframe,
+    TrainingParams,
+    TrainingSeed,
+    span_of,
+)
 from clm_core.cli.settings_in_force import require_home, settings_for_change
 from clm_core.cli.verdicts import colored_decision, colored_headline, marked_estimate, symbols_table
 from clm_core.domain.measures import percent, ratio, signed_percent
@@ -74,12 +83,10 @@ def retrain(
         typer.Option(metavar="A,B,C", help="Markets of a pool: one model of all of them, with --pool."),
     ] = None,
     pool: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the pool of --symbols.")] = None,
-    plugin: Annotated[str | None, typer.Option(help="With --model other: name of the plug-in.")] = None,
-    timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
+    plugin: Plugin = None,
+    timeframe: Timeframe = "1h",
     days: Days = None,
-    param: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Training parameter; may be repeated.")
-    ] = None,
+    param: TrainingParams = None,
     params_from: Annotated[
         str | None,
         typer.Option(
@@ -87,13 +94,8 @@ def retrain(
             help="Parameters of a tuning study's best trial or of a candidate; --param overrides.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the training.")] = 0,
-    again: Annotated[
-        bool,
-        typer.Option(
-            "--again", help="Train also if a version of the same bars, parameters, seed and code exists."
-        ),
-    ] = False,
+    seed: TrainingSeed = 0,
+    again: Again = False,
     as_json: AsJson = False,
 ) -> None:
     """Retrain a model on the newest bars, backtest it out of sample and judge it."""

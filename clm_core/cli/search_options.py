@@ -1,4 +1,4 @@
-"""Options and arguments shared by the commands that name a kind of model, mostly searches."""
+"""Options and arguments shared by the commands that name a kind of model: trainings and searches."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -45,6 +45,16 @@ Days = Annotated[
 ]
 Holdout = Annotated[
     float, typer.Option(min=0, max=0.5, help="Share of the bars, the newest, held out from the search.")
+]
+TrainingParams = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="Training parameter; may be repeated.")
+]
+TrainingSeed = Annotated[int, typer.Option(min=0, help="Random seed of the training.")]
+Again = Annotated[
+    bool,
+    typer.Option(
+        "--again", help="Train also if a version of the same bars, parameters, seed and code exists."
+    ),
 ]
 FixedParams = Annotated[
     list[str] | None,

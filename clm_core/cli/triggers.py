@@ -12,7 +12,16 @@ from rich.table import Table
 from clm_core.cli.output import AsJson, parsed_params, plain, print_json, problem
 from clm_core.cli.renamed import keep_old_name
 from clm_core.cli.running import services_to_look
-from clm_core.cli.search_options import Days, KindName, span_of
+from clm_core.cli.search_options import (
+    Again,
+    Days,
+    KindName,
+    Plugin,
+    Timeframe,
+    TrainingParams,
+    TrainingSeed,
+    span_of,
+)
 from clm_core.cli.settings_in_force import settings_for_change
 from clm_core.domain.vocabulary import TriggerReason
 
@@ -36,20 +45,13 @@ def trigger(
         ),
     ] = None,
     model: Annotated[KindName | None, typer.Option(help="Kind of model to retrain.")] = None,
-    plugin: Annotated[str | None, typer.Option(help="With --model other: name of the plug-in.")] = None,
+    plugin: Plugin = None,
     symbol: Annotated[str | None, typer.Option(help="Market, as in `clm data list`.")] = None,
-    timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
+    timeframe: Timeframe = "1h",
     days: Days = None,
-    param: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Training parameter; may be repeated.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the training.")] = 0,
-    again: Annotated[
-        bool,
-        typer.Option(
-            "--again", help="Train also if a version of the same bars, parameters, seed and code exists."
-        ),
-    ] = False,
+    param: TrainingParams = None,
+    seed: TrainingSeed = 0,
+    again: Again = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Cancel the model's pending jobs if the request is accepted.")
     ] = False,
