@@ -1,11 +1,13 @@
 """Loader for traders: one verified and pinned version, with a check for a newer promotion.
 
-    served = load("xgboost_btcusd_1h", registry=registry, ledger=ledger)
-    while trading:
-        if served.changed():
-            served = load("xgboost_btcusd_1h", registry=registry, ledger=ledger)
-        trade(served.positions(bars))
+    served = load("xgboost_btcusd_1h", mlflow="http://127.0.0.1:5000", token="clm_...")
+    trade(served.positions(served.bars(candles)))
 
+    with follow("xgboost_btcusd_1h", mlflow=..., api=..., token=...) as followed:
+        while trading:
+            trade(followed.served)
+
+`follow` keeps the version in production loaded, whatever is promoted, rolled back or halted.
 `load_allocation` loads all versions that share the capital of a model, with their weights.
 
 Only the bundle is read, and no part of the bundle is parsed before verification. Files beside the bundle in
@@ -16,25 +18,35 @@ The source of the digests decides the guarantee:
 
 - the ledger: the bytes are the judged bytes of the promoted version, even if MLflow or its artifact store
   was written to by others; a refusal is recorded and alerted;
-- without a ledger, the version's tags in MLflow: no file was damaged, lost, added or swapped for a file of
-  another version. An attacker with write access to both the artifacts and the tags can still put another
-  model in place, but never make this process run code.
+- without a ledger, and over HTTP, the version's tags in MLflow: no file was damaged, lost, added or swapped
+  for a file of another version. An attacker with write access to both the artifacts and the tags can still
+  put another model in place, but never make this process run code.
 """
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.allocations import AllocationInForce, AllocationState
-from clm_core.domain.errors import BundleCorrupt, ConflictError, ModelHalted, NotFound, PreflightFailed
+from clm_core.domain.errors import (
+    ArgumentRefused,
+    BundleCorrupt,
+    ConflictError,
+    ModelHalted,
+    NotFound,
+    PreflightFailed,
+)
 from clm_core.domain.execution import FIXED_UNITS, ExecutionRules
 from clm_core.domain.promotions import Promotion, halted
+from clm_core.domain.published_events import PublishedEvent
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.evidence.soundness import Skill
@@ -48,10 +60,13 @@ from clm_core.market.timeframes import Timeframe
 from clm_core.models import golden
 from clm_core.models.bundle import load_bundle, read_card
 from clm_core.models.contract import Model, require_bars_needed
+from clm_core.models.pooled import PooledModel
 from clm_core.models.sizing import execution_of
 from clm_core.registry.allocation_in_force import allocation_in_force, arm_for_bar
 from clm_core.registry.bundle_checks import NO_SKILL, BundleChecks, checks_of
+from clm_core.registry.following import Callbacks, Followed, ProductionSource
 from clm_core.registry.mlflow_registry import MLflowRegistry
+from clm_core.registry.remote import RemoteRegistry
 from clm_core.registry.serving_rights import (
     NOT_TRADED,
     PRODUCTION,
@@ -67,6 +82,29 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("clm.serving")
+EVENTS = "/clm/events"
+"""Path of the event stream of the API."""
+
+
+class VersionSource(Protocol):
+    """Versions in MLflow: `MLflowRegistry`, or `RemoteRegistry` over HTTP."""
+
+    def aliased(self, model_id: str, alias: str) -> int | None: ...
+
+    def tagged_digest(self, model_id: str, mlflow_version: int) -> str: ...
+
+    def tagged_status(self, model_id: str, mlflow_version: int) -> ModelStatus: ...
+
+    def verified(
+        self, model_id: str, mlflow_version: int, package_digest: str | None
+    ) -> AbstractContextManager[Path]: ...
+
+
+class _Unset:
+    """Type of an argument left out, where None has a meaning."""
+
+
+_UNSET: Final = _Unset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +119,7 @@ class Served:
     status: ModelStatus
     """Status at loading time; without a ledger MLflow's tag, which follows with a short delay."""
     model: Model = field(repr=False)
-    registry: MLflowRegistry = field(repr=False)
+    registry: VersionSource = field(repr=False)
     series: tuple[str, ...] = ()
     """Own series that the version takes beside the bars."""
     execution: ExecutionRules = FIXED_UNITS
@@ -97,6 +135,45 @@ class Served:
     def bars_needed(self) -> int | None:
         """Number of closed bars from which on more history changes no answer; see `Model.bars_needed`."""
         return self.model.bars_needed
+
+    def bars(
+        self,
+        candles: "pd.DataFrame",
+        *,
+        symbol: str | None = None,
+        now: datetime | None = None,
+        timezone: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        no_volume: bool = False,
+        drop_open_bar: bool = False,
+        allow: Collection[str] = (),
+    ) -> Bars:
+        """Bars of a table of candles, as bars of the market, timeframe and calendar of the version.
+
+        Args:
+            candles, now, timezone, columns, no_volume, drop_open_bar, allow: see `Bars.from_frame`.
+            symbol: market of the candles: a member of a pool; by default the version's own.
+
+        Raises:
+            ArgumentRefused: the version is of a pool, and no symbol says of which member the candles are.
+            See also `Bars.from_frame`.
+        """
+        trained_on = self.model.trained_on
+        if isinstance(self.model, PooledModel) and symbol is None:
+            members = ", ".join(self.model.symbols)
+            raise ArgumentRefused(f"{self.model_id} is a pool of {members}: name one of them as symbol=")
+        return Bars.from_frame(
+            candles,
+            symbol=symbol or trained_on.symbol,
+            timeframe=trained_on.timeframe,
+            calendar=trained_on.calendar,
+            now=now,
+            timezone=timezone,
+            columns=columns,
+            no_volume=no_volume,
+            drop_open_bar=drop_open_bar,
+            allow=allow,
+        )
 
     def positions(
         self, bars: Bars, series: "Mapping[str, pd.DataFrame | KnownSeries] | None" = None
@@ -128,7 +205,13 @@ class Served:
 
 
 def load(
-    model_id: str, alias: str = PRODUCTION, *, registry: MLflowRegistry, ledger: Ledger | None
+    model_id: str,
+    alias: str = PRODUCTION,
+    *,
+    mlflow: str | None = None,
+    token: str | None = None,
+    registry: VersionSource | None = None,
+    ledger: Ledger | _Unset | None = _UNSET,
 ) -> Served:
     """Load the version behind the alias, verified and tested on its golden rows.
 
@@ -137,9 +220,15 @@ def load(
     version, unless an admin forced the promotion: then the version is loaded with a warning.
 
     Args:
-        ledger: None for a trader without access to the ledger; the module docstring states the consequences.
+        mlflow: address of the MLflow server that `clm up` prints, for a trader on another machine or as
+            another user.
+        token: token of the server: of `clm tokens create NAME --role viewer`.
+        registry: versions in MLflow, in place of an address.
+        ledger: with `registry`: the ledger, or None for a trader without access to it; the module docstring
+            states the consequences.
 
     Raises:
+        ArgumentRefused: neither an address nor a registry, or arguments of both.
         NotFound: no version carries the alias, or the version was never registered here.
         ModelHalted: `production` was taken away by a person or the protection; only the ledger can tell.
         ConflictError: `production` names a version that no promotion put there; only the ledger can tell.
@@ -149,6 +238,34 @@ def load(
         FeatureMismatch: a feature of the model is missing here, or has another source.
         RegistryUnavailable: MLflow does not answer, or has lost the files.
     """
+    return _load(model_id, alias, *_source(mlflow, token, registry, ledger))
+
+
+def _source(
+    mlflow: str | None,
+    token: str | None,
+    registry: VersionSource | None,
+    ledger: Ledger | _Unset | None,
+) -> tuple[VersionSource, Ledger | None]:
+    if (mlflow is None) == (registry is None):
+        raise ArgumentRefused(
+            "pass mlflow= with the address that `clm up` prints and token=, or registry= and ledger="
+        )
+    if mlflow is not None:
+        if not isinstance(ledger, _Unset):
+            raise ArgumentRefused("ledger= belongs to registry=: over HTTP the server asks the ledger itself")
+        return RemoteRegistry(mlflow, token), None
+    if token is not None:
+        raise ArgumentRefused("token= belongs to mlflow=: a registry has credentials of its own")
+    if isinstance(ledger, _Unset):
+        raise ArgumentRefused(
+            "pass ledger= beside registry=: the ledger, or None for a trader without access to it"
+        )
+    assert registry is not None
+    return registry, ledger
+
+
+def _load(model_id: str, alias: str, registry: VersionSource, ledger: Ledger | None) -> Served:
     if not own_features.files_chosen():
         own_features.use_files_of(lambda: load_settings().features.files)
     number = registry.aliased(model_id, alias)
@@ -179,7 +296,7 @@ def load(
     if alias == PRODUCTION and not is_in_production(ledger, version):
         if registry.aliased(model_id, alias) != number:
             # another version was promoted in the meantime
-            return load(model_id, alias, registry=registry, ledger=ledger)
+            return _load(model_id, alias, registry, ledger)
         raise ConflictError(moved_alias(version))
     try:
         stored = _fetch(registry, model_id, number, version.bundle_digest, version.package_digest)
@@ -202,6 +319,54 @@ def load(
             stored.checks.skill,
         )
     )
+
+
+def follow(
+    model_id: str,
+    *,
+    mlflow: str | None = None,
+    token: str | None = None,
+    api: str | None = None,
+    registry: VersionSource | None = None,
+    ledger: Ledger | _Unset | None = _UNSET,
+    poll_seconds: float = 30.0,
+    on_promoted: Callable[[Served, PublishedEvent | None], None] | None = None,
+    on_rollback: Callable[[Served, PublishedEvent | None], None] | None = None,
+    on_halted: Callable[[PublishedEvent | None], None] | None = None,
+) -> Followed[Served]:
+    """Load the version in production and keep it current, in threads, until the end of the block.
+
+        with follow(model_id, mlflow=..., api=..., token=...) as followed:
+            followed.served  # None while the model is halted: hold no position
+
+    The event stream of the API tells of a promotion, a rollback and a halt within a second, and is opened
+    again whenever it ends. The alias in MLflow is read every `poll_seconds` besides, which finds what the
+    stream missed.
+
+    Args:
+        mlflow, token, registry, ledger: see `load`; the token is the API's as well.
+        api: address of the API that `clm up` prints; None to poll alone.
+        poll_seconds: seconds between two reads of the alias.
+        on_promoted: called with a newly loaded version and the event, None for a change found by polling.
+        on_rollback: called with an earlier version put back; without it `on_promoted` is called.
+        on_halted: called when no version is in production any more: hold no position.
+
+    Raises:
+        See `load`; a model without a version in production is no error, `served` is None then.
+    """
+    source, records = _source(mlflow, token, registry, ledger)
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    followed = Followed(
+        model_id,
+        ProductionSource(
+            number=lambda: source.aliased(model_id, PRODUCTION),
+            load=lambda: _load(model_id, PRODUCTION, source, records),
+        ),
+        None if api is None else (f"{api.rstrip('/')}{EVENTS}", headers),
+        Callbacks(on_promoted, on_rollback, on_halted),
+        poll_seconds,
+    )
+    return followed.start()
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,7 +484,7 @@ def _require_not_halted(ledger: Ledger, model_id: str) -> None:
 
 
 def _fetch(
-    registry: MLflowRegistry,
+    registry: VersionSource,
     model_id: str,
     number: int,
     bundle_digest: str,

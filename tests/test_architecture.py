@@ -69,6 +69,7 @@ READ_THE_CLOCK_OF_THE_MACHINE = {
     "clm_core/cli/retrain.py",
     "clm_core/cli/strategies.py",
     "clm_core/cli/tune.py",
+    "clm_core/market/own_candles.py",
     "clm_core/registry/serving.py",
     "clm_core/testing/contract.py",
     "clm_core/testing/features.py",

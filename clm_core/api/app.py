@@ -20,6 +20,7 @@ from clm_core.api.pages.forms import page_guards
 from clm_core.api.pages.sessions import Sessions, session_key
 from clm_core.api.pages.surroundings import Surroundings
 from clm_core.api.route_table import ENDLESS, PAGES, ROUTES, Route
+from clm_core.api.routes.events import OutboxWatch
 from clm_core.domain.vocabulary import Role
 from clm_core.platform.rate_limits import RateLimits
 from clm_core.services import Services
@@ -61,6 +62,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.surroundings = Surroundings(services.settings.home)
     app.state.dispatch_soon = DispatchSoon(services.settings.home)
     app.state.streams = 0
+    app.state.outbox_watch = OutboxWatch()
     app.router.route_class = StrictRoute
     for route in ROUTES:
         _add(app, route)

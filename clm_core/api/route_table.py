@@ -34,6 +34,7 @@ from clm_core.domain.approvals import AnsweredApproval
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.promotions import Promotion
+from clm_core.domain.published_events import SCHEMA_PATH
 from clm_core.domain.requested_runs import RequestedRun
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
@@ -94,6 +95,8 @@ ROUTES = (
     Route("GET", "/clm/candidates", candidates.list_candidates, Role.VIEWER),
     Route("POST", "/clm/candidates", candidates.post, Role.OPERATOR, status=201, answer=StrategyCandidate),
     Route("GET", "/clm/events", events.events, Role.VIEWER, kind=EventSourceResponse),
+    # a description as /openapi.json, which holds no secret
+    Route("GET", SCHEMA_PATH, events.schema, Open.EVERYBODY),
     Route("POST", "/clm/train", jobs.train, Role.OPERATOR, status=202, answer=jobs.TrainAnswer),
     # forcing takes an admin: a rule of promotion, checked there
     Route("POST", "/clm/promote", promotion.promote, Role.OPERATOR, answer=Promotion),

@@ -74,6 +74,7 @@ CLMError                        the root
 ├── TooManyRequests             the limit of requests a minute is exceeded
 ├── KeyReused                   an idempotency key belongs to a different request
 ├── RegistryUnavailable         MLflow does not answer, or failed
+├── StreamBroken                a stream of events was refused or lost
 ├── LeaseLost                   the lease of a job was taken over
 ├── DeliveryFailed              a receiver refused an event or alert
 └── PassIncomplete              a part of a scheduled pass failed
@@ -440,6 +441,10 @@ class KeyReused(CLMError):
 
 class RegistryUnavailable(CLMError):
     """MLflow did not answer, or failed to complete a request."""
+
+
+class StreamBroken(CLMError):
+    """A stream of events was refused, does not answer, or lost its connection."""
 
 
 class LeaseLost(CLMError):

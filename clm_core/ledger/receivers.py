@@ -16,6 +16,7 @@ from clm_core.domain.alerts import RaisedAlert
 from clm_core.domain.audit import Action
 from clm_core.domain.deliveries import DeadLetter, ReceiverState, StreamName
 from clm_core.domain.errors import NotFound
+from clm_core.domain.published_events import PublishedEvent
 from clm_core.ledger import audit_records
 from clm_core.ledger.tables import AlertRow, Base, DeadLetterRow, OutboxRow, ReceiverRow, storable
 
@@ -60,6 +61,11 @@ class OutgoingEvent(BaseModel):
     def subject(self) -> str | None:
         """Model the event concerns, if any."""
         return self.payload["model_id"] if "model_id" in self.payload else None  # noqa: SIM401
+
+    @property
+    def published(self) -> PublishedEvent:
+        """The event as subscribers receive it."""
+        return PublishedEvent(id=self.id, seq=self.seq, type=self.type, timestamp=self.at, data=self.payload)
 
 
 @dataclass(frozen=True)

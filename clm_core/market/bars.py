@@ -1,27 +1,30 @@
 """Bars: open, high, low, close and volume on a fixed time grid, validated once and immutable."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from clm_core.market import columns
 from clm_core.market.calendars import missing_after, periods_per_year
 from clm_core.market.newest_bars import GAP_RULES, missing_until
+from clm_core.market.own_candles import CandleOptions, read_candles
 from clm_core.market.timeframes import Calendar, Timeframe
 
-FIELDS = ("open", "high", "low", "close", "volume")
+FIELDS = columns.FIELDS
 
 BRIDGED_BARS = 5
 """Number of missing bars up to which an outage is carried through: features, labels and positions continue
 with the next bar as after a closure."""
 
-Floats = NDArray[np.float64]
+Floats = columns.Floats
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Gap:
 
 @dataclass(frozen=True, eq=False)
 class Bars:
-    """A validated series of one symbol, in product code always created by `validation.validate`.
+    """A validated series of one symbol, in product code always created by `validation.validate` or
+    `from_frame`.
 
     Every array has shape (n_bars,) and is read-only. Bars are in time order; the grid may have gaps.
     """
@@ -78,6 +82,49 @@ class Bars:
                 raise ValueError(f"there are {len(self.regime)} regimes for {len(self)} bars")
         if self.regime_fits is not None:
             self.regime_fits.setflags(write=False)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        symbol: str,
+        timeframe: str,
+        calendar: str,
+        now: datetime | None = None,
+        timezone: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        no_volume: bool = False,
+        drop_open_bar: bool = False,
+        allow: Collection[str] = (),
+    ) -> "Bars":
+        """Bars of a table of one's own candles: a row a candle, oldest first.
+
+        Args:
+            frame: open, high, low, close, volume in any usual spelling (`Open`, `o`, `Volume`), and the open
+                times as a column (`time`, `timestamp`, `open_time`, ...) or as the index: times, ISO 8601, or
+                a count of s, ms, us or ns since 1970, which is in UTC. Other columns are ignored.
+            symbol: market in any spelling: BTC/USDT is BTCUSDT.
+            timeframe: length of a bar: 1m, 15m, 1h, 4h, 1d, 1w.
+            calendar: trading times: 24x7, 24x5 or a name of `clm data calendars`.
+            now: present moment, with a time zone; by default the clock of this machine. A bar still open at
+                that moment is refused.
+            timezone: zone of times without a zone, such as UTC or Europe/Athens.
+            columns: columns with other names, as {"time": "ts", "volume": "qty"}.
+            no_volume: True for a market without volume: every bar gets 0.
+            drop_open_bar: True leaves out a last bar that is still open.
+            allow: names of rules that the bars may break, as in a refusal.
+
+        Raises:
+            InvalidBars: the table breaks a rule; the error names all rules, and the rows.
+            InvalidSymbol: the symbol cannot name a series.
+            UnknownCalendar: no trading calendar has the name.
+            DataError: the timeframe is unknown, or another argument does not fit.
+        """
+        options = CandleOptions(timezone, columns or {}, no_volume, drop_open_bar, frozenset(allow))
+        candles = read_candles(frame, symbol, timeframe, calendar, now, options)
+        fields: dict[str, Any] = dict(candles.fields)
+        return cls(candles.symbol, candles.timeframe, candles.calendar, candles.time, **fields)
 
     def __len__(self) -> int:
         return len(self.time)

@@ -14,7 +14,7 @@ import pandas as pd
 from clm_core.domain.errors import SourceUnavailable, UnknownSeries
 from clm_core.domain.exchange_settings import ExchangeKeys
 from clm_core.domain.spellings import normalise_symbol
-from clm_core.market.bars import FIELDS
+from clm_core.market.columns import FIELDS
 from clm_core.market.timeframes import Timeframe
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """Reading of bar files: the meaning of the columns of a table, with any of the common column names."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +13,7 @@ import pandas as pd
 from clm_core.domain.errors import DataError, Finding, InvalidBars, InvalidSymbol
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market import times
-from clm_core.market.bars import FIELDS
+from clm_core.market.columns import FIELDS
 from clm_core.market.tables import (
     FOREIGN_ERRORS,
     Table,
@@ -21,6 +21,7 @@ from clm_core.market.tables import (
     plain_name,
     read_table,
     refuse_unknown_format,
+    table_of,
 )
 from clm_core.market.timeframes import Timeframe
 
@@ -78,7 +79,7 @@ def read_bars(path: Path, symbol: str, layout: Layout) -> pd.DataFrame:
     """Rows of the file in file order, as columns timestamp, open, high, low, close, volume.
 
     Times without a zone stay without a zone unless `layout` or the known layout of the file names the zone.
-    Only the meaning of the columns is checked; `validation.examine` checks the values.
+    Only the meaning of the columns is checked; `bar_rules.checked_columns` checks the values.
 
     Raises:
         InvalidBars: the file cannot be read, or a column, unit or time zone is ambiguous.
@@ -113,9 +114,31 @@ def read(origin: str, content: bytes, symbol: str, layout: Layout, timeframe: Ti
         InvalidBars: the file cannot be read, or a column, unit or time zone is ambiguous.
         DataError: the file has no known suffix, or an option of the layout does not fit.
     """
+    given = layout.columns.get("time", layout.time_column)
+    time_names = TIME_NAMES if given is None else TIME_NAMES | {plain_name(given)}
+    return _read(
+        origin, lambda: read_table(origin, content, frozenset(time_names)), symbol, layout, timeframe
+    )
+
+
+def read_frame(
+    origin: str, frame: pd.DataFrame, symbol: str, layout: Layout, timeframe: Timeframe
+) -> ReadFile:
+    """Rows of a table in memory, read as those of a file with the same columns.
+
+    Raises:
+        InvalidBars: a column, unit or time zone is ambiguous.
+        DataError: an option of the layout does not fit.
+    """
+    return _read(origin, lambda: table_of(frame), symbol, layout, timeframe)
+
+
+def _read(
+    origin: str, table: Callable[[], Table], symbol: str, layout: Layout, timeframe: Timeframe | None
+) -> ReadFile:
     try:
         try:
-            return _Reader(origin, content, symbol, layout, timeframe).read()
+            return _Reader(table(), symbol, layout, timeframe).read()
         except FOREIGN_ERRORS as error:
             cause = str(error).splitlines()[0] if str(error) else ""
             raise UnclearError("unreadable-file", f"{type(error).__name__}: {cause}") from error
@@ -135,12 +158,8 @@ def same_symbol(value: str, symbol: str) -> bool:
 
 
 class _Reader:
-    def __init__(
-        self, origin: str, content: bytes, symbol: str, layout: Layout, timeframe: Timeframe | None
-    ) -> None:
-        given = layout.columns.get("time", layout.time_column)
-        time_names = TIME_NAMES if given is None else TIME_NAMES | {plain_name(given)}
-        self._table: Table = read_table(origin, content, frozenset(time_names))
+    def __init__(self, table: Table, symbol: str, layout: Layout, timeframe: Timeframe | None) -> None:
+        self._table = table
         self._symbol = symbol
         self._layout = layout
         self._timeframe = timeframe

@@ -22,6 +22,7 @@ from clm_core.domain.errors import (
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market import calendars, quarantine
 from clm_core.market.arrow_files import parquet_of
+from clm_core.market.bar_rules import refuse_unknown_rules
 from clm_core.market.bar_source import BarSource, ExchangeSource
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.carry import Carry
@@ -38,7 +39,7 @@ from clm_core.market.series_store import ValuesStore
 from clm_core.market.storage import FolderStorage, SeriesStorage
 from clm_core.market.store import Replacement, SeriesManifest, SeriesStore, parquet, replacement
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.market.validation import Examined, examine, refuse_unknown_rules
+from clm_core.market.validation import Examined, examine
 
 UNBOUNDED = "pass closed_by=<moment> to MarketData.bars: the next release requires the bound"
 TABLE = "table.parquet"
@@ -280,7 +281,7 @@ class MarketData:
             symbol: canonical symbol, or the spelling of the source, which is kept beside the canonical one.
             calendar: name of the trading calendar, `auto` or `learn`: see `calendars.chosen`.
             as_of: download time of the file if not now, to recognise a last bar still open at the time.
-            allow: names of rules that the bars of the file may break, see `validation.OVERRULABLE`.
+            allow: names of rules that the bars of the file may break, see `bar_rules.OVERRULABLE`.
 
         Raises:
             InvalidBars: a rule is broken; the file and a report are in quarantine.
@@ -569,7 +570,7 @@ class MarketData:
             source: source, or the name of an exchange in ccxt.
             calendar: name of the trading calendar; `auto` for that of the stored series.
             retry_policy, base_url: of an exchange by name.
-            allow: names of rules that the bars may break, see `validation.OVERRULABLE`.
+            allow: names of rules that the bars may break, see `bar_rules.OVERRULABLE`.
 
         Raises:
             DataError: a rule in `allow` cannot be overruled.
@@ -623,7 +624,7 @@ class MarketData:
             retry_policy, base_url: of an exchange by name.
             progress: called with the completed share of the work, 0..1.
             rechecked: number of the newest stored bars to read again, at least one.
-            allow: names of rules that the fetched bars may break, see `validation.OVERRULABLE`.
+            allow: names of rules that the fetched bars may break, see `bar_rules.OVERRULABLE`.
 
         Raises:
             DataError: a rule in `allow` cannot be overruled.

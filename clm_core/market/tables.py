@@ -153,9 +153,9 @@ def read_table(name: str, content: bytes, time_names: frozenset[str]) -> Table:
         if kind in TEXT:
             return _from_text(_decoded(content), time_names)
         if kind == ".parquet":
-            return _from_frame(read_parquet(content).to_pandas())
+            return table_of(read_parquet(content).to_pandas())
         if kind == ".feather":
-            return _from_frame(read_feather(content).to_pandas())
+            return table_of(read_feather(content).to_pandas())
     except FOREIGN_ERRORS as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnclearError("unreadable-file", f"not readable as {kind[1:]}: {cause}") from error
@@ -341,7 +341,7 @@ def _as_numbers(frame: pd.DataFrame, decimal: str) -> pd.DataFrame:
     return frame
 
 
-def _from_frame(frame: pd.DataFrame) -> Table:
+def table_of(frame: pd.DataFrame) -> Table:
     """Table of a frame; an index that is no plain numbering becomes columns."""
     tickers: list[str | None] = []
     names: list[str] = []

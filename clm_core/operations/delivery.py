@@ -236,8 +236,7 @@ def _to_subscriber(subscriber: Subscriber, event: OutgoingEvent, now: datetime) 
     """
     from standardwebhooks import Webhook
 
-    message = {"type": event.type, "timestamp": event.at.isoformat(), "data": event.payload}
-    body = json.dumps(message, separators=(",", ":"), sort_keys=True)
+    body = json.dumps(event.published.model_dump(mode="json"), separators=(",", ":"), sort_keys=True)
     signature = Webhook(subscriber.secret.get_secret_value()).sign(str(event.id), now, body)
     headers = {
         "content-type": "application/json",

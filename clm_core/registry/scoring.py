@@ -27,11 +27,12 @@ from mlflow.types.schema import AnyType, DataType
 from clm_core.domain.errors import CLMError, ConflictError, DataError, Finding, InvalidBars
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market import own_features
+from clm_core.market.bar_rules import OVERRULABLE
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.series import PREFIX
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.times import EPOCH_BOUNDS
-from clm_core.market.validation import OVERRULABLE, validate
+from clm_core.market.validation import validate
 from clm_core.models.bundle import load_bundle
 from clm_core.models.contract import Model, require_bars_needed
 from clm_core.models.pooled import PooledModel

@@ -3,9 +3,6 @@
 import contextlib
 import itertools
 import secrets
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,12 +10,11 @@ from functools import partial
 
 import promoting
 import pytest
-import uvicorn
+from api_servers import Server, serving_api
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from clm_core.api.__main__ import configuration
 from clm_core.api.app import create_app
 from clm_core.domain.actors import Actor
 from clm_core.domain.api_settings import ApiSettings
@@ -102,52 +98,12 @@ def fresh_id() -> str:
     return f"test-{next(_numbers)}"
 
 
-class Server:
-    """API on a port, for requests in raw bytes."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def send(self, *parts: bytes, pause: float = 0.0) -> tuple[int, bytes, float]:
-        """Status, raw response, and seconds until the response was complete."""
-        began = time.monotonic()
-        with socket.create_connection(("127.0.0.1", self.port), timeout=120) as connection:
-            with contextlib.suppress(ConnectionError):
-                for number, part in enumerate(parts):
-                    time.sleep(pause if number else 0)
-                    connection.sendall(part)
-            answer = bytearray()
-            with contextlib.suppress(ConnectionError):
-                while received := connection.recv(65536):
-                    answer += received
-        seconds = time.monotonic() - began
-        return int(answer.split(b" ", 2)[1]) if answer else 0, bytes(answer), seconds
-
-
 Serve = Callable[[Services], contextlib.AbstractContextManager[Server]]
 
 
 @pytest.fixture(scope="session")
 def serve() -> Serve:
-    @contextlib.contextmanager
-    def serve_on_a_port(clm: Services) -> Iterator[Server]:
-        with socket.socket() as listening:
-            listening.bind(("127.0.0.1", 0))
-            port = listening.getsockname()[1]
-            running = uvicorn.Server(configuration(create_app(clm), clm.settings.api, port))
-            thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
-            thread.start()
-            while not running.started:
-                time.sleep(0.01)
-            yield Server(port)
-            running.should_exit = True
-            thread.join()
-
-    return serve_on_a_port
+    return serving_api
 
 
 @pytest.fixture(scope="session")

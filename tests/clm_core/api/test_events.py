@@ -5,12 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import jsonschema
 import promoting
 import pytest
 from fastapi.testclient import TestClient
+from jsonschema import Draft202012Validator
 
 from clm_core.api.app import create_app
 from clm_core.domain.actors import Actor
+from clm_core.domain.published_events import event_schema
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
@@ -59,6 +62,9 @@ def test_a_subscriber_receives_a_promotion_and_resumes_after_the_last_event(
     second = next(event for event in resumed if event["data"]["payload"]["model_id"] == model_id)
     resumed.close()
     assert second["data"]["payload"]["version"] == versions[2].version
+    for received in (first, second):
+        jsonschema.validate(received["data"], event_schema(), cls=Draft202012Validator)
+        assert received["data"]["data"] == received["data"]["payload"]
     assert int(second["id"]) > int(first["id"])
 
 

@@ -25,10 +25,10 @@ from typer.testing import CliRunner
 from clm_core.cli import data
 from clm_core.cli.data import app
 from clm_core.domain.errors import DataError, InvalidBars, InvalidSymbol
+from clm_core.market.bar_rules import FIXED, OVERRULABLE
 from clm_core.market.reading import Layout
 from clm_core.market.sources import MarketData, SeriesInfo
 from clm_core.market.timeframes import Timeframe
-from clm_core.market.validation import FIXED, OVERRULABLE
 
 ROOT = Path(__file__).parents[3]
 FIELD = ROOT / "tests/data/field"

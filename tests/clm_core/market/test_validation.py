@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from clm_core.domain.errors import InvalidBars
+from clm_core.market.bar_rules import STUCK_BARS
 from clm_core.market.bars import FIELDS
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.market.validation import STUCK_BARS, examine, validate
+from clm_core.market.validation import examine, validate
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 

@@ -35,6 +35,7 @@ from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.errors import NotFound
 from clm_core.domain.events import EventType, ProductionHalted
 from clm_core.domain.operation_settings import AlertSettings
+from clm_core.domain.published_events import PublishedEvent
 from clm_core.domain.secret_references import references_of
 from clm_core.domain.tracing_settings import TracingSettings
 from clm_core.domain.vocabulary import Role
@@ -171,6 +172,7 @@ def test_a_subscriber_gets_every_event_once_in_order_and_signed(
     assert (result.sent, result.waiting, result.last_error) == (3, 0, None)
     assert listener.ids == ids
     assert [request.body["data"]["promotion_id"] for request in listener.requests] == [0, 1, 2]
+    assert set(listener.requests[0].body) == set(PublishedEvent.model_fields)
     for request in listener.requests:
         assert Webhook(SECRET).verify(request.raw, request.headers)["type"] == "clm.model_promoted"
     assert deliver(with_receivers(clm, [listener]))[0].sent == 0
