@@ -1,13 +1,11 @@
 """REST API without rules of its own: authenticates, calls the core and returns the answer."""
 
-from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, Field
 
-from clm_core.api import errors
+from clm_core.api import description
 from clm_core.api.admission import Admission
 from clm_core.api.auth import Open, guards
 from clm_core.api.bodies import BodyLimits, StrictRoute
@@ -26,21 +24,12 @@ from clm_core.platform.rate_limits import RateLimits
 from clm_core.services import Services
 
 
-class ProblemDetails(BaseModel):
-    """Problem document (RFC 9457)."""
-
-    type: str = Field(examples=["urn:clm:problem:conflict-error"])
-    title: str
-    status: int
-    detail: str
-    """Explanation of the problem, and the next step."""
-
-
 def create_app(services: Services) -> FastAPI:
     """Application over open services, which the caller closes.
 
     Raises:
-        RuntimeError: a route is missing from the route table, so no access is declared.
+        RuntimeError: a route is missing from the route table, so no access is declared, or two routes have
+            one name in the description.
     """
     settings = services.settings.api
     app = FastAPI(
@@ -67,6 +56,7 @@ def create_app(services: Services) -> FastAPI:
     for route in ROUTES:
         _add(app, route)
     require_policies(app)
+    description.describe(app, ROUTES, settings.public_url)
     app.add_middleware(Admission)
     app.add_middleware(Methods, routes=[(each.method, each.path) for each in ROUTES], endless=ENDLESS)
     # wraps both: a body still arriving takes no place
@@ -83,13 +73,18 @@ def create_app(services: Services) -> FastAPI:
 
 
 def require_policies(app: FastAPI) -> None:
-    """Refuses an application with a path or method that is missing from the route table."""
+    """Refuses an application with a path or method that is missing from the route table, or ambiguous."""
     known = {(route.method, route.path) for route in ROUTES}
     served = {
         (method, getattr(route, "path", ""))
         for route in app.routes
         for method in getattr(route, "methods", None) or {"any"}
     }
+    names = [description.operation(route) for route in ROUTES if route.documented]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise RuntimeError(
+            f"{sorted(repeated)} name several routes: give each a name in clm_core.api.description"
+        )
     if undeclared := served - known:
         raise RuntimeError(f"{sorted(undeclared)} are not in clm_core.api.route_table: declare access there")
 
@@ -104,8 +99,10 @@ def _add(app: FastAPI, route: Route) -> None:
         methods=[route.method],
         status_code=route.status,
         dependencies=_guards(route),
-        responses=_problems(route),
+        responses=description.problems(route),
         include_in_schema=route.documented,
+        operation_id=description.operation(route),
+        tags=[description.tag(route)],
         summary=(route.endpoint.__doc__ or "").partition(".")[0],
         **more,
     )
@@ -115,21 +112,3 @@ def _guards(route: Route) -> list[Any]:
     if route.page and isinstance(route.open_to, Role):
         return page_guards(route.open_to, route.writes)
     return guards(route.open_to, route.writes)
-
-
-def _problems(route: Route) -> dict[int | str, dict[str, Any]]:
-    """Problem responses of a route in the OpenAPI description."""
-    codes = {400, 404, 422, 500, 503}
-    if route.open_to is not Open.EVERYBODY:
-        codes |= {401, 403, 429}
-    if route.writes:
-        codes |= {408, 409, 413, 415}
-    schema = {"$ref": "#/components/schemas/ProblemDetails"}
-    return {
-        code: {
-            "description": HTTPStatus(code).phrase,
-            "content": {errors.MEDIA_TYPE: {"schema": schema}},
-            "model": ProblemDetails,
-        }
-        for code in sorted(codes)
-    }

@@ -18,6 +18,10 @@ def in_order(schema: dict[str, Any]) -> None:
         field["position"] = position
 
 
+NOBODY = "unknown"
+"""Requester of a request that names none."""
+
+
 class RetrainRequest(OfModel):
     """The model to retrain, the data and the reason."""
 
@@ -64,7 +68,7 @@ class RetrainRequest(OfModel):
     )
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the training.")
     requested_by: str = Field(
-        default="unknown",
+        default=NOBODY,
         title="Requested by",
         description="Your name, for the record; this form knows no accounts.",
     )

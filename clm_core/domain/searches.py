@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from clm_core.domain.costs import Costs, HoldingCosts, MarketCosts
 from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.execution import Execution
+from clm_core.domain.jobs import NOBODY
 from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.search_space import SearchDimension
 from clm_core.domain.spellings import TIMEFRAMES, TimeframeName, span_by_timeframe
@@ -140,7 +141,7 @@ class SearchRequest(OfModel):
     )
     on: On = Engine.LOCAL
     ray_address: RayAddress = None
-    requested_by: Requester = "unknown"
+    requested_by: Requester = NOBODY
 
     @property
     def placement(self) -> Placement:

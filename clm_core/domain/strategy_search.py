@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.evolution import Crossover, CrossoverOf, Mutation, MutationOf, Selection
+from clm_core.domain.jobs import NOBODY
 from clm_core.domain.kinds import Kind, model_id
 from clm_core.domain.searches import (
     BarLength,
@@ -123,7 +124,7 @@ class StrategySearchRequest(BaseModel):
     )
     on: On = Engine.LOCAL
     ray_address: RayAddress = None
-    requested_by: Requester = "unknown"
+    requested_by: Requester = NOBODY
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
