@@ -1,4 +1,4 @@
-"""Backtest engine: target positions to fills, costs, equity and trades, in a single pass over the bars.
+"""Backtest engine: target positions to fills, costs, equity and trades, in one loop over the bars.
 
 Rules within a bar, in the order applied:
 
@@ -26,9 +26,10 @@ equity 0, and equity stays there. Costs of holding move the price; a long whose 
 negative is liquidated likewise, at the price at which the sale just repays the cash.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -48,10 +49,6 @@ SIGNAL, STOP_LOSS, TAKE_PROFIT, END_OF_DATA, RUIN = (int(reason) for reason in E
 TRADE = np.dtype(
     [(field.name, "f8" if field.type is Floats else "i8") for field in fields(Trades)], align=True
 )
-
-GIVEN = 0
-SMA_CROSSOVER = 1
-SCORE_THRESHOLD = 2
 
 
 class _Account:
@@ -131,6 +128,8 @@ class _Record(NamedTuple):
     """Closed trades, dtype TRADE, shape (2 * n_bars,)."""
     account: Rows
     """Account of the run, dtype ACCOUNT, shape (1,)."""
+    changes: NDArray[np.int64]
+    """Bars whose target differs from that of the bar before, closed by n_bars, shape (n_bars,)."""
 
 
 Range = tuple[float, float, float]
@@ -140,32 +139,33 @@ _compiled = njit(error_model="numpy")
 _inlined = njit(error_model="numpy", inline="always")
 
 
-@_inlined
-def _sma_position(prefix: Floats, params: Floats, bar: int) -> float:
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sma_targets(prefix: Floats, params: Floats, targets: Floats) -> None:
+    """Write the target position at the close of each bar, shape (n_bars,)."""
     fast = int(params[0])
     slow = int(params[1])
-    if bar + 1 < slow:
-        return 0.0
-    fast_sum = prefix[bar + 1] - prefix[bar + 1 - fast]
-    slow_sum = prefix[bar + 1] - prefix[bar + 1 - slow]
-    return 1.0 if fast_sum * slow > slow_sum * fast else params[2]
+    below = params[2]
+    n = len(targets)
+    targets[: slow - 1] = 0.0
+    if n < slow:
+        return
+    known = targets[slow - 1 :]
+    now = prefix[slow:]
+    before_fast = prefix[slow - fast : n + 1 - fast]
+    before_slow = prefix[: n + 1 - slow]
+    for row in range(len(known)):
+        fast_sum = now[row] - before_fast[row]
+        slow_sum = now[row] - before_slow[row]
+        known[row] = 1.0 if fast_sum * slow > slow_sum * fast else below
 
 
-@_inlined
-def _threshold_position(score: Floats, params: Floats, bar: int) -> float:
-    if score[bar] > params[0]:
-        return 1.0
-    return -1.0 if score[bar] < params[1] else 0.0
-
-
-@_inlined
-def _target(rule: int, data: Floats, params: Floats, bar: int) -> float:
-    """Target position at the close of a bar."""
-    if rule == GIVEN:
-        return float(data[bar])
-    if rule == SMA_CROSSOVER:
-        return _sma_position(data, params, bar)
-    return _threshold_position(data, params, bar)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _threshold_targets(score: Floats, params: Floats, targets: Floats) -> None:
+    """Write the target position at the close of each bar, shape (n_bars,)."""
+    above = params[0]
+    below = params[1]
+    for bar in range(len(targets)):
+        targets[bar] = 1.0 if score[bar] > above else (-1.0 if score[bar] < below else 0.0)
 
 
 @_compiled
@@ -312,17 +312,31 @@ def _has_drifted(account: _Account, price: float, rules: _Rules) -> bool:
     return bool(abs(held - account.target * equity) > rules.band * equity)
 
 
-@_inlined
-def _stays_flat(account: _Account, target: float) -> bool:
-    """True if the account holds nothing, and wants nothing now and before."""
-    return bool(target == 0.0 and account.target == 0.0 and account.units == 0.0)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _find_changes(targets: Floats, changes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Write the bars whose target differs from that of the bar before, ascending, and then n_bars."""
+    count = 0
+    for bar in range(1, len(targets)):
+        changes[count] = bar
+        count += targets[bar] != targets[bar - 1]
+    changes[count] = len(targets)
+    return changes
+
+
+@_compiled
+def _open_account(account: _Account, rules: _Rules) -> None:
+    account.cash = rules.cash
+    account.costs = account.units = account.target = account.blocked_side = account.traded = 0.0
+    account.holding = account.carried = 0.0
+    account.n_trades = 0
+    _place_resting_orders(account, rules)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _run(
-    rule: int, data: Floats, params: Floats, rules: _Rules, market: _Market, record: _Record
+def _run(  # noqa: PLR0912, PLR0915 (a call in the loop would count the references to the arrays)
+    targets: Floats, rules: _Rules, market: _Market, record: _Record
 ) -> tuple[int, float, float]:
-    """Loop over the bars.
+    """Loop over the bars on which something can happen, and passes over all bars for the series.
 
     Returns:
         Number of trades closed, costs paid in cash, and costs of holding paid in cash.
@@ -341,20 +355,15 @@ def _run(
     turnovers = record.turnover
     trades = record.trades
     account = record.account[0]
-    account.cash = equity = rules.cash
-    account.costs = account.units = account.target = account.blocked_side = account.traded = 0.0
-    account.holding = account.carried = 0.0
-    account.n_trades = 0
-    _place_resting_orders(account, rules)
+    _open_account(account, rules)
+    turnovers[:] = 0.0
+    changes = _find_changes(targets, record.changes)
+    band = rules.band
+    change = 0
     last = len(closes) - 1
-    for bar in range(last + 1):
-        before = equity
-        if rule == GIVEN and bar > 0 and _stays_flat(account, data[bar - 1]):
-            # most bars of many rules: nothing changes
-            account.blocked_side = 0.0
-            equities[bar] = equity
-            returns[bar] = exposures[bar] = turnovers[bar] = 0.0
-            continue
+    bar = 0
+    while bar <= last:
+        before = account.cash + account.units * closes[bar - 1] if bar > 0 else rules.cash
         price = opens[bar]
         if is_charged and account.units != 0.0:
             rate = long_rates[bar] if account.units > 0.0 else short_rates[bar]
@@ -362,7 +371,7 @@ def _run(
                 _charge(account, price, rate, rules)
         if price <= account.floor or price >= account.ceiling:
             _exit(account, bar, (price, price, price), rules, trades)
-        target = _target(rule, data, params, bar - 1) if bar > 0 else 0.0
+        target = targets[bar - 1] if bar > 0 else 0.0
         if target * account.blocked_side <= 0.0:
             account.blocked_side = 0.0
             if target != account.target or _has_drifted(account, price, rules):
@@ -372,14 +381,65 @@ def _run(
             _exit(account, bar, (price, highs[bar], lows[bar]), rules, trades)
         if bar == last and account.units != 0.0:
             _close(account, bar, closes[bar], END_OF_DATA, rules, trades)
-        held = account.units * closes[bar]
-        equity = account.cash + held
-        equities[bar] = equity
-        returns[bar] = equity / before - 1.0 if before > 0.0 else 0.0
-        exposures[bar] = held / equity if held != 0.0 else 0.0
-        turnovers[bar] = account.traded / before if account.traded > 0.0 else 0.0
-        account.traded = 0.0
+        if account.traded > 0.0:
+            turnovers[bar] = account.traded / before
+            account.traded = 0.0
+        # cash and units for now: the series are computed from them below
+        cash = equities[bar] = account.cash
+        units = exposures[bar] = account.units
+        bar += 1
+        quiet = bar
+        # most bars of many rules: nothing happens until the target changes or a resting order is reached
+        side = account.blocked_side
+        if (units != 0.0 and is_charged) or (band != np.inf and account.target != 0.0):
+            end = bar
+        elif side != 0.0:
+            end = bar
+            while end <= last and targets[end - 1] * side > 0.0:
+                end += 1
+            bar = end
+        elif targets[bar - 1] != account.target:
+            end = bar
+        else:
+            while changes[change] < bar:
+                change += 1
+            # a change acts on the next bar, and a position is closed on the last bar
+            end = min(changes[change] + 1, last if units != 0.0 else last + 1)
+        floor = account.floor
+        ceiling = account.ceiling
+        if floor == -np.inf and ceiling == np.inf:
+            bar = max(bar, end)
+        while bar < end and not (
+            opens[bar] <= floor or opens[bar] >= ceiling or lows[bar] <= floor or highs[bar] >= ceiling
+        ):
+            bar += 1
+        # unsigned, so that the compiler need not count negative rows from the end
+        for each in range(np.uint64(quiet), np.uint64(bar)):
+            equities[each] = cash
+            exposures[each] = units
+    _write_series(rules.cash, closes, equities, returns, exposures)
     return account.n_trades, account.costs, account.holding
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _write_series(
+    initial_cash: float, closes: Floats, equities: Floats, returns: Floats, exposures: Floats
+) -> None:
+    """Turn cash and units after each bar into equity and exposure, in place, and write the returns.
+
+    Args:
+        equities: cash after each bar, replaced by the equity, shape (n_bars,).
+        exposures: units after each bar, replaced by the exposure, shape (n_bars,).
+    """
+    for bar in range(len(closes)):
+        held = exposures[bar] * closes[bar]
+        equity = equities[bar] + held
+        equities[bar] = equity
+        exposures[bar] = held / equity if held != 0.0 else 0.0
+    returns[0] = equities[0] / initial_cash - 1.0 if initial_cash > 0.0 else 0.0
+    for bar in range(1, len(equities)):
+        before = equities[bar - 1]
+        returns[bar] = equities[bar] / before - 1.0 if before > 0.0 else 0.0
 
 
 def backtest(
@@ -405,9 +465,7 @@ def backtest(
     targets = check_positions(bars, positions)
     record = _blank_record(len(bars))
     rules = _rules(costs, execution)
-    n_trades, costs_paid, holding_costs = _run(
-        GIVEN, targets, targets[:0], rules, _market(bars, holding), record
-    )
+    n_trades, costs_paid, holding_costs = _run(targets, rules, _market(bars, holding), record)
     closed = record.trades[:n_trades]
     trades = Trades(**{field.name: closed[field.name].copy() for field in fields(Trades)})
     return Backtest(
@@ -448,19 +506,20 @@ class RepeatedBacktest:
         Args:
             targets: positions in [-1, 1], shape (n_bars,), float64; not validated.
         """
-        n_trades, _, _ = _run(GIVEN, targets, targets[:0], self._rules, self._market, self._record)
+        n_trades, _, _ = _run(targets, self._rules, self._market, self._record)
         return self._record.returns, self._record.trades[:n_trades]
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """A trading rule compiled into the engine's loop, with the parameter sets of a sweep.
+    """A compiled trading rule with the parameter sets of a sweep.
 
-    Built by `sma_crossover` or `score_threshold`. Positions are computed bar by bar and never stored.
+    Built by `sma_crossover` or `score_threshold`. Positions are computed for one set at a time.
     """
 
     bars: Bars
-    rule: int
+    write_targets: Callable[[Floats, Floats, Floats], None]
+    """Compiled rule: writes the positions of a parameter set, given the series, the set and the place."""
     data: Floats
     """Series shared by all parameter sets, computed once, shape (n_bars,) or (n_bars + 1,)."""
     params: Floats
@@ -490,7 +549,7 @@ def sma_crossover(bars: Bars, fast: ArrayLike, slow: ArrayLike, below: ArrayLike
         raise InvalidTrainingParams("give whole windows with 1 <= fast < slow, and below in [-1, 1]")
     # relative to the first close, so that a constant price sums to exactly zero
     prefix = np.concatenate(([0.0], np.cumsum(bars.close - bars.close[0])))
-    return Family(bars, SMA_CROSSOVER, prefix, params)
+    return Family(bars, _sma_targets, prefix, params)
 
 
 def score_threshold(bars: Bars, score: Floats, long_above: ArrayLike, short_below: ArrayLike) -> Family:
@@ -508,7 +567,7 @@ def score_threshold(bars: Bars, score: Floats, long_above: ArrayLike, short_belo
     params = _parameter_sets(long_above, short_below)
     if score.shape != (len(bars),) or not (params[:, 1] <= params[:, 0]).all():
         raise InvalidTrainingParams("give one score per bar, and thresholds with short_below <= long_above")
-    return Family(bars, SCORE_THRESHOLD, np.ascontiguousarray(score, dtype=np.float64), params)
+    return Family(bars, _threshold_targets, np.ascontiguousarray(score, dtype=np.float64), params)
 
 
 def sweep(
@@ -536,22 +595,28 @@ def sweep(
     market = _market(family.bars, holding)
     periods_per_year = family.bars.periods_per_year
 
-    def measured(sets: NDArray[np.int64]) -> list[Metrics]:
-        record = _blank_record(len(family.bars))
-        results = []
-        for i in sets:
-            rules = _rules(costs, executions[i])
-            n_trades, _, _ = _run(family.rule, family.data, family.params[i], rules, market, record)
-            trade_returns = record.trades["net_return"][:n_trades].copy()
-            results.append(
-                measure(record.returns, record.exposure, record.turnover, trade_returns, periods_per_year)
-            )
-        return results
+    # the arrays of each thread, reused for all of its sets: fresh memory costs as much as a pass over it
+    scratch = SimpleQueue[tuple[_Record, Floats]]()
+    for _ in range(threads):
+        scratch.put((_blank_record(len(family.bars)), np.empty(len(family.bars))))
+
+    def measured_of(sets: NDArray[np.int64]) -> list[Metrics]:
+        record, targets = scratch.get()
+        try:
+            return [measured(i, record, targets) for i in sets]
+        finally:
+            scratch.put((record, targets))
+
+    def measured(i: int, record: _Record, targets: Floats) -> Metrics:
+        family.write_targets(family.data, family.params[i], targets)
+        n_trades, _, _ = _run(targets, _rules(costs, executions[i]), market, record)
+        trade_returns = record.trades["net_return"][:n_trades].copy()
+        return measure(record.returns, record.exposure, record.turnover, trade_returns, periods_per_year)
 
     # Threads over a compiled loop that releases the GIL: numba's own parallel loops abort the process when
     # two threads of the caller enter a loop at once.
     with ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(measured, np.array_split(np.arange(len(executions)), 8 * threads))
+        parts = pool.map(measured_of, np.array_split(np.arange(len(executions)), 8 * threads))
         return [metrics for part in parts for metrics in part]
 
 
@@ -618,4 +683,5 @@ def _blank_record(n_bars: int) -> _Record:
         turnover=np.empty(n_bars),
         trades=np.empty(2 * n_bars, TRADE),
         account=np.empty(1, ACCOUNT),
+        changes=np.empty(n_bars, np.int64),
     )

@@ -12,7 +12,7 @@ from clm_core.backtest.results import Backtest, ExitReason
 from clm_core.domain.costs import Costs, HoldingCosts
 from clm_core.domain.execution import Execution
 from clm_core.market.bars import Bars
-from clm_core.market.carry import Carry, Payments, holding_rates
+from clm_core.market.carry import Carry, HoldingRates, Payments, holding_rates
 from clm_core.market.timeframes import Calendar, Timeframe
 
 SERIES = 1000
@@ -117,6 +117,24 @@ def test_the_engine_equals_a_plain_bar_by_bar_engine_on_1000_random_series() -> 
     # the series reach every kind of exit on both sides
     assert {reason: count for reason, count in reasons.items() if count < 5} == {}
     assert len(reasons) == 2 * len(ExitReason)
+
+
+def test_bars_on_which_nothing_can_happen_give_the_same_bits_as_a_walk_over_every_bar() -> None:
+    """Rates of holding make the engine visit every bar of a position; rates of 0.0 cost nothing."""
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        bars = _bars(rng)
+        costs = Costs(fee_bps=rng.choice([0.0, 5.0]), slippage_bps=2.0)
+        stops = {name: rng.choice([None, 0.01, 0.1]) for name in ("stop_loss", "take_profit")}
+        execution = Execution(**stops, lot_size=rng.choice([None, 7.0]))
+        targets = _targets(rng, len(bars))
+        skipping = backtest(bars, targets, costs, execution)
+        free = HoldingRates(np.zeros(len(bars)), np.zeros(len(bars)))
+        visiting = backtest(bars, targets, costs, execution, free)
+        for name in ("equity", "returns", "exposure", "turnover"):
+            assert getattr(skipping, name).tobytes() == getattr(visiting, name).tobytes(), (seed, name)
+        assert skipping.trades.pnl.tobytes() == visiting.trades.pnl.tobytes()
+        assert skipping.trades.exit_bar.tolist() == visiting.trades.exit_bar.tolist()
 
 
 def test_the_trades_and_the_costs_of_holding_explain_the_final_equity() -> None:
