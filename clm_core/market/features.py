@@ -498,9 +498,12 @@ def compute_features(bars: Bars, names: Sequence[str] | None = None) -> FeatureT
 
 
 def _fill(values: Floats, features: Sequence[Feature | OwnFeature], stretch: Stretch) -> None:
+    series = np.empty((min(len(features), COLUMNS_AT_ONCE), len(values)))
     for first in range(0, len(features), COLUMNS_AT_ONCE):
         block = features[first : first + COLUMNS_AT_ONCE]
-        values[:, first : first + len(block)] = np.array([feature.compute(stretch) for feature in block]).T
+        for place, feature in enumerate(block):
+            series[place] = feature.compute(stretch)
+        values[:, first : first + len(block)] = series[: len(block)].T
     for column, feature in enumerate(features):
         values[: feature.warm_up, column] = np.nan
 

@@ -38,51 +38,55 @@ def gap_and_deviation(
         standard deviation.
     """
     n = len(values)
-    gap = np.empty(n)
-    deviation = np.empty(n)
-    gap[: window - 1] = np.nan
-    deviation[: window - 1] = np.nan
-    # element k: the sum, and the sum of squares, of the part up to the cut of the window that ends k rows
-    # after the cut
-    older = np.empty(window)
-    older_squares = np.empty(window)
-    share = 1.0 / window
+    # of each row: its distance to the value at the cut, and the sums and sums of squares of the parts of its
+    # window up to the cut and from the cut on
+    distance = np.empty(n)
+    older = np.empty(n)
+    older_squares = np.empty(n)
+    newer = np.empty(n)
+    newer_squares = np.empty(n)
     cut = window - 1 if numbers is None else 0
     while cut < n:
         end = min(cut + window, n)
         if numbers is not None:
-            block = numbers[cut] // window
+            following = (numbers[cut] // window + 1) * window
             end = cut + 1
-            while end < n and numbers[end] // window == block:
+            while end < n and numbers[end] < following:
                 end += 1
-        size = end - cut
-        # windows that begin before the first row have no result
-        first = max(window - 1 - cut, 0)
-        if first < size:
-            pivot = values[cut]
-            total = squares = 0.0
-            for k in range(min(window, cut + 1)):
-                difference = values[cut - k] - pivot
-                if octaves is not None:
-                    difference += (octaves[cut - k] - octaves[cut]) * LN_2
-                total += difference
-                squares += difference * difference
-                older[window - 1 - k] = total
-                older_squares[window - 1 - k] = squares
-            total = squares = 0.0
-            for k in range(size):
-                difference = values[cut + k] - pivot
-                if octaves is not None:
-                    difference += (octaves[cut + k] - octaves[cut]) * LN_2
-                total += difference
-                squares += difference * difference
-                if k < first:
-                    continue
-                mean = (older[k] + total) * share
-                variance = (older_squares[k] + squares) * share - mean * mean
-                gap[cut + k] = difference - mean
-                deviation[cut + k] = np.sqrt(max(variance, 0.0))
+        pivot = values[cut]
+        total = squares = 0.0
+        for k in range(min(window, cut + 1)):
+            difference = values[cut - k] - pivot
+            if octaves is not None:
+                difference += (octaves[cut - k] - octaves[cut]) * LN_2
+            total += difference
+            squares += difference * difference
+            # the window that ends in this row begins k rows before the cut
+            row = cut + window - 1 - k
+            if row < n:
+                older[row] = total
+                older_squares[row] = squares
+        total = squares = 0.0
+        for row in range(cut, end):
+            difference = values[row] - pivot
+            if octaves is not None:
+                difference += (octaves[row] - octaves[cut]) * LN_2
+            total += difference
+            squares += difference * difference
+            distance[row] = difference
+            newer[row] = total
+            newer_squares[row] = squares
         cut = end
+    share = 1.0 / window
+    deviation = older
+    gap = newer
+    for row in range(n):
+        mean = (older[row] + newer[row]) * share
+        variance = (older_squares[row] + newer_squares[row]) * share - mean * mean
+        gap[row] = distance[row] - mean
+        deviation[row] = np.sqrt(max(variance, 0.0))
+    gap[: window - 1] = np.nan
+    deviation[: window - 1] = np.nan
     return gap, deviation
 
 
