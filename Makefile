@@ -65,21 +65,6 @@ lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 
 bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md and the tables of the docs
 	.venv-bench/bin/python -m benchmarks.run
-	.venv-bench/bin/python -m benchmarks.gate
-	.venv-bench/bin/python -m benchmarks.allocation
-	.venv-bench/bin/python -m benchmarks.shadow_decisions
-	.venv-bench/bin/python -m benchmarks.protection
-	.venv-bench/bin/python -m benchmarks.paper_record
-	.venv-bench/bin/python -m benchmarks.feature_drift
-	.venv-bench/bin/python -m benchmarks.forecast_errors
-	.venv-bench/bin/python -m benchmarks.calibration
-	.venv-bench/bin/python -m benchmarks.nsga2
-	.venv-bench/bin/python -m benchmarks.strategy_evolution --home .clm-bench
-	.venv-bench/bin/python -m benchmarks.regimes
-	.venv-bench/bin/python -m benchmarks.samplers
-	.venv-bench/bin/python -m benchmarks.recipes --all
-	.venv-bench/bin/python -m benchmarks.scale
-	.venv-bench/bin/python -m benchmarks.sizing
 
 lock: $(VENV)/.uv     ## resolve the constraints anew, with hashes; UPGRADE=1 takes the newest versions
 	$(BIN)/python scripts/lock.py $(BIN)/uv $(if $(UPGRADE),--upgrade)

@@ -8,37 +8,43 @@ window, as a rolling use of the library does.
 
 import math
 from importlib.metadata import version
-from time import process_time
 
 import numpy as np
-from crepes import ConformalRegressor
 
-from benchmarks.table import Row, faster
+from benchmarks.table import PROCESSOR, Row, faster, timed
 from clm_core.explain.conformal import COVERAGE, WINDOW, half_widths
 from clm_core.market.bars import Floats
 
 FORECASTS = 3_000
 SEED = 0
+ROUNDS = 3
 
 
 def rows() -> list[Row]:
     errors = np.abs(np.random.default_rng(SEED).standard_t(4, size=FORECASTS))
     known = np.arange(FORECASTS) + 1
-    start = process_time()
-    ours = half_widths(errors, known, horizon=math.inf)
-    middle = process_time()
     theirs = crepes_widths(errors)
-    end = process_time()
-    if not np.array_equal(ours[WINDOW:], theirs):
+    if not np.array_equal(half_widths(errors, known, horizon=math.inf)[WINDOW:], theirs):
         raise SystemExit("the widths of the intervals are not those of crepes")
-    name = f"Intervals of 1,000 forecasts by the newest {WINDOW:,} errors, processor time"
-    ours_of_1000 = 1000 * (middle - start) / FORECASTS
-    theirs_of_1000 = 1000 * (end - middle) / len(theirs)
-    return [faster(name, ours_of_1000, f"crepes {version('crepes')}", theirs_of_1000, None)]
+    name = f"Intervals of 1,000 forecasts by the newest {WINDOW:,} errors"
+    ours = timed(lambda: half_widths(errors, known, horizon=math.inf), ROUNDS)
+    crepes = timed(lambda: crepes_widths(errors), ROUNDS, warm_up=False)
+    return [
+        faster(
+            name,
+            ours.times(1000 / len(errors)),
+            f"crepes {version('crepes')}",
+            crepes.times(1000 / len(theirs)),
+            None,
+            by=PROCESSOR,
+        )
+    ]
 
 
 def crepes_widths(errors: Floats) -> Floats:
     """Half widths of the intervals of the forecasts after the first window, shape (n - WINDOW,)."""
+    from crepes import ConformalRegressor
+
     widths = np.empty(len(errors) - WINDOW)
     for number in range(len(widths)):
         regressor = ConformalRegressor().fit(errors[number : number + WINDOW])

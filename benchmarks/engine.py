@@ -8,11 +8,13 @@ and turnover.
 
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 import backtesting
 import numpy as np
 import pandas as pd
-import vectorbt as vbt
+from numpy.typing import ArrayLike
 
 from benchmarks.made_bars import bars_of
 from benchmarks.table import Row, faster, side_by_side
@@ -23,6 +25,9 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.execution import Execution
 from clm_core.market.bars import Bars, Floats
 
+if TYPE_CHECKING:
+    import vectorbt as vbt
+
 N_BARS = 26_000
 MANY_BARS = 1_000_000
 CHUNK = 100
@@ -30,7 +35,6 @@ COSTS = Costs(fee_bps=5, slippage_bps=2)
 FREE = Costs(fee_bps=0, slippage_bps=0)
 RULES = Execution(initial_cash=10_000)
 WHOLE_COINS = Execution(initial_cash=1e8, lot_size=1)
-VECTORBT = f"vectorbt {vbt.__version__}"
 BACKTESTING = f"backtesting.py {backtesting.__version__}"
 AGREEMENT = 1e-12
 
@@ -45,7 +49,7 @@ def parameter_sets() -> tuple[list[int], list[int]]:
 
 def long_or_flat(close: Floats, fast: int, slow: int) -> Floats:
     quick, steady = (pd.Series(close).rolling(window).mean() for window in (fast, slow))
-    positions = (quick > steady).to_numpy(dtype=float)
+    positions = np.asarray(quick > steady, dtype=np.float64)
     positions[-2:] = 0.0  # both sides close the last trade at the last open
     return positions
 
@@ -55,8 +59,10 @@ def naive(bars: Bars) -> pd.DatetimeIndex:
     return bars.index.tz_localize(None)
 
 
-def portfolio(bars: Bars, above: Floats, costs: Costs) -> vbt.Portfolio:
+def portfolio(bars: Bars, above: Floats, costs: Costs) -> "vbt.Portfolio":
     """Fully long from the open after `above` turns true, flat from the open after `above` turns false."""
+    import vectorbt as vbt
+
     entries = np.zeros(above.shape, dtype=bool)
     entries[1:] = above[:-1] > 0
     return vbt.Portfolio.from_signals(
@@ -71,7 +77,7 @@ def portfolio(bars: Bars, above: Floats, costs: Costs) -> vbt.Portfolio:
     )
 
 
-def vectorbt_metrics(portfolio: vbt.Portfolio) -> list[object]:
+def vectorbt_metrics(portfolio: "vbt.Portfolio") -> list[Any]:
     trades = portfolio.trades
     return [
         portfolio.total_return(),
@@ -87,7 +93,9 @@ def vectorbt_metrics(portfolio: vbt.Portfolio) -> list[object]:
     ]
 
 
-def vectorbt_sweep(bars: Bars, fast: list[int], slow: list[int]) -> Iterator[list[object]]:
+def vectorbt_sweep(bars: Bars, fast: list[int], slow: list[int]) -> Iterator[list[Any]]:
+    import vectorbt as vbt
+
     close = pd.Series(bars.close, naive(bars))
     for first in range(0, len(fast), CHUNK):
         chosen = slice(first, first + CHUNK)
@@ -100,8 +108,9 @@ def positions_to_metrics(bars: Bars, positions: Floats) -> object:
     return summarise(backtest(bars, positions, COSTS, RULES), bars.periods_per_year)
 
 
-def require_equal(name: str, ours: Floats, theirs: Floats, tolerance: float = AGREEMENT) -> None:
-    distance = np.abs(np.asarray(ours) - np.asarray(theirs)).max() if len(ours) == len(theirs) else np.inf
+def require_equal(name: str, ours: ArrayLike, theirs: ArrayLike, tolerance: float = AGREEMENT) -> None:
+    own, peers = np.asarray(ours), np.asarray(theirs)
+    distance = np.abs(own - peers).max() if len(own) == len(peers) else np.inf
     if not distance <= tolerance:
         raise AssertionError(f"{name}: ours and the peer's differ by {distance:.1e}: timings mean nothing")
 
@@ -177,6 +186,7 @@ def check_backtesting(bars: Bars, positions: Floats) -> None:
 
 def rows() -> list[Row]:
     warnings.filterwarnings("ignore", module=r"vectorbt|backtesting")
+    vectorbt = f"vectorbt {version('vectorbt')}"
     bars = bars_of(N_BARS)
     many = bars_of(MANY_BARS)
     fast, slow = parameter_sets()
@@ -191,8 +201,8 @@ def rows() -> list[Row]:
         return sweep(sma_crossover(bars, fast, slow), COSTS, RULES, threads)
 
     def row(name: str, ours: Work, peer: str, theirs: Work, target: float, rounds: int) -> Row:
-        ours_s, peer_s = side_by_side(ours, theirs, rounds)
-        return faster(name, ours_s, peer, peer_s, target)
+        ours_timing, peers = side_by_side(ours, theirs, rounds)
+        return faster(name, ours_timing, peer, peers, target)
 
     grid = f"{len(fast):,} parameter sets x {N_BARS:,} bars, parameters to metrics"
     one = f"one candidate, {N_BARS:,} bars"
@@ -200,18 +210,18 @@ def rows() -> list[Row]:
         row(
             f"{grid}, 1 thread",
             lambda: swept(1),
-            f"{VECTORBT}, {CHUNK} columns at a time",
+            f"{vectorbt}, {CHUNK} columns at a time",
             lambda: list(vectorbt_sweep(bars, fast, slow)),
-            target=20,
-            rounds=3,
+            target=40,
+            rounds=5,
         ),
         row(
-            f"{grid}, 2 threads", lambda: swept(2), "ours, 1 thread", lambda: swept(1), target=1.7, rounds=11
+            f"{grid}, 2 threads", lambda: swept(2), "ours, 1 thread", lambda: swept(1), target=1.8, rounds=11
         ),
         row(
             f"{one}, signals to metrics",
             lambda: positions_to_metrics(bars, positions),
-            VECTORBT,
+            vectorbt,
             lambda: vectorbt_metrics(portfolio(bars, positions, COSTS)),
             target=60,
             rounds=31,
@@ -227,7 +237,7 @@ def rows() -> list[Row]:
         row(
             f"one candidate, {MANY_BARS:,} bars, signals to metrics",
             lambda: positions_to_metrics(many, long_positions),
-            VECTORBT,
+            vectorbt,
             lambda: vectorbt_metrics(portfolio(many, long_positions, COSTS)),
             target=10,
             rounds=7,

@@ -1,12 +1,14 @@
 """Stationary bootstrap of Sharpe ratios against arch, with equally distributed draws."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
+from typing import Any, cast
 
 import numpy as np
 from arch.bootstrap import StationaryBootstrap
 
-from benchmarks.table import Row, faster, seconds
+from benchmarks.table import Row, faster, timed
 from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.evidence.bootstrap import block_length, difference_draws, sharpe_draws
 from clm_core.market.bars import Floats
@@ -39,15 +41,17 @@ def rows() -> list[Row]:
         *(
             compared(
                 f"Sharpe difference, the same, blocks of {block:.3g}",
-                lambda block=block: difference_draws(
-                    challenger, champion, block, RESAMPLES, np.random.default_rng(1)
-                ),
+                partial(our_differences, challenger, champion, block),
                 arch_draws(difference, block, challenger, champion),
                 target,
             )
             for block, target in ((DAY, FASTER), (automatic, None))
         ),
     ]
+
+
+def our_differences(challenger: Floats, champion: Floats, block: float) -> Floats:
+    return difference_draws(challenger, champion, block, RESAMPLES, np.random.default_rng(1))
 
 
 def sharpe(returns: Floats) -> float:
@@ -58,16 +62,18 @@ def difference(challenger: Floats, champion: Floats) -> float:
     return sharpe(challenger) - sharpe(champion)
 
 
-def arch_draws(statistic: Callable[..., float], block: float, *series: Floats) -> Draws:
+def arch_draws(statistic: Callable[..., Any], block: float, *series: Floats) -> Draws:
     return lambda: np.asarray(
-        StationaryBootstrap(block, *series, seed=np.random.default_rng(2)).apply(statistic, RESAMPLES)
+        StationaryBootstrap(cast(Any, block), *series, seed=np.random.default_rng(2)).apply(
+            statistic, RESAMPLES
+        )
     )[:, 0]
 
 
 def compared(name: str, ours: Draws, theirs: Draws, target: float | None) -> Row:
     refuse_disagreement(ours(), theirs())
     peer = f"arch {version('arch')}"
-    return faster(name, seconds(ours, REPEATS), peer, seconds(theirs, REPEATS), target)
+    return faster(name, timed(ours, REPEATS), peer, timed(theirs, REPEATS), target)
 
 
 def refuse_disagreement(ours: Floats, theirs: Floats) -> None:

@@ -167,6 +167,10 @@ def bars_of_returns(symbol: str, returns: Floats, seed: int) -> Bars:
     opens = np.concatenate([[0.0], closes[:-1]])
     beyond = DEVIATION * np.abs(np.random.default_rng([seed, 1]).standard_normal((2, len(returns)))) / 2.0
     logs = (opens, np.maximum(opens, closes) + beyond[0], np.minimum(opens, closes) - beyond[1], closes)
-    time = pd.Timestamp(START, tz="UTC").value + np.arange(len(returns)) * Timeframe.H1.nanoseconds
-    prices = (100.0 * np.exp(each) for each in logs)
-    return Bars(symbol, Timeframe.H1, Calendar.ALWAYS, time, *prices, np.ones(len(returns)))
+    time = (
+        pd.Timestamp(START, tz="UTC").value
+        + np.arange(len(returns), dtype=np.int64) * Timeframe.H1.nanoseconds
+    )
+    opened, high, low, close = (100.0 * np.exp(each) for each in logs)
+    volume = np.ones(len(returns))
+    return Bars(symbol, Timeframe.H1, Calendar.ALWAYS, time, opened, high, low, close, volume)

@@ -1,24 +1,31 @@
-"""Features against polars: one call of `compute_features` and one `select` of polars, with equal values."""
+"""Features against polars: one call of `compute_features` and one `select` of polars, with equal values.
+
+Both use one thread: polars takes less processor time on one thread than on several.
+"""
 
 import math
-import time
-from collections.abc import Callable
-from statistics import median
+import os
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 
-from benchmarks.table import Row, faster, seconds
+from benchmarks.table import PROCESSOR, Row, faster, side_by_side
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.features import compute_features
 from clm_core.market.timeframes import Calendar, Timeframe
 
+if TYPE_CHECKING:
+    import polars as pl
+
+# read by polars at its import
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
 N_BARS = 26_000
 AGREEMENT = 1e-7
 """Largest allowed difference, relative to the standard deviation of the feature."""
 SETTLED = 1_000
 """First row compared, since exponential averages start differently in both libraries."""
-REPEATS = 30
+ROUNDS = 30
+MIN_RATIO = 6.0
 
 
 def hourly_bars() -> Bars:
@@ -33,20 +40,24 @@ def hourly_bars() -> Bars:
     return Bars("WALK", Timeframe.H1, Calendar.ALWAYS, times, open_, high, low, close, volume)
 
 
-def z_score(values: pl.Expr, window: int) -> pl.Expr:
+def z_score(values: "pl.Expr", window: int) -> "pl.Expr":
     return (values - values.rolling_mean(window)) / values.rolling_std(window, ddof=0)
 
 
-def wilder(values: pl.Expr, period: int) -> pl.Expr:
+def wilder(values: "pl.Expr", period: int) -> "pl.Expr":
     return values.ewm_mean(alpha=1 / period, adjust=False)
 
 
-def place_in_range(window: int) -> pl.Expr:
+def place_in_range(window: int) -> "pl.Expr":
+    import polars as pl
+
     lowest = pl.col("low").rolling_min(window)
     return (pl.col("close") - lowest) / (pl.col("high").rolling_max(window) - lowest)
 
 
-def polars_features() -> dict[str, pl.Expr]:
+def polars_features() -> dict[str, "pl.Expr"]:
+    import polars as pl
+
     open_, high, low, close, volume = (pl.col(name) for name in FIELDS)
     log_close = close.log()
     log_return = close.log().diff()
@@ -87,17 +98,6 @@ def polars_features() -> dict[str, pl.Expr]:
     }
 
 
-def processor_seconds(work: Callable[[], object]) -> float:
-    """Median over all threads."""
-
-    def once() -> float:
-        start = time.process_time()
-        work()
-        return time.process_time() - start
-
-    return median(once() for _ in range(REPEATS))
-
-
 def refuse_disagreement(names: tuple[str, ...], ours: Floats, theirs: Floats) -> None:
     differences = (np.abs(ours - theirs)[SETTLED:] / np.std(theirs[SETTLED:], axis=0)).max(axis=0)
     if not differences.max() <= AGREEMENT:
@@ -107,8 +107,8 @@ def refuse_disagreement(names: tuple[str, ...], ours: Floats, theirs: Floats) ->
 
 
 def rows() -> list[Row]:
-    """Seconds of processor time, since polars uses all threads and `compute_features` a single thread; the
-    time on the clock is reported as well."""
+    import polars as pl
+
     bars = hourly_bars()
     frame = pl.DataFrame({name: getattr(bars, name) for name in FIELDS}).with_columns(
         time=pl.Series(bars.time).cast(pl.Datetime("ns", "UTC"))
@@ -116,22 +116,9 @@ def rows() -> list[Row]:
     expressions = polars_features()
     table = compute_features(bars, tuple(expressions))
     refuse_disagreement(table.names, table.values, frame.select(**expressions).select(table.names).to_numpy())
-
-    def ours() -> object:
-        return compute_features(bars, table.names)
-
-    def theirs() -> object:
-        return frame.select(**expressions)
-
-    what = f"{len(table.names)} features, {N_BARS:,} bars"
-    peer = f"polars {pl.__version__}"
-    return [
-        faster(f"{what}, processor time", processor_seconds(ours), peer, processor_seconds(theirs), 3.0),
-        faster(
-            f"{what}, clock, 1 thread",
-            seconds(ours, REPEATS),
-            f"{peer}, {pl.thread_pool_size()} threads",
-            seconds(theirs, REPEATS),
-            None,
-        ),
-    ]
+    ours, peers = side_by_side(
+        lambda: compute_features(bars, table.names), lambda: frame.select(**expressions), ROUNDS
+    )
+    name = f"{len(table.names)} features, {len(bars):,} bars, 1 thread"
+    peer = f"polars {pl.__version__}, threads: {pl.thread_pool_size()}"
+    return [faster(name, ours, peer, peers, MIN_RATIO, by=PROCESSOR)]

@@ -48,12 +48,12 @@ def rows() -> list[Row]:
 
 def _fit_against_loop(model_type: ModelType, bars: Bars) -> Row:
     fitted = recipe(model_type, PARAMS, Costs())
-    ours_s, peer_s = side_by_side(lambda: fitted.fit(bars, seed=0), bare_loop(model_type, bars), ROUNDS)
+    ours, peers = side_by_side(lambda: fitted.fit(bars, seed=0), bare_loop(model_type, bars), ROUNDS)
     return overhead(
         f"fit of {model_type.value}, {PARAMS['steps']} steps on {BARS:,} bars",
-        ours_s,
+        ours,
         f"bare loop (torch {version('torch')}, neuralforecast {version('neuralforecast')})",
-        peer_s,
+        peers,
         MAX_OVERHEADS[model_type],
     )
 
@@ -76,12 +76,12 @@ def _batch_against_single_bars(model_type: ModelType, bars: Bars) -> Row:
             for row in torch.from_numpy(windows.rows):
                 model.forecaster(tensors.batch(row[None]))
 
-    ours_s, peer_s = side_by_side(lambda: model.positions(bars), single_bars, ROUNDS)
+    ours, peers = side_by_side(lambda: model.positions(bars), single_bars, ROUNDS)
     return faster(
         f"positions of {model_type.value} on {PREDICTED_BARS:,} bars",
-        ours_s,
+        ours,
         "the same network, a bar at a time",
-        peer_s,
+        peers,
         MIN_GAIN,
     )
 

@@ -117,7 +117,7 @@ def train_and_promote(home: Path) -> None:
     listed = subprocess.run([CLM, "models", "--json"], env=environment, capture_output=True, check=True)
     [version] = json.loads(listed.stdout)
     label = f"{version['model_id']}@{version['version']}"
-    forced = [CLM, "promote", label, "--force", "--reason", "A version to copy"]
+    forced = [str(CLM), "promote", label, "--force", "--reason", "A version to copy"]
     subprocess.run(forced, env=environment, stdout=subprocess.DEVNULL, check=True)
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.large_home import MODEL, train_and_promote
-from benchmarks.table import SECONDS, TIMES_FASTER, Row, within
+from benchmarks.table import PROCESSOR, SECONDS, Row, Timing, faster, timed, within
 from clm_core.platform.database import open_database
 
 LOOKS = (["models"], ["jobs"], ["show", MODEL], ["status"])
@@ -33,34 +33,24 @@ def rows() -> Iterator[Row]:
         train_and_promote(home)
         with open_database(home, None):
             for look in LOOKS:
-                taken = processor_seconds([str(PROGRAMS / "clm"), *look], home)
-                yield within(f"clm {' '.join(look)}, processor time", taken, LOOK_LIMIT_S, SECONDS)
+                taken = command([str(PROGRAMS / "clm"), *look], home)
+                yield within(f"clm {' '.join(look)}", taken, LOOK_LIMIT_S, SECONDS, PROCESSOR)
             yield from _beside_peers(home)
-    bare = processor_seconds([sys.executable, "-c", ""], home)
-    taken = processor_seconds([sys.executable, "-c", "import clm_core.settings"], home) - bare
-    yield within("import clm_core.settings, processor time", taken, IMPORT_LIMIT_S, SECONDS)
+    bare = command([sys.executable, "-c", ""], home)
+    taken = command([sys.executable, "-c", "import clm_core.settings"], home).less(bare)
+    yield within("import clm_core.settings", taken, IMPORT_LIMIT_S, SECONDS, PROCESSOR)
 
 
 def _beside_peers(home: Path) -> Iterator[Row]:
-    ours = processor_seconds([str(PROGRAMS / "clm"), "models"], home)
+    ours = command([str(PROGRAMS / "clm"), "models"], home)
     for program, *arguments in PEERS:
-        taken = processor_seconds([str(PROGRAMS / program), *arguments], home)
+        taken = command([str(PROGRAMS / program), *arguments], home)
         peer = f"{' '.join([program, *arguments])} ({version(program)})"
-        yield Row("clm models, processor time", ours, peer, taken, taken / ours, None, TIMES_FASTER, SECONDS)
+        yield faster("clm models", ours, peer, taken, None, SECONDS, PROCESSOR)
 
 
-def processor_seconds(command: Sequence[str], home: Path) -> float:
-    """Least processor time of a command in some runs, with that of its children."""
+def command(words: Sequence[str], home: Path) -> Timing:
+    """Times of a command, its children included."""
     environment = os.environ | {"CLM_HOME": str(home), "PREFECT_HOME": str(home / "peers")}
-    times = list[float]()
-    for _ in range(REPEATS):
-        before = _of_children()
-        # `clm status` exits with 3 while the stack is down
-        subprocess.run(command, env=environment, capture_output=True, check=False)
-        times.append(_of_children() - before)
-    return min(times)
-
-
-def _of_children() -> float:
-    times = os.times()
-    return times.children_user + times.children_system
+    # `clm status` exits with 3 while the stack is down
+    return timed(lambda: subprocess.run(words, env=environment, capture_output=True, check=False), REPEATS)

@@ -22,5 +22,6 @@ def bars_of(n_bars: int) -> Bars:
     backwards = prices[::-1, [3, 1, 2, 0]]
     rows = np.vstack([prices if tile % 2 == 0 else backwards for tile in range(tiles)])[:n_bars]
     times = np.arange(n_bars, dtype=np.int64) * real.timeframe.nanoseconds
-    columns = (np.ascontiguousarray(column) for column in rows.T)
-    return Bars("BTCUSD", real.timeframe, real.calendar, times, *columns, np.ones(n_bars))
+    opened, high, low, close = (np.ascontiguousarray(column) for column in rows.T)
+    volume = np.ones(n_bars)
+    return Bars("BTCUSD", real.timeframe, real.calendar, times, opened, high, low, close, volume)

@@ -1,13 +1,10 @@
 """Overhead of Prefect in a retrain: the flow against the same steps as plain calls, on the same services."""
 
 import tempfile
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 
-from benchmarks.table import Row, overhead
+from benchmarks.table import Row, overhead, side_by_side
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.vocabulary import ModelType
 from clm_core.platform.prefect_server import load_flow, prefect_server, prepare_environment
@@ -45,15 +42,12 @@ def rows() -> list[Row]:
 def _flow_against_plain_calls(services: Services) -> Row:
     """Flow and plain calls in turn, so that other load on the machine falls on both."""
     flow = load_flow("flows.retrain.retrain")
-    flow_s, plain_s = [], []
-    for _ in range(REPEATS + 1):
-        plain_s.append(_timed(lambda: plain_calls(services)))
-        flow_s.append(_timed(lambda: flow(REQUEST)))
+    ours, plain = side_by_side(lambda: flow(REQUEST), lambda: plain_calls(services), REPEATS)
     return overhead(
         "retrain of LightGBM on 20,111 bars as a Prefect flow",
-        median(flow_s[1:]),
+        ours,
         f"the same steps as plain calls (Prefect {version('prefect')})",
-        median(plain_s[1:]),
+        plain,
         LARGEST_OVERHEAD,
     )
 
@@ -67,10 +61,4 @@ def plain_calls(services: Services) -> None:
         evaluation = steps.evaluate_out_of_sample(services, lease, job, bars, trained)
         verdict = steps.judge(services, lease, version, evaluation)
         report = steps.report(services, job, version, bars, trained, evaluation, verdict)
-        pages.summary_page(services.settings.home, version, verdict, report)
-
-
-def _timed(work: Callable[[], object]) -> float:
-    start = perf_counter()
-    work()
-    return perf_counter() - start
+        pages.summary_page(services.page_addresses, version, verdict, report)

@@ -145,8 +145,8 @@ def _bars(symbol: str, returns: Floats, log_volume: Floats, rng: np.random.Gener
     volume = 1000.0 * np.exp(log_volume + VOLUME_NOISE * rng.standard_normal(n_bars))
     logs = (opens, np.maximum(opens, closes) + beyond[0], np.minimum(opens, closes) - beyond[1], closes)
     time = pd.Timestamp(START, tz="UTC").value + np.arange(n_bars) * Timeframe.H1.nanoseconds
-    prices = (100.0 * np.exp(each) for each in logs)
-    return Bars(symbol, Timeframe.H1, Calendar.ALWAYS, time, *prices, volume)
+    opened, high, low, close = (100.0 * np.exp(each) for each in logs)
+    return Bars(symbol, Timeframe.H1, Calendar.ALWAYS, time, opened, high, low, close, volume)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,9 @@
 python -m benchmarks.pools      prints the ratio of each kind that can pool; minutes
 """
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 
-from benchmarks.table import OVERHEAD, SECONDS, Row
+from benchmarks.table import PROCESSOR, SECONDS, Row, overhead, timed
 from clm_core.backtest import pools, sentinel
 from clm_core.backtest.walk_forward import walk_forward
 from clm_core.domain.costs import Costs
@@ -26,6 +23,7 @@ SYMBOLS = 10
 MAX_OVERHEAD = 100.0
 """Percent: ten symbols take at most twice the time of one."""
 SEED = 3
+ROUNDS = 2
 PARAMS = {"early_stopping_rounds": 500}
 """Every fit grows the same number of trees: where boosting stops early depends on luck."""
 
@@ -53,12 +51,6 @@ def train_pool(kind: ModelType, panel: Panel) -> None:
     pools.examine(recipe, fit_pool(recipe, panel, SEED), panel, SEED)
 
 
-def timed(work: Callable[[], None]) -> float:
-    begin = time.process_time()
-    work()
-    return time.process_time() - begin
-
-
 def rows() -> list[Row]:
     panel = Panel("TEN", tuple(market(f"S{number}", number) for number in range(SYMBOLS)))
     one = panel.members[0]
@@ -67,17 +59,16 @@ def rows() -> list[Row]:
 
 
 def _row(kind: ModelType, one: Bars, panel: Panel) -> Row:
-    alone = timed(lambda: train_one(kind, one))
-    pooled = timed(lambda: train_pool(kind, panel))
-    return Row(
-        f"training of {kind} on {SYMBOLS} symbols of {N_BARS:,} bars as a pool, processor time",
+    alone = timed(lambda: train_one(kind, one), ROUNDS, warm_up=False)
+    pooled = timed(lambda: train_pool(kind, panel), ROUNDS, warm_up=False)
+    return overhead(
+        f"training of {kind} on {SYMBOLS} symbols of {len(one):,} bars as a pool",
         pooled,
         "the same on one symbol",
         alone,
-        (pooled / alone - 1) * 100,
         MAX_OVERHEAD,
-        OVERHEAD,
         SECONDS,
+        PROCESSOR,
     )
 
 

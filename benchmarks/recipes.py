@@ -199,7 +199,7 @@ def measure(
     market = market_of(bars)
     model_type = ModelType(kind)
     params = catalog.stored_params(model_type, {}) if legacy else {}
-    recipe = catalog.recipe(model_type, params | (changed or {}), market.terms.costs)
+    recipe = catalog.recipe(model_type, {**params, **(changed or {})}, market.terms.costs)
     out = out_of_sample(recipe, bars, EQUAL_FOLDS if legacy else None, seed)
     traded = market.under(recipe.execution)
     free = MarketTerms(traded.terms.model_copy(update={"costs": FREE}))

@@ -21,23 +21,23 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
-from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from hmmlearn.hmm import GaussianHMM
-from jumpmodels.jump import JumpModel
-from jumpmodels.preprocess import DataClipperStd, StandardScalerPD
 from numpy.typing import NDArray
 
 from benchmarks.pages import replace_part
 from benchmarks.recipes import Window, bars_of
-from benchmarks.table import Row, faster, seconds
+from benchmarks.table import Row, faster, timed
 from clm_core.market import regimes
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.regime_reader import RegimeReader
 from clm_core.market.regimes import DEFAULT, SHU_2024, UNKNOWN, RegimeFit, RegimeRules
 from clm_core.market.timeframes import Calendar, Timeframe
+
+if TYPE_CHECKING:
+    from hmmlearn.hmm import GaussianHMM
 
 Labels = NDArray[np.int64]
 DOCUMENT = Path(__file__).parents[1] / "docs" / "explanation" / "regimes.md"
@@ -80,6 +80,9 @@ def labels_by_fit(found: regimes.Regimes, label: Callable[[RegimeFit, slice, int
 
 def by_jumpmodels(found: regimes.Regimes, rules: RegimeRules) -> Labels:
     """Labels by jumpmodels, with states matched by the nearest centroid."""
+    from jumpmodels.jump import JumpModel
+    from jumpmodels.preprocess import DataClipperStd, StandardScalerPD
+
     features = pandas_features(pd.Series(found.days.closes), rules)
 
     def label(fit: RegimeFit, window: slice, last: int) -> Labels:
@@ -101,9 +104,9 @@ def pandas_features(closes: "pd.Series[float]", rules: RegimeRules) -> pd.DataFr
     squares = (returns.clip(upper=0.0) ** 2).where(returns.notna())
 
     def deviation(half_life: float) -> "pd.Series[float]":
-        return np.sqrt(squares.ewm(halflife=half_life).mean())
+        return pd.Series(np.sqrt(squares.ewm(halflife=half_life).mean()))
 
-    columns = [np.log(deviation(each)) for each in rules.deviation_half_lives]
+    columns = [pd.Series(np.log(deviation(each))) for each in rules.deviation_half_lives]
     for each in rules.sortino_half_lives:
         columns.append(returns.ewm(halflife=each).mean() / deviation(each))
     return pd.concat(columns, axis=1, keys=rules.features)
@@ -111,6 +114,8 @@ def pandas_features(closes: "pd.Series[float]", rules: RegimeRules) -> pd.DataFr
 
 def by_hmm(found: regimes.Regimes, starts: int) -> Labels:
     """Filtered labels of a Gaussian hidden Markov model, 1 for the state of the larger variance."""
+    from hmmlearn.hmm import GaussianHMM
+
     closes = found.days.closes
     returns = 100 * np.diff(closes, prepend=closes[0]) / np.append(closes[0], closes[:-1])
 
@@ -125,7 +130,7 @@ def by_hmm(found: regimes.Regimes, starts: int) -> Labels:
     return labels_by_fit(found, label)
 
 
-def filtered(model: GaussianHMM, returns: Floats) -> Labels:
+def filtered(model: "GaussianHMM", returns: Floats) -> Labels:
     variances = model.covars_.ravel()
     gaps = returns[:, None] - model.means_.ravel()
     densities = np.exp(-0.5 * np.square(gaps) / variances) / np.sqrt(variances) + 1e-300
@@ -188,7 +193,7 @@ def reader_rows() -> Iterator[str]:
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class PlantedPath:
     """Days of a planted path."""
 
     returns: Floats
@@ -196,7 +201,7 @@ class Path:
     """0 for a calm day, 1 for a turbulent day."""
 
 
-def planted(rng: np.random.Generator, factor: float, noise: str) -> Path:
+def planted(rng: np.random.Generator, factor: float, noise: str) -> PlantedPath:
     truth = np.empty(0, dtype=np.int64)
     while len(truth) < PATH_DAYS:
         state = len(truth) and 1 - truth[-1]
@@ -205,14 +210,14 @@ def planted(rng: np.random.Generator, factor: float, noise: str) -> Path:
         truth = np.append(truth, np.full(stay, state))
     truth = truth[:PATH_DAYS]
     deviation = CALM_DEVIATION * np.where(truth == 1, factor, 1.0)
-    mean = np.where(truth == 1, TURBULENT_MEAN, CALM_MEAN)
+    means = np.where(truth == 1, TURBULENT_MEAN, CALM_MEAN)
     normal = noise == "normal"
     shocks = rng.standard_normal(PATH_DAYS) if normal else rng.standard_t(4, PATH_DAYS) / np.sqrt(2)
-    return Path(mean + deviation * shocks, truth)
+    return PlantedPath(means + deviation * shocks, truth)
 
 
 def daily_bars(returns: Floats) -> Bars:
-    close = 100 * np.cumprod(1 + returns)
+    close = np.asarray(100 * np.cumprod(1 + returns), dtype=np.float64)
     time = 1_420_070_400 * 10**9 + np.arange(len(close), dtype=np.int64) * Timeframe.D1.nanoseconds
     return Bars(
         "PLANTED", Timeframe.D1, Calendar.ALWAYS, time, close, close, close, close, np.ones(len(close))
@@ -284,10 +289,8 @@ def rows() -> list[Row]:
     """Times of all fits and labels of three years of hourly bars; jumpmodels is given the daily closes."""
     bars = bars_of(SERIES[0])[-N_BARS:]
     found = regimes.regimes(bars)
-    ours = seconds(partial(regimes.regimes, bars), 10)
-    begin = perf_counter()
-    by_jumpmodels(found, DEFAULT)
-    peer = perf_counter() - begin
+    ours = timed(partial(regimes.regimes, bars), 10)
+    peer = timed(partial(by_jumpmodels, found, DEFAULT), 2, warm_up=False)
     name = f"regimes of {N_BARS:,} hourly bars, {len(found.fits)} fits"
     return [faster(name, ours, "jumpmodels 0.1.1, from daily closes", peer, 50.0)]
 

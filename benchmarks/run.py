@@ -1,17 +1,29 @@
-"""Benchmarks against peers: print the table, write RESULTS.md, and fail when a target is missed.
+"""Benchmarks against peers, and tables of the documentation: `make bench`.
 
-python -m benchmarks.run            all sections, and writes RESULTS.md
-python -m benchmarks.run engine     one section, printed only
+python -m benchmarks.run                all sections and tables; writes RESULTS.md
+python -m benchmarks.run engine gate    the named ones; sections are printed only
+
+Each one runs in a process of its own with a time limit. Whatever fails is named at the end, in RESULTS.md
+too, and does not keep the others from being measured. The exit code is 1 if one failed or missed a target.
 """
 
+import json
+import os
 import platform
+import signal
+import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from os import cpu_count
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +31,7 @@ from benchmarks.table import HEADINGS, Row, markdown
 
 SECTIONS = (
     "engine",
+    "raptorbt_engine",
     "strategy_search",
     "features",
     "gaps",
@@ -26,6 +39,7 @@ SECTIONS = (
     "pools",
     "tree_shap",
     "conformal",
+    "whole_job",
     "overhead",
     "evidence",
     "audit",
@@ -37,12 +51,32 @@ SECTIONS = (
     "looks",
     "deliveries",
 )
+"""Modules with rows of RESULTS.md."""
+TABLES: dict[str, tuple[str, ...]] = {
+    "gate": (),
+    "allocation": (),
+    "shadow_decisions": (),
+    "protection": (),
+    "paper_record": (),
+    "feature_drift": (),
+    "forecast_errors": (),
+    "calibration": (),
+    "nsga2": (),
+    "strategy_evolution": ("--home", ".clm-bench"),
+    "regimes": (),
+    "samplers": (),
+    "recipes": ("--all",),
+    "scale": (),
+    "sizing": (),
+}
+"""Modules that write tables of the documentation, with their arguments."""
 PACKAGES = (
     "numpy",
     "numba",
     "pandas",
     "polars",
     "vectorbt",
+    "raptorbt",
     "backtesting",
     "jumpmodels",
     "crepes",
@@ -56,6 +90,101 @@ PACKAGES = (
     "stable-baselines3",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
+SECTION_LIMIT_S = 1_800.0
+TABLE_LIMIT_S = 4 * 3_600.0
+GRACE_S = 60.0
+"""Seconds between the interruption of a process and its end by force, in which it stops its servers."""
+OF_SECTION = "--section"
+READING = (
+    "Times are the minimum and the median of several runs, on the clock and of the processor (all threads "
+    "and child processes); the ratio is that of the medians of the time in brackets. Rows with a single "
+    "value count waits of other processes, memory or bars."
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """End of a section or a table."""
+
+    name: str
+    rows: tuple[Row, ...] = ()
+    failure: str | None = None
+    """Reason for the missing rows; None after success."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A section or a table, as a process."""
+
+    name: str
+    command: tuple[str, ...]
+    limit_s: float
+
+
+def section(module: str, limit_s: float = SECTION_LIMIT_S) -> Part:
+    return Part(module.rpartition(".")[2], ("benchmarks.run", OF_SECTION, module), limit_s)
+
+
+def table(name: str) -> Part:
+    return Part(name, (f"benchmarks.{name}", *TABLES[name]), TABLE_LIMIT_S)
+
+
+def run(part: Part) -> Outcome:
+    """Run a part in a process of its own, and stop it at its time limit."""
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "rows.json"
+        code = _exit_code(part, written)
+        if code is None or not written.exists():
+            return Outcome(part.name, failure=None if code == 0 else _failure(code, part.limit_s))
+        record = json.loads(written.read_text(encoding="utf-8"))
+    if failure := record.get("failure"):
+        return Outcome(part.name, failure=failure)
+    return Outcome(part.name, TypeAdapter(tuple[Row, ...]).validate_python(record["rows"]))
+
+
+def _exit_code(part: Part, written: Path) -> int | None:
+    """Exit code of the process, None if it was stopped at its time limit."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *part.command],
+        env=os.environ | {"BENCHMARK_ROWS": str(written)},
+        start_new_session=True,
+    )
+    try:
+        return process.wait(part.limit_s)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        _stop(process)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Interrupt the process, so that it stops its servers, and end what is left of its group."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _failure(code: int | None, limit_s: float) -> str:
+    if code is None:
+        return f"stopped after its time limit of {limit_s:g} s"
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    return f"exit code {code}: the reason is in the output"
+
+
+def write_rows(module: str, written: Path) -> None:
+    """Measure a section in this process, and write its rows, or the reason for its failure, as JSON."""
+    try:
+        rows = [asdict(row) for row in import_module(module).rows()]
+    except BaseException as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        written.write_text(json.dumps({"failure": reason}), encoding="utf-8")
+        raise
+    written.write_text(json.dumps({"rows": rows}), encoding="utf-8")
 
 
 def processor() -> str:
@@ -69,27 +198,74 @@ def circumstances() -> str:
     return (
         f"Measured on {datetime.now(UTC):%Y-%m-%d}, {processor()}, {cpu_count()} cores, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
-        + ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+        + ", ".join(f"{package} {installed(package)}" for package in PACKAGES)
         + "."
     )
 
 
-def show(rows: list[Row]) -> None:
-    table = Table(*HEADINGS, title="Side by side, medians")
+def installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def document(outcomes: Sequence[Outcome]) -> str:
+    """Text of RESULTS.md."""
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    text = (
+        f"# Benchmarks\n\n`make bench` writes this file. {circumstances()}\n\n{READING}\n\n{markdown(rows)}"
+    )
+    failed = failures(outcomes)
+    if failed:
+        text += "\n## Not measured\n\n" + "".join(f"- {each}\n" for each in failed)
+    return text
+
+
+def failures(outcomes: Sequence[Outcome]) -> list[str]:
+    return [f"`{each.name}`: {each.failure}" for each in outcomes if each.failure]
+
+
+def show(rows: Sequence[Row]) -> None:
+    shown = Table(*HEADINGS, title="Side by side, minimum / median")
     for row in rows:
-        table.add_row(*row.cells(), style=None if row.met else "red")
-    Console(width=200 if not sys.stdout.isatty() else None).print(table)
+        shown.add_row(*row.cells(), style=None if row.met else "red")
+    Console(width=240 if not sys.stdout.isatty() else None).print(shown)
 
 
-def main(sections: list[str]) -> int:
-    rows = [row for name in sections or SECTIONS for row in import_module(f"benchmarks.{name}").rows()]
-    show(rows)
-    if not sections:
-        RESULTS.write_text(
-            f"# Benchmarks\n\n`make bench` writes this file. {circumstances()}\n\n{markdown(rows)}"
-        )
-    return 0 if all(row.met for row in rows) else 1
+def parts_of(names: Sequence[str]) -> list[Part]:
+    """Parts by name, or all; a name of both stands for the section."""
+    if unknown := sorted(set(names) - set(SECTIONS) - set(TABLES)):
+        known = ", ".join([*SECTIONS, *(name for name in TABLES if name not in SECTIONS)])
+        raise SystemExit(f"no section or table {', '.join(unknown)}: choose from {known}")
+    if not names:
+        return [*(section(f"benchmarks.{name}") for name in SECTIONS), *map(table, TABLES)]
+    return [section(f"benchmarks.{name}") if name in SECTIONS else table(name) for name in names]
+
+
+def main(names: Sequence[str]) -> int:
+    outcomes = list[Outcome]()
+    for part in parts_of(names):
+        print(f"{part.name} ...", flush=True)
+        began = time.monotonic()
+        outcomes.append(run(part))
+        failure = outcomes[-1].failure
+        print(f"{part.name}: {failure or 'done'} ({time.monotonic() - began:,.0f} s)", flush=True)
+        if not names and outcomes[-1].rows:
+            # written after each section, so that an interruption loses none that is done
+            RESULTS.write_text(document(outcomes), encoding="utf-8")
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    if rows:
+        show(rows)
+    if not names:
+        RESULTS.write_text(document(outcomes), encoding="utf-8")
+    for each in failures(outcomes):
+        print(f"failed: {each}")
+    return 0 if all(row.met for row in rows) and not failures(outcomes) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    if sys.argv[1:2] == [OF_SECTION]:
+        write_rows(sys.argv[2], Path(os.environ["BENCHMARK_ROWS"]))
+    else:
+        sys.exit(main(sys.argv[1:]))

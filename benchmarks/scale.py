@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -21,7 +22,7 @@ from starlette.testclient import TestClient
 from benchmarks.large_home import Size, enlarge, model_id, train_and_promote
 from benchmarks.pages import markdown_table, replace_part
 from benchmarks.run import show
-from benchmarks.table import SECONDS, Row, seconds, within
+from benchmarks.table import SECONDS, Row, timed, within
 from clm_core.api.app import create_app
 from clm_core.domain.actors import Actor
 from clm_core.domain.tokens import Secret, new_token
@@ -91,7 +92,7 @@ def _of_lists(services: Services) -> Iterator[Row]:
             url = path.format(model=model_id(7))
             answer = client.get(url)
             assert answer.is_success, (url, answer.text)
-            taken[path] = _p95(lambda url=url: client.get(url))
+            taken[path] = _p95(partial(client.get, url))
         slowest = max(taken, key=lambda path: taken[path])
         limit = METRICS_LIMIT_S if name == "metrics" else LIST_LIMIT_S
         yield within(f"{name}, p95 of the slowest request: {slowest}", taken[slowest], limit)
@@ -103,7 +104,7 @@ def _of_maintenance(services: Services, size: Size) -> Row:
     taken = time.perf_counter() - began
     for problem in report.problems[:5]:
         print(problem)
-    again = seconds(lambda: maintenance.run(services, in_full=False), 3)
+    again = timed(lambda: maintenance.run(services, in_full=False), 3)
     name = f"maintenance of {size.models} models in production (with all files read: {taken:.1f} s)"
     return within(name, again, MAINTENANCE_LIMIT_S, SECONDS)
 

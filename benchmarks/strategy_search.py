@@ -16,13 +16,14 @@ figures are not. Ours includes the breeding.
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import numpy as np
 
 from benchmarks.made_bars import bars_of
-from benchmarks.table import MIB, SECONDS, Row, faster, seconds, within
+from benchmarks.table import MIB, SECONDS, Row, faster, timed, within
 from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.costs import Costs
 from clm_core.domain.execution import Execution
@@ -128,10 +129,10 @@ def peak_mib() -> float:
 def rows() -> list[Row]:
     command = [sys.executable, "-m", "benchmarks.strategy_search", MEMORY]
     memory = float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-    two, one = (seconds(lambda count=count: run(POPULATION, count), repeats=5) for count in (2, 1))
+    two, one = (timed(partial(run, POPULATION, count), repeats=5) for count in (2, 1))
     sampled, sets = candidates_of(run(POPULATION, 2)), TestSets.of(N_BARS)
     by_vectorbt(sampled[0], sets)
-    theirs = STEP * seconds(lambda: [by_vectorbt(each, sets) for each in sampled], repeats=1)
+    theirs = timed(lambda: [by_vectorbt(each, sets) for each in sampled], 1, warm_up=False).times(STEP)
     work = f"search of {POPULATION} x {GENERATIONS} momentum rules, {N_BARS:,} bars, 45 sets"
     return [
         within(f"{work}, 2 threads", two, LIMIT_S, SECONDS),

@@ -1,9 +1,10 @@
 """Rows of side-by-side measurements: timing and formatting."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from resource import RUSAGE_CHILDREN, getrusage
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 
 TIMES_FASTER = "times faster"
 TIMES_LESS = "times less"
@@ -11,8 +12,37 @@ OVERHEAD = "% overhead"
 MILLISECONDS = "ms"
 SECONDS = "s"
 MIB = "MiB"
+CLOCK = "clock"
+PROCESSOR = "processor"
 WARM_S = 0.02
 """Minimum seconds of work per turn."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a piece of work, one number for each run."""
+
+    clock: tuple[float, ...]
+    """Seconds on the clock."""
+    processor: tuple[float, ...]
+    """Seconds of processor time, of all threads and of the child processes that have ended."""
+
+    def median(self, by: str) -> float:
+        """
+        Args:
+            by: CLOCK or PROCESSOR.
+        """
+        return median(self.clock if by == CLOCK else self.processor)
+
+    def less(self, other: "Timing") -> "Timing":
+        """Times above the minimum of another work, such as the start of a process."""
+        return Timing(
+            tuple(each - min(other.clock) for each in self.clock),
+            tuple(each - min(other.processor) for each in self.processor),
+        )
+
+    def times(self, factor: float) -> "Timing":
+        return Timing(*(tuple(factor * each for each in part) for part in (self.clock, self.processor)))
 
 
 @dataclass(frozen=True)
@@ -21,20 +51,22 @@ class Row:
 
     name: str
     """Work measured, with its size."""
-    ours: float
-    """Median seconds; MiB if `value_unit` is MIB."""
+    ours: Timing | float
+    """Runs of ours; a single value where no runs are timed: a percentile of waits in seconds, MiB, bars."""
     peer: str
     """Name and version of the peer."""
-    peers: float
-    """Value of the peer for the same work, in the same run."""
+    peers: Timing | float
+    """Runs or value of the peer for the same work, in the same run of the benchmark."""
     ratio: float
-    """Ratio of the two values, in `unit`."""
+    """Ratio of the two values, in `unit`; of runs, of their medians."""
     target: float | None
     """Minimum ratio, or maximum overhead; None for a ratio only reported."""
     unit: str
     """Unit of the ratio: TIMES_FASTER, TIMES_LESS or OVERHEAD."""
     value_unit: str = MILLISECONDS
     """Unit of the values: MILLISECONDS, SECONDS or MIB."""
+    by: str = CLOCK
+    """Time behind the ratio: CLOCK or PROCESSOR."""
 
     @property
     def met(self) -> bool:
@@ -44,69 +76,129 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         limit = "at most" if self.unit == OVERHEAD else "at least"
+        timed = isinstance(self.ours, Timing) or isinstance(self.peers, Timing)
         return (
             self.name,
-            self._show(self.ours),
+            *self._shown(self.ours),
             self.peer,
-            self._show(self.peers),
-            f"{self.ratio:,.1f} {self.unit}",
+            *self._shown(self.peers),
+            f"{self.ratio:,.1f} {self.unit}{f' ({self.by})' if timed else ''}",
             "" if self.target is None else f"{limit} {self.target:g}",
             "yes" if self.met else "NO",
         )
 
-    def _show(self, value: float) -> str:
-        return f"{value * (1e3 if self.value_unit == MILLISECONDS else 1):,.2f} {self.value_unit}"
+    def _shown(self, value: Timing | float) -> tuple[str, str]:
+        """Cells of the clock, or of a single value, and of the processor."""
+        if not isinstance(value, Timing):
+            return self._numbers(value), ""
+        clock, processor = value.clock, value.processor
+        return self._numbers(min(clock), median(clock)), self._numbers(min(processor), median(processor))
+
+    def _numbers(self, *values: float) -> str:
+        factor = 1e3 if self.value_unit == MILLISECONDS else 1
+        return f"{' / '.join(f'{factor * value:,.2f}' for value in values)} {self.value_unit}"
 
 
-HEADINGS = ("work", "ours", "peer", "peer's", "ratio", "target", "met")
+HEADINGS = (
+    "work",
+    "ours, clock",
+    "ours, processor",
+    "peer",
+    "peer's, clock",
+    "peer's, processor",
+    "ratio",
+    "target",
+    "met",
+)
 
 
 def faster(
-    name: str, ours_s: float, peer: str, peer_s: float, target: float | None, value_unit: str = MILLISECONDS
+    name: str,
+    ours: Timing | float,
+    peer: str,
+    peers: Timing | float,
+    target: float | None,
+    value_unit: str = MILLISECONDS,
+    by: str = CLOCK,
 ) -> Row:
-    return Row(name, ours_s, peer, peer_s, peer_s / ours_s, target, TIMES_FASTER, value_unit)
+    ratio = _value(peers, by) / _value(ours, by)
+    return Row(name, ours, peer, peers, ratio, target, TIMES_FASTER, value_unit, by)
 
 
-def overhead(name: str, ours_s: float, peer: str, peer_s: float, target: float | None) -> Row:
-    """Row of the extra time of ours over `peer_s`, in percent."""
-    return Row(name, ours_s, peer, peer_s, (ours_s / peer_s - 1) * 100, target, OVERHEAD)
+def overhead(
+    name: str,
+    ours: Timing,
+    peer: str,
+    peers: Timing,
+    target: float | None,
+    value_unit: str = MILLISECONDS,
+    by: str = CLOCK,
+) -> Row:
+    """Row of the extra time of ours over the peer's, in percent."""
+    percent = (ours.median(by) / peers.median(by) - 1) * 100
+    return Row(name, ours, peer, peers, percent, target, OVERHEAD, value_unit, by)
 
 
-def within(name: str, measured: float, limit: float, value_unit: str = MILLISECONDS) -> Row:
+def within(
+    name: str, measured: Timing | float, limit: float, value_unit: str = MILLISECONDS, by: str = CLOCK
+) -> Row:
     """Row of a value measured against a limit in the same unit."""
-    unit = TIMES_LESS if value_unit == MIB else TIMES_FASTER
-    return Row(name, measured, "limit", limit, limit / measured, 1.0, unit, value_unit)
+    row = faster(name, measured, "limit", limit, 1.0, value_unit, by)
+    return replace(row, unit=TIMES_LESS) if value_unit == MIB else row
 
 
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median seconds of `repeats` runs, after a first run to compile and warm up."""
-    work()
-    return median(_once(work) for _ in range(repeats))
+def _value(measured: Timing | float, by: str) -> float:
+    return measured.median(by) if isinstance(measured, Timing) else measured
 
 
-def side_by_side(ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median seconds of ours and of the peer, in turn, so that other load on the machine falls on both.
+def timed(work: Callable[[], object], repeats: int, warm_up: bool = True) -> Timing:
+    """Times of `repeats` runs.
+
+    Args:
+        warm_up: run the work once beforehand, to compile and to fill caches.
+    """
+    if warm_up:
+        work()
+    return timing_of([_once(work) for _ in range(repeats)])
+
+
+def side_by_side(
+    ours: Callable[[], object], peer: Callable[[], object], rounds: int
+) -> tuple[Timing, Timing]:
+    """Times of ours and of the peer, in turn, so that other load on the machine falls on both.
 
     Both run once beforehand, to compile. Short work is repeated for WARM_S per turn, so that neither side is
-    measured on the caches left by the other.
+    measured on the caches left by the other; a turn counts as one run, with its median.
     """
 
-    def turn(work: Callable[[], object]) -> float:
-        durations: list[float] = []
-        while sum(durations) < WARM_S:
-            durations.append(_once(work))
-        return median(durations)
+    def turn(work: Callable[[], object]) -> tuple[float, float]:
+        runs: list[tuple[float, float]] = []
+        while sum(clock for clock, _ in runs) < WARM_S:
+            runs.append(_once(work))
+        return median(clock for clock, _ in runs), median(processor for _, processor in runs)
 
     ours()
     peer()
     pairs = [(turn(ours), turn(peer)) for _ in range(rounds)]
-    return median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
+    return timing_of([pair[0] for pair in pairs]), timing_of([pair[1] for pair in pairs])
 
 
-def _once(work: Callable[[], object]) -> float:
-    start = perf_counter()
+def timing_of(runs: Sequence[tuple[float, float]]) -> Timing:
+    """Timing of runs, each with its seconds on the clock and of the processor."""
+    return Timing(tuple(clock for clock, _ in runs), tuple(processor for _, processor in runs))
+
+
+def _once(work: Callable[[], object]) -> tuple[float, float]:
+    processor = processor_s()
+    clock = perf_counter()
     work()
-    return perf_counter() - start
+    return perf_counter() - clock, processor_s() - processor
+
+
+def processor_s() -> float:
+    """Processor time of this process, all threads, and of its ended child processes."""
+    children = getrusage(RUSAGE_CHILDREN)
+    return process_time() + children.ru_utime + children.ru_stime
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -286,7 +286,7 @@ def power(rng: np.random.Generator) -> str:
                 percent(np.mean(passed[:, 2])),
                 percent(np.mean(alone)),
                 percent(np.mean(both)),
-                percent(1.0 - np.mean(both) / max(np.mean(alone), 1e-9)),
+                percent(1.0 - float(np.mean(both)) / max(float(np.mean(alone)), 1e-9)),
             ]
         )
     return table(

@@ -5,15 +5,11 @@ python -m benchmarks.run tree_shap      under a minute
 Ours includes reading the trees from the file and the walk through them; the peers have theirs loaded.
 """
 
-from collections.abc import Callable
-from statistics import median
-from time import process_time
-
 import lightgbm
 import numpy as np
 import xgboost
 
-from benchmarks.table import SECONDS, Row, faster
+from benchmarks.table import PROCESSOR, SECONDS, Row, faster, timed
 from clm_core.explain.forest import lightgbm_forest, xgboost_forest
 from clm_core.explain.tree_shap import shap_values
 
@@ -37,7 +33,7 @@ def rows() -> list[Row]:
     leaves = {"num_leaves": 2**DEPTH, "num_threads": 1, "learning_rate": 0.05, "verbosity": -1}
     light = lightgbm.train(leaves | {"max_depth": DEPTH}, lightgbm.Dataset(values, target), N_TREES)
     text = light.model_to_string().encode()
-    name = f"SHAP values of {N_ROWS:,} rows, {N_TREES} trees of depth {DEPTH}, processor time"
+    name = f"SHAP values of {N_ROWS:,} rows, {N_TREES} trees of depth {DEPTH}"
 
     def ours() -> np.ndarray:
         return shap_values(xgboost_forest(raw), sample).margins
@@ -52,29 +48,20 @@ def rows() -> list[Row]:
     return [
         faster(
             name,
-            processor_seconds(ours),
+            timed(ours, ROUNDS),
             f"pred_contribs of xgboost {xgboost.__version__}",
-            processor_seconds(lambda: booster.predict(matrix, pred_contribs=True)),
+            timed(lambda: booster.predict(matrix, pred_contribs=True), ROUNDS),
             10.0,
             SECONDS,
+            PROCESSOR,
         ),
         faster(
             name,
-            processor_seconds(ours_of_lightgbm),
+            timed(ours_of_lightgbm, ROUNDS),
             f"pred_contrib of lightgbm {lightgbm.__version__}",
-            processor_seconds(lambda: light.predict(sample, pred_contrib=True, num_threads=1)),
+            timed(lambda: light.predict(sample, pred_contrib=True, num_threads=1), ROUNDS),
             10.0,
             SECONDS,
+            PROCESSOR,
         ),
     ]
-
-
-def processor_seconds(work: Callable[[], object]) -> float:
-    """Median processor time of a few runs."""
-
-    def once() -> float:
-        start = process_time()
-        work()
-        return process_time() - start
-
-    return median(once() for _ in range(ROUNDS))

@@ -60,7 +60,7 @@ def row(kind: str, sharpe: float, alarms: Floats, days: int) -> str:
     quarters = float(np.minimum(alarms, days).sum()) / QUARTER
     rate = 100 * float(alarmed.sum()) / quarters
     error = 100 * math.sqrt(max(1.0, float(alarmed.sum()))) / quarters
-    within = [share(alarms <= limit) for limit in (QUARTER, 4 * QUARTER)]
+    within = [share((alarms <= limit).astype(float)) for limit in (QUARTER, 4 * QUARTER)]
     median = float(np.median(alarms))
     half = f"{median:,.0f} d" if math.isfinite(median) else f"over {days:,} d"
     return f"| {kind} | {sharpe:g} | {rate:.2f} ± {error:.2f} | {' | '.join(within)} | {half} |"

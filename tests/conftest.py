@@ -36,6 +36,7 @@ gc.disable()
 GROUPS = {
     # one process imports torch, Lightning and neuralforecast: seconds of processor time each
     "torch": (
+        "benchmarks/test_sections.py::test_every_part_is_imported_without_the_peers[reinforcement]",
         "clm_core/explain/test_reliance.py",
         "clm_core/explain/test_attention.py",
         "clm_core/explain/test_blocks.py",

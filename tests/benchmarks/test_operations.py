@@ -38,8 +38,10 @@ def test_memory_above_the_limit_is_shown_in_mib() -> None:
     row = within("at rest", 3000.0, 1500.0, MIB)
     assert row.cells()[1:] == (
         "3,000.00 MiB",
+        "",
         "limit",
         "1,500.00 MiB",
+        "",
         "0.5 times less",
         "at least 1",
         "NO",

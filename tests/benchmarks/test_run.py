@@ -1,0 +1,65 @@
+"""`make bench`: every part in a process of its own, failures named, and what succeeded written."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import run
+from benchmarks.run import Outcome, Part, document, failures, section, table
+from benchmarks.table import Timing, faster
+
+MEASURED = """
+from benchmarks.table import Timing, faster
+def rows():
+    yield faster("work of a section", Timing((1.0,), (2.0,)), "peer", Timing((3.0,), (4.0,)), None)
+"""
+FAILING = "def rows():\n    raise TypeError('rows() takes no such argument')\n"
+ENDLESS = "import time\ndef rows():\n    time.sleep(600)\n"
+
+
+@pytest.fixture
+def sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of modules that the processes of the runner import."""
+    for name, text in {"measured": MEASURED, "failing": FAILING, "endless": ENDLESS}.items():
+        (tmp_path / f"bench_{name}.py").write_text(text, encoding="utf-8")
+    root = Path(run.__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{root}")
+    return tmp_path
+
+
+def test_a_section_that_fails_or_never_ends_is_named_and_the_others_are_written(sections: Path) -> None:
+    outcomes = [
+        run.run(section("bench_measured")),
+        run.run(section("bench_failing")),
+        run.run(section("bench_endless", limit_s=0.5)),
+    ]
+    [row] = outcomes[0].rows
+    assert row == faster("work of a section", Timing((1.0,), (2.0,)), "peer", Timing((3.0,), (4.0,)), None)
+    assert failures(outcomes) == [
+        "`bench_failing`: TypeError: rows() takes no such argument",
+        "`bench_endless`: stopped after its time limit of 0.5 s",
+    ]
+    text = document(outcomes)
+    assert "| work of a section | 1,000.00 / 1,000.00 ms | 2,000.00 / 2,000.00 ms | peer |" in text
+    assert text.endswith("stopped after its time limit of 0.5 s\n")
+
+
+def test_a_table_that_ends_with_an_error_is_named(sections: Path) -> None:
+    outcome = run.run(Part("a table", ("bench_missing",), 60.0))
+    assert outcome.failure == "exit code 1: the reason is in the output"
+    assert run.run(Part("a table", ("bench_measured",), 60.0)) == Outcome("a table")
+
+
+def test_parts_are_called_by_name_or_all_in_order() -> None:
+    assert [part.name for part in run.parts_of([])] == [*run.SECTIONS, *run.TABLES]
+    assert run.parts_of(["gate", "engine"]) == [table("gate"), section("benchmarks.engine")]
+    with pytest.raises(SystemExit, match="no section or table speed: choose from engine, "):
+        run.parts_of(["speed"])
+
+
+@pytest.mark.parametrize("name", ["gaps", "nsga2"])
+def test_the_exit_code_is_1_after_a_failure(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "run", lambda part: Outcome(part.name, failure="no"))
+    assert run.main([name]) == 1
+    monkeypatch.setattr(run, "run", lambda part: Outcome(part.name))
+    assert run.main([name]) == 0
