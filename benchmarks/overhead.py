@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.table import Row, overhead, side_by_side
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.vocabulary import ModelType
-from clm_core.platform.prefect_server import load_flow, prefect_server, prepare_environment
+from clm_core.platform.prefect_server import load_flow, own_server, prepare_environment
 from clm_core.retraining import jobs, pages, steps
 from clm_core.services import Services, open_services
 from clm_core.settings import Settings
@@ -33,9 +33,8 @@ def rows() -> list[Row]:
         prepare_environment(home)
         with (
             open_services(Settings(home=home)) as services,
-            prefect_server(services.database, home) as wait_until_ready,
+            own_server(services.database, home / "prefect"),
         ):
-            wait_until_ready()
             return [_flow_against_plain_calls(services)]
 
 

@@ -1,16 +1,9 @@
 """Tuning: a search for better training parameters."""
 
 from prefect import State, flow
-from prefect.states import Completed
 
 from clm_core.domain.tuning import TuneRequest, TuneResult
-from clm_core.platform.prefect_runs import SEARCH_TAG
-from clm_core.search.tuning_report import headline
-from tasks.open_tuning import open_tuning
-from tasks.report_tuning import report_tuning
-from tasks.show_tuning import show_tuning
-from tasks.tag_run import tag_run
-from tasks.tune import search
+from flows.sequences.tune import tune as sequence
 
 
 @flow(name="tune", flow_run_name="tune {request.model_id}")
@@ -20,9 +13,4 @@ def tune(request: TuneRequest) -> State[TuneResult]:
     Args:
         request: Model, market and limits of the tuning.
     """
-    tag_run(SEARCH_TAG, request.model_id, str(request.kind), "tune")
-    tuning = open_tuning(request)
-    result = search(tuning, request)
-    reported = report_tuning(tuning, result)
-    show_tuning(reported)
-    return Completed(message=headline(reported), data=reported)
+    return sequence(request).state()

@@ -1,8 +1,8 @@
 """Pictures for the documentation; needs Chromium (`chromium` on PATH).
 
-CLM_HOME=HOME clm demo, then CLM_HOME=HOME python scripts/screenshot.py: a verdict, on the run's page and as a
-tear sheet. A Prefect server of its own serves the pages, without the password that the server of a home asks
-for.
+CLM_HOME=HOME python scripts/screenshot.py: the verdict of a retrain, on the page of the run and as a tear
+sheet. The retrain is a run of a Prefect server of its own, without the password that the server of
+`clm up` asks for.
 
 CLM_HOME=THIRD with the retrains of docs/tutorial/from-fail-to-pass.md, the last of them in production, then
 CLM_HOME=THIRD python scripts/screenshot.py tutorial: the comparison and the tear sheet of the tutorial.
@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from getpass import getuser
 from pathlib import Path
 
 import httpx
@@ -30,14 +31,16 @@ from browser import browser
 
 from clm_core.api.__main__ import configuration
 from clm_core.api.app import create_app
+from clm_core.cli.retrain import DEMO_DAYS
 from clm_core.domain.actors import SYSTEM
+from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.kinds import artifact_key
 from clm_core.domain.tokens import Secret, new_token
-from clm_core.domain.vocabulary import Role
+from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger.naming import find_version
 from clm_core.lifecycle.comparison import compare_versions, write_page
-from clm_core.platform.prefect_server import server_environment
-from clm_core.platform.shared_prefect import shared_server
+from clm_core.platform.prefect_server import load_flow, own_server, prepare_environment
+from clm_core.retraining.results import RetrainResult
 from clm_core.services import Services, open_services
 from clm_core.settings import load_settings
 
@@ -58,10 +61,10 @@ def main() -> None:
         if sys.argv[1:] == ["tutorial"]:
             take_tutorial(services)
             return
-        newest, *_ = services.ledger.versions(model_id=MODEL, limit=1)
-        sheet = services.reports / MODEL / f"{newest.version}.html"
+        prepare_environment(settings.home)
+        version = take_verdict(services, settings.home / "screenshot")
+        sheet = services.reports / MODEL / f"{version}.html"
         take(sheet.as_uri(), IMAGES / "tear-sheet.png", 960, 1250)
-        take_verdict(services, settings.home / "screenshot")
 
 
 def take_tutorial(services: Services) -> None:
@@ -83,17 +86,24 @@ def take_tutorial(services: Services) -> None:
     take(sheet.as_uri(), IMAGES / "tutorial-pass.png", 960, 1180)
 
 
-def take_verdict(services: Services, folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    database = services.database
+def take_verdict(services: Services, folder: Path) -> str:
+    """Retrain, and take a picture of the run's page; the label of the version."""
+    request = RetrainRequest(
+        model_type=ModelType.XGBOOST,
+        symbol="BTCUSD",
+        dataset_span_days=DEMO_DAYS,
+        requested_by=getuser(),
+        again=True,
+    )
     shown = {"artifacts": {"key": {"any_": [f"{artifact_key(MODEL)}-verdict"]}}, "sort": "CREATED_DESC"}
-    with shared_server(folder, lambda url: server_environment(database, folder, url)) as (url, ready):
-        ready()
+    with own_server(services.database, folder) as url:
+        retrained: RetrainResult = load_flow("flows.retrain.retrain")(request)
         answer = httpx.post(f"{url}/artifacts/filter", json=shown)
         answer.raise_for_status()
         newest, *_ = answer.json()
         page = f"{url.removesuffix('/api')}/v2/artifacts/artifact/{newest['id']}"
         take(page, IMAGES / "verdict-page.png", 1000, 1690)
+        return retrained.version.version
 
 
 def take_home_page(services: Services, picture: Path) -> None:

@@ -1,6 +1,3 @@
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
@@ -8,9 +5,10 @@ from clm_core.retraining import steps
 from clm_core.retraining.results import BacktestEvaluation
 from clm_core.retraining.training import TrainingResult
 from clm_core.services import services
+from tasks.step import step
 
 
-@task(cache_policy=NO_CACHE, task_run_name="backtest out of sample")
+@step("backtest out of sample")
 def backtest(
     lease: Lease, job: TrainingJob, bars: Bars | Panel, trained: TrainingResult
 ) -> BacktestEvaluation:

@@ -1,14 +1,12 @@
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from clm_core.domain.actors import FORM
 from clm_core.domain.approvals import WaitingApproval
 from clm_core.domain.errors import ApprovalRefused, ConflictError, PromotionRefused
 from clm_core.lifecycle import approvals
 from clm_core.services import services
+from tasks.step import step
 
 
-@task(cache_policy=NO_CACHE)
+@step()
 def carry_out_answer(waiting: WaitingApproval, approve: bool, reason: str, name: str) -> str:
     """Sentence about the result. The next shadow pass asks again where the version still waits."""
     try:

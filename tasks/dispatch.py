@@ -1,10 +1,8 @@
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from clm_core.services import services
 from clm_core.triggers.dispatch import DispatchResult, dispatch_pending
+from tasks.step import step
 
 
-@task(cache_policy=NO_CACHE)
+@step()
 def dispatch() -> DispatchResult:
     return dispatch_pending(services())

@@ -1,5 +1,4 @@
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+import logging
 
 from clm_core.domain.jobs import TrainingJob
 from clm_core.market.bars import Bars
@@ -7,13 +6,15 @@ from clm_core.market.panel import Panel
 from clm_core.retraining import steps
 from clm_core.retraining.bars_age import ages_of
 from clm_core.services import services
+from tasks.run_page import note
+from tasks.step import step
 
 
-@task(cache_policy=NO_CACHE, task_run_name="fetch bars of {job.symbol} {job.timeframe}")
+@step("fetch bars of {job.symbol} {job.timeframe}")
 def fetch_bars(job: TrainingJob) -> Bars | Panel:
     clm = services()
     bars = steps.fetch_bars(clm, job)
     for age in ages_of(bars, clm.clock(), clm.settings.watch.stale_bars):
         if age.is_stale:
-            get_run_logger().warning("Old bars: %s.", age.sentence)
+            note(logging.WARNING, "Old bars: %s.", age.sentence)
     return bars

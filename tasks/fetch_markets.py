@@ -1,10 +1,8 @@
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from clm_core.operations import ingest
 from clm_core.services import services
+from tasks.step import step
 
 
-@task(cache_policy=NO_CACHE)
+@step()
 def fetch_markets() -> ingest.IngestReport:
     return ingest.run(services())

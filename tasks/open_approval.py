@@ -1,12 +1,10 @@
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from clm_core.domain.approvals import WaitingApproval
 from clm_core.lifecycle import approvals
 from clm_core.services import services
+from tasks.step import step
 
 
-@task(cache_policy=NO_CACHE)
+@step()
 def open_approval(model_id: str, version: str, champion: str | None) -> WaitingApproval | None:
     """None if the version does not wait for an approval to replace this champion."""
     waiting = approvals.waiting_for(services(), model_id, version)

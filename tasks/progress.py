@@ -8,9 +8,7 @@ from contextvars import copy_context
 from dataclasses import replace
 from uuid import UUID
 
-from httpx import HTTPError
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-
+from clm_core.platform.flow_run import current_run
 from clm_core.services import Services
 
 PAUSE_SECONDS = 1.0
@@ -19,7 +17,16 @@ PAUSE_SECONDS = 1.0
 
 @contextmanager
 def progress_bar(services: Services, key: str) -> Iterator[Services]:
-    """Services whose announcements also move a progress bar; full when the block ends without error."""
+    """Services whose announcements also move a progress bar; full when the block ends without error.
+
+    Without a flow run the services stay as they are.
+    """
+    if current_run() is None:
+        yield services
+        return
+    from httpx import HTTPError
+    from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
     artifact = create_progress_artifact(0.0, key=key, description="Starting")
     assert isinstance(artifact, UUID)
     # a thread of a training library has no context of this run and its server

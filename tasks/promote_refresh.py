@@ -1,15 +1,13 @@
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
-
 from clm_core.domain.shadow_decisions import ShadowDecision
 from clm_core.domain.versions import ModelVersion
 from clm_core.lifecycle import shadow_decisions
 from clm_core.operations.passes import attempt
 from clm_core.services import services
+from tasks.run_page import run_logger
+from tasks.step import step
 
 
-@task(cache_policy=NO_CACHE, task_run_name="decide on {version.model_id} {version.version}")
+@step("decide on {version.model_id} {version.version}")
 def promote_refresh(version: ModelVersion) -> ShadowDecision | None:
     """Promotes a refresh of the champion's recipe without a shadow; None for any other version.
 
@@ -18,7 +16,7 @@ def promote_refresh(version: ModelVersion) -> ShadowDecision | None:
     label = f"{version.model_id}@{version.version}"
     decision, problems = attempt(label, lambda: shadow_decisions.decide_on_refresh(services(), version))
     for problem in problems:
-        get_run_logger().warning("%s. The next shadow pass tries again.", problem)
+        run_logger().warning("%s. The next shadow pass tries again.", problem)
     if decision is not None:
-        get_run_logger().info("%s: %s", label, decision.sentence)
+        run_logger().info("%s: %s", label, decision.sentence)
     return decision

@@ -1,6 +1,3 @@
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import ModelVersion
@@ -10,9 +7,10 @@ from clm_core.retraining import steps
 from clm_core.retraining.results import BacktestEvaluation, TearSheetFiles
 from clm_core.retraining.training import TrainingResult
 from clm_core.services import services
+from tasks.step import step
 
 
-@task(cache_policy=NO_CACHE, task_run_name="report {version.model_id} {version.version}")
+@step("report {version.model_id} {version.version}")
 def report(
     job: TrainingJob,
     version: ModelVersion,

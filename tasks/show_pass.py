@@ -1,12 +1,10 @@
 """Page of a scheduled pass on its run in the Prefect UI."""
 
-from prefect import task
-from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
-
 from clm_core.operations.passes import PassReport
+from tasks.run_page import show_markdown
+from tasks.step import step
 
 
-@task(cache_policy=NO_CACHE, task_run_name="show {key}")
+@step("show {key}")
 def show_pass(report: PassReport, key: str) -> None:
-    create_markdown_artifact(report.page(), key=key, description=report.headline)
+    show_markdown(key, report.page, report.headline)

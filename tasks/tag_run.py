@@ -1,11 +1,12 @@
 """Tags of a run, to search by in the Prefect UI."""
 
-from prefect import get_client, task
-from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
+from clm_core.platform.flow_run import current_run
+from tasks.run_page import change_run
+from tasks.step import step
 
 
-@task(cache_policy=NO_CACHE, task_run_name="tag this run")
+@step("tag this run")
 def tag_run(*tags: str) -> None:
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(flow_run.id, tags={*flow_run.tags, *tags})
+    run = current_run()
+    if run is not None:
+        change_run(tags={*run.tags, *tags})

@@ -1,5 +1,4 @@
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+import logging
 
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.kinds import artifact_key
@@ -10,12 +9,14 @@ from clm_core.retraining.training import TrainingResult
 from clm_core.retraining.window import window_of_bars
 from clm_core.services import services
 from tasks.progress import progress_bar
+from tasks.run_page import note
+from tasks.step import step
 
 
-@task(cache_policy=NO_CACHE, task_run_name="train {job.model_id} walk-forward")
+@step("train {job.model_id} walk-forward")
 def train(job: TrainingJob, bars: Bars | Panel) -> TrainingResult:
     axis = bars.index_bars() if isinstance(bars, Panel) else bars
     if window := window_of_bars(services(), job, axis):
-        get_run_logger().info(window.sentence)
+        note(logging.INFO, window.sentence)
     with progress_bar(services(), f"{artifact_key(job.model_id)}-progress") as with_progress:
         return steps.train(with_progress, job, bars)

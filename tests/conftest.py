@@ -10,7 +10,6 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from hypothesis import settings as hypothesis
 from prepared_homes import prepare
 
 from clm_core.domain.training_settings import TrainingPlace, TrainingSettings
-from clm_core.platform.prefect_server import prepare_environment, server_environment_of_command
-from clm_core.platform.shared_prefect import shared_server
+from clm_core.platform.prefect_server import own_server, prepare_environment
 from clm_core.services import Services, open_services
 from clm_core.settings import Settings
 
@@ -59,7 +57,6 @@ GROUPS = {
     "prefect": (
         "flows",
         "clm_core/api/test_runs.py",
-        "clm_core/cli/test_app.py",
         "clm_core/operations/test_delivery.py",
         "clm_core/operations/test_maintenance.py",
         "clm_core/lifecycle/test_approvals.py",
@@ -71,8 +68,6 @@ GROUPS = {
         "clm_core/triggers/test_prefect_events.py",
         "deployments/test_deployments.py",
         "deployments/test_watchdog.py",
-        "examples/test_first_hour_notebook.py",
-        "test_tutorial.py",
     ),
     # one process starts MLflow's servers
     "mlflow": ("clm_core/registry/server",),
@@ -97,6 +92,7 @@ FIRST = (
     "prefect",
     "deployments/test_secrets.py",
     "test_readme.py",
+    "test_tutorial.py",
     "mlflow",
     "killed",
     "deployments",
@@ -219,17 +215,6 @@ def services(home: Path) -> Iterator[Services]:
 
 @pytest.fixture(scope="session")
 def prefect_url(services: Services) -> Iterator[str]:
-    """A Prefect server without a password, which the commands of the session's home join."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-    folder = services.settings.home / "prefect"
-    environment = partial(server_environment_of_command, services.database, folder)
-    with shared_server(folder, environment) as (url, wait_until_ready):
-        wait_until_ready()
-        with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            yield url
-            # Prefect sends logs and events from threads, which need the server
-            EventsWorker.drain_all(timeout=10)
-            APILogWorker.drain_all(timeout=10)
+    """A Prefect server without a password; flows in this process are its flow runs."""
+    with own_server(services.database, services.settings.home / "prefect") as url:
+        yield url

@@ -88,12 +88,12 @@ def missing(shown: list[str], printed: str) -> list[str]:
 
 
 def test_every_command_prints_what_the_page_shows_and_a_trader_loads_the_version(
-    make_home: Callable[[str], Path], prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_home: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = make_home("tutorial")
     monkeypatch.setenv("CLM_HOME", str(home))
     monkeypatch.setenv("CLM_TRAINING__WHERE", "inline")
-    monkeypatch.setenv("PREFECT_API_URL", prefect_url)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
     # set by the commands, and put back at the end
     monkeypatch.setenv("PREFECT_HOME", str(home / "prefect"))
     monkeypatch.chdir(tmp_path)

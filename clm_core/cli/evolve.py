@@ -189,11 +189,11 @@ def _evolve(request: "EvolveRequest") -> "EvolveResult":
     from clm_core.search.evolution import check
 
     settings = settings_for_change()
-    # before any server is started: a typing error must not cost ten seconds
+    # before the database is opened: a typing error must not cost seconds
     check(request)
     market = market_data(settings.home, settings.storage)
     market.bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
-    with flow_of("flows.evolve.evolve", settings, lambda services: None) as (_, run):
+    with flow_of("evolve", settings) as (_, run):
         result: EvolveResult = run(request.name, request)
     return result
 

@@ -142,7 +142,7 @@ def _market(symbol: str | None, symbols: str | None, pool: str | None) -> dict[s
 
 
 def retrain_all(requests: list["RetrainRequest"]) -> list["RetrainResult"]:
-    """Runs the flow for each request under a single Prefect server, with progress on the terminal."""
+    """Runs the flow for each request, with progress on the terminal."""
     from clm_core.ledger.store import Ledger
     from clm_core.platform.database import open_database
     from clm_core.retraining.requests import granted, require_members, require_valid
@@ -151,14 +151,14 @@ def retrain_all(requests: list["RetrainRequest"]) -> list["RetrainResult"]:
     settings = settings_for_change()
     now = datetime.now(UTC)
     for request in requests:
-        # before the start of any server: a typo must not cost ten seconds
+        # before the database is opened: a typing error must not cost seconds
         require_valid(settings, request, now)
     with open_database(settings.home, settings.database_url) as database:
         if any(request.model_type is ModelType.ENSEMBLE for request in requests):
             with open_ledger(database) as engine:
                 for request in requests:
                     require_members(settings, Ledger(engine), request, now)
-        with flow_of("flows.retrain.retrain", settings, lambda clm: clm.registry.connect()) as (clm, run):
+        with flow_of("retrain", settings, lambda clm: clm.registry.connect()) as (clm, run):
             _state_windows(clm, requests)
             _state_old_bars(clm, requests)
             return [
@@ -168,7 +168,7 @@ def retrain_all(requests: list["RetrainRequest"]) -> list["RetrainResult"]:
 
 
 def run_pending(job_id: UUID) -> list["RetrainResult"]:
-    """Runs the flow for a pending job under a Prefect server of its own, with progress on the terminal.
+    """Runs the flow for a pending job, with progress on the terminal.
 
     Raises:
         IllegalTransition: the job is not pending, or another job of the model is in progress.
@@ -182,9 +182,9 @@ def run_pending(job_id: UUID) -> list["RetrainResult"]:
     settings = settings_for_change()
     require_home(settings)
     with open_services(settings) as services:
-        # before the start of any server
+        # before the libraries are loaded
         pending.require_startable(services, job_id)
-    with flow_of("flows.retrain.retrain", settings, lambda clm: clm.registry.connect()) as (clm, run):
+    with flow_of("retrain", settings, lambda clm: clm.registry.connect()) as (clm, run):
         job = pending.reserve(clm, job_id)
         request = RetrainRequest.model_validate(job.model_dump(include=set(RetrainRequest.model_fields)))
         return [granted(clm.ledger, run(f"{job.kind} {job.symbol} {job.timeframe}", request, job.id))]

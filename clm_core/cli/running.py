@@ -1,4 +1,4 @@
-"""Flow runs of a command: under a single Prefect server, with progress on the terminal."""
+"""Services and flows of a command, with progress on the terminal."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -58,18 +58,18 @@ def services_with_status(
 
 @contextlib.contextmanager
 def flow_of(
-    entrypoint: str, settings: "Settings", meanwhile: "Callable[[Services], Any]"
+    name: str, settings: "Settings", prepare: "Callable[[Services], Any] | None" = None
 ) -> "Iterator[tuple[Services, Run]]":
-    """Services, and a function that runs the flow.
+    """Services, and a function that runs the flow: as a flow run of the Prefect server that is up, or as
+    plain calls without a server.
 
     Args:
-        entrypoint: module and function: "flows.retrain.retrain".
-        meanwhile: slow preparation of the flow, done while the server starts on another core.
+        name: name of the flow, as in `flow_calls`.
+        prepare: slow preparation, shown as such.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from clm_core.platform.database import open_database
-    from clm_core.platform.prefect_server import load_flow, prefect_server, prepare_environment
+    from clm_core.platform.prefect_server import flow_calls, prepare_environment
     from clm_core.services import open_services
 
     prepare_environment(settings.home)
@@ -77,24 +77,19 @@ def flow_of(
         TextColumn("{task.description:<44}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
     ) as progress:
         title = ""
-        bar = progress.add_task("Starting database and Prefect server", total=None)
+        bar = progress.add_task("Opening the database", total=None)
 
         def announce(step: str, share: float) -> None:
             progress.update(bar, description=f"{title}: {step}", completed=share, total=1.0)
 
-        with (
-            open_database(settings.home, settings.database_url) as database,
-            prefect_server(database, settings.home) as wait_until_ready,
-            open_services(settings, announce) as services,
-        ):
-            flow = load_flow(entrypoint)
-            meanwhile(services)
-            progress.update(bar, description="Waiting for the Prefect server")
-            wait_until_ready()
+        with open_services(settings, announce) as services, flow_calls(name, settings.home) as flow:
+            if prepare is not None:
+                progress.update(bar, description="Loading libraries")
+                prepare(services)
 
-            def run(name: str, *arguments: Any) -> Any:
+            def run(work: str, *arguments: Any) -> Any:
                 nonlocal title, bar
-                title = name
+                title = work
                 announce("Loading bars", 0.0)
                 result = flow(*arguments)
                 announce("Done", 1.0)

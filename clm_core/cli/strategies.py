@@ -132,18 +132,13 @@ def _evolve(request: "StrategySearchRequest") -> "StrategySearchResult":
     from clm_core.search.strategy_search import check
 
     settings = settings_for_change()
-    # before any server is started: a typing error must not cost ten seconds
+    # before the database is opened: a typing error must not cost seconds
     check(request)
     market = market_data(settings.home, settings.storage)
     market.bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
-    with flow_of("flows.evolve_strategies.evolve_strategies", settings, _prepare) as (_, run):
+    with flow_of("evolve_strategies", settings) as (_, run):
         result: StrategySearchResult = run(request.name, request)
     return result
-
-
-def _prepare(services: object) -> None:
-    import clm_core.search.strategy_run
-    import clm_core.search.strategy_search  # noqa: F401 - loads compiled code while the server starts
 
 
 def _request(fields: dict[str, Any]) -> "StrategySearchRequest":

@@ -180,7 +180,7 @@ def _tune(resume: str | None, definition: dict[str, Any], run_fields: dict[str, 
     from clm_core.search.tuning import check, require_libraries
 
     settings = settings_for_change()
-    # before any server is started: a typing error must not cost ten seconds
+    # before the database is opened: a typing error must not cost seconds
     if resume is None:
         request = validated(TuneRequest, definition | run_fields)
         check(request)
@@ -189,7 +189,7 @@ def _tune(resume: str | None, definition: dict[str, Any], run_fields: dict[str, 
         require_libraries(request)
     market = market_data(settings.home, settings.storage)
     market.bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
-    with flow_of("flows.tune.tune", settings, lambda services: __import__("optuna")) as (_, run):
+    with flow_of("tune", settings) as (_, run):
         result: TuneResult = run(f"{request.kind} {request.symbol}", request)
     return result
 

@@ -1,12 +1,14 @@
-"""Prefect in this process: a server for the time of a command, and the flows run against it.
+"""Flows in this process: as flow runs of the Prefect server that is up, or as plain calls without a server.
 
-Run as a module, `python -m clm_core.platform.prefect_server PORT` is the server and serves until standard
-input closes, so the server ends with the process that started it. With a folder as a second argument, it is
-the shared server of the commands of a home (`shared_prefect`).
+Run as a module, `python -m clm_core.platform.prefect_server PORT` is a server, and serves until standard
+input closes: the server ends with the process that started it.
 """
 
 import contextlib
+import importlib
 import os
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -14,19 +16,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from clm_core.domain.errors import ServerUnavailable
 from clm_core.platform.database import Database
 from clm_core.platform.file_locks import lock_file
 from clm_core.platform.garbage_collection import collect_garbage_rarely
+from clm_core.platform.interpreter import MODULE
+from clm_core.platform.prefect_runs import is_answering
 from clm_core.platform.private_files import keep_files_private
-from clm_core.platform.shared_prefect import announce_address, end_when_unused, shared_server
 from clm_core.platform.stack_state import prefect_auth, running
 
 if TYPE_CHECKING:
+    from prefect import Flow
     from uvicorn import Server
 
 PAUSE_SECONDS = 0.1
-
-
+READY_WITHIN_SECONDS = 900.0
+"""Long, because the first start migrates the database: minutes on a busy machine."""
 UNUSED_SERVICES = (
     "CANCELLATION_CLEANUP",
     "CLEANUP_RECONCILER",
@@ -35,59 +40,80 @@ UNUSED_SERVICES = (
     "PAUSE_EXPIRATIONS",
     "REPOSSESSOR",
 )
-"""Services of Prefect for workers, which the server of a command never has."""
+"""Services of Prefect for workers, which a server of runs in the same process never has."""
 
 
-@contextlib.contextmanager
-def prefect_server(database: Database, home: Path) -> Iterator[Callable[[], None]]:
-    """A Prefect server on 127.0.0.1 with its data in our database, set as the API of this process.
-
-    Commands of a home that run at the same moment share a server. A server named by PREFECT_API_URL, or the
-    server of `clm up`, is used instead and left running.
-
-    Yields:
-        A function that waits until the server answers. Work before the call overlaps with the start of the
-        server. The function raises ServerUnavailable, naming the server's log, when the server ended or did
-        not answer in time.
-    """
-    with kept_server(database, home) as server, _client_settings(server.url, server.auth):
-        yield server.wait_until_ready
-
-
-class KeptServer(NamedTuple):
-    """A Prefect server, running for the time of a block."""
+class KnownServer(NamedTuple):
+    """A running Prefect server."""
 
     url: str
     """Address of the API."""
     auth: str | None
     """Name and password, `name:password`; None for a server without."""
-    wait_until_ready: Callable[[], None]
+
+
+def known_server(home: Path) -> KnownServer | None:
+    """Server that PREFECT_API_URL names, or the server of `clm up`; None without either."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        return KnownServer(url, os.environ.get("PREFECT_API_AUTH_STRING"))
+    stack = running(home)
+    return None if stack is None else KnownServer(stack.prefect_api_url, prefect_auth(home))
 
 
 @contextlib.contextmanager
-def kept_server(database: Database, home: Path) -> Iterator[KeptServer]:
-    """The server of `prefect_server`, without being set as the API of the process.
+def flow_calls(name: str, home: Path) -> Iterator[Callable[..., Any]]:
+    """A function that does the work of a flow and returns its result.
 
-    A session with a flow now and then keeps the server running; each flow joins by `prefect_server`.
+    With a Prefect server up, each call is a flow run of the server. Without, no server is started and Prefect
+    is not imported: the steps are plain calls, with the same records in the ledger.
+
+    Args:
+        name: name of the flow's module in `flows` and `flows.sequences`, and of the function in both.
     """
-    if url := os.environ.get("PREFECT_API_URL"):
-        yield KeptServer(url, os.environ.get("PREFECT_API_AUTH_STRING"), lambda: None)
+    server = known_server(home)
+    if server is None:
+        sequence = getattr(importlib.import_module(f"flows.sequences.{name}"), name)
+        yield lambda *arguments: sequence(*arguments).data
         return
-    if stack := running(home):
-        yield KeptServer(stack.prefect_api_url, prefect_auth(home), lambda: None)
-        return
-    folder = home / "prefect"
-    auth = prefect_auth(home)
+    flow = load_flow(f"flows.{name}.{name}")
+    with _client_settings(server):
+        yield flow
 
-    def environment(url: str) -> dict[str, str]:
-        # other users of the machine reach the port as well
-        return server_environment_of_command(database, folder, url) | {
-            "PREFECT_SERVER_API_AUTH_STRING": auth,
-            "PREFECT_API_AUTH_STRING": auth,
-        }
 
-    with shared_server(folder, environment) as (url, wait_until_ready):
-        yield KeptServer(url, auth, wait_until_ready)
+@contextlib.contextmanager
+def own_server(database: Database, folder: Path) -> Iterator[str]:
+    """A Prefect server without a password, and the API of this process, for the time of a block.
+
+    For tests, benchmarks and pictures.
+
+    Args:
+        folder: folder of the server's files and log.
+
+    Yields:
+        Address of the API.
+
+    Raises:
+        ServerUnavailable: the server ended during the start, or did not answer in time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    log = folder / "server.log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [*MODULE, "clm_core.platform.prefect_server", str(port)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | _environment_without_workers(database, folder, url),
+            # Ctrl-C ends the block first
+            start_new_session=True,
+        ) as process,
+    ):
+        _wait_until_ready(process, url, log)
+        with _client_settings(KnownServer(url, None)):
+            yield url
 
 
 def prepare_environment(home: Path) -> None:
@@ -101,7 +127,7 @@ def prepare_environment(home: Path) -> None:
     }
 
 
-def load_flow(entrypoint: str) -> Callable[..., Any]:
+def load_flow(entrypoint: str) -> "Flow[..., Any]":
     """Flow named by module and function ("flows.retrain.retrain"); a call runs the flow in this process."""
     from prefect.flows import load_flow_from_entrypoint
 
@@ -125,14 +151,14 @@ def server_environment(database: Database, folder: Path, url: str) -> dict[str, 
     }
 
 
-def server_environment_of_command(database: Database, folder: Path, url: str) -> dict[str, str]:
-    """Environment variables of the server of commands: of half the cost of `clm up`'s at rest."""
+def _environment_without_workers(database: Database, folder: Path, url: str) -> dict[str, str]:
+    """Environment variables of a server without workers: of half the cost of `clm up`'s at rest."""
     off = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in UNUSED_SERVICES}
     return server_environment(database, folder, url) | off
 
 
 @contextlib.contextmanager
-def _client_settings(url: str, auth: str | None) -> Iterator[None]:
+def _client_settings(server: KnownServer) -> Iterator[None]:
     """Prefect settings for flows in this process, without the heartbeat thread (a second a flow)."""
     from prefect.settings import (
         PREFECT_API_AUTH_STRING,
@@ -142,8 +168,8 @@ def _client_settings(url: str, auth: str | None) -> Iterator[None]:
     )
 
     known = {
-        PREFECT_API_URL: url,
-        PREFECT_API_AUTH_STRING: auth,
+        PREFECT_API_URL: server.url,
+        PREFECT_API_AUTH_STRING: server.auth,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
     }
     with temporary_settings(known):
@@ -169,13 +195,28 @@ def _drain() -> None:
     APILogWorker.drain_all(timeout=10)
 
 
-def _serve(port: int, folder: Path | None) -> None:
-    """Serve until standard input closes, or, as the shared server of a folder, until no command uses the
-    server."""
-    if folder is not None:
-        announce_address(folder, port)
-        threading.Thread(target=end_when_unused, args=(folder,), daemon=True).start()
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + READY_WITHIN_SECONDS
+    while not is_answering(f"{url}/health"):
+        if process.poll() is not None:
+            raise ServerUnavailable(f"The Prefect server ended during the start: see {log}.")
+        if time.monotonic() > deadline:
+            process.kill()
+            raise ServerUnavailable(
+                f"The Prefect server did not answer in {READY_WITHIN_SECONDS:.0f} s: see {log}."
+            )
+        time.sleep(PAUSE_SECONDS)
 
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _serve(port: int) -> None:
+    """Serve until standard input closes."""
     import uvicorn
     from prefect.server.api.server import create_app
 
@@ -187,9 +228,8 @@ def _serve(port: int, folder: Path | None) -> None:
             pass
         server.should_exit = True
 
-    if folder is None:
-        threading.Thread(target=stop_when_orphaned, daemon=True).start()
-    # the server of `clm up` and the server of the commands may start at the same moment, and both migrate
+    threading.Thread(target=stop_when_orphaned, daemon=True).start()
+    # the server of `clm up` may start at the same moment, and both migrate
     with Path(os.environ["PREFECT_HOME"], "server.migration").open("ab") as migration:
         lock_file(migration)
         threading.Thread(target=_unlock_when_started, args=(server, migration), daemon=True).start()
@@ -206,4 +246,4 @@ def _unlock_when_started(server: "Server", migration: IO[bytes]) -> None:
 if __name__ == "__main__":
     collect_garbage_rarely()
     keep_files_private()
-    _serve(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
+    _serve(int(sys.argv[1]))

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from uuid import UUID
 from clm_core.domain.errors import MissingExtra
 from clm_core.domain.progress import Announce
 from clm_core.domain.tracing_settings import TracingSettings
+from clm_core.platform.flow_run import current_run
 from clm_core.platform.log_fields import current_fields
 
 if TYPE_CHECKING:
@@ -395,12 +395,8 @@ def _named(attributes: Attributes) -> dict[str, Any]:
 
 def _run_id() -> UUID | None:
     """Prefect run of this process, if it is one."""
-    if "prefect.context" not in sys.modules:
-        return None
-    from prefect.context import FlowRunContext
-
-    run = FlowRunContext.get()
-    return None if run is None or run.flow_run is None else run.flow_run.id
+    run = current_run()
+    return None if run is None else run.id
 
 
 def _nanoseconds(moment: datetime) -> int:

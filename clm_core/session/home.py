@@ -49,7 +49,6 @@ class CLM:
     def __init__(self, services: "Services", opened: contextlib.ExitStack) -> None:
         self._services = services
         self._opened: contextlib.ExitStack | None = opened
-        self._keeps_server = False
 
     @classmethod
     def open(
@@ -312,7 +311,7 @@ class CLM:
             window = evidence_window(services, request)
             if window is not None:
                 services.announce(window.sentence, 0.0)
-            with self._flow(services, "flows.retrain.retrain") as flow:
+            with self._flow("retrain") as flow:
                 answer = flow(request)
             services.announce("Done", 1.0)
             existing = existing_version(services.ledger, answer)
@@ -475,25 +474,14 @@ class CLM:
         return change
 
     @contextlib.contextmanager
-    def _flow(self, services: "Services", entrypoint: str) -> Iterator[Callable[..., Any]]:
-        """A flow of Prefect, whose server runs until the session is closed."""
-        from clm_core.platform.prefect_server import (
-            kept_server,
-            load_flow,
-            prefect_server,
-            prepare_environment,
-        )
+    def _flow(self, name: str) -> Iterator[Callable[..., Any]]:
+        """A flow, as a flow run of the Prefect server that is up, or as plain calls without a server."""
+        from clm_core.platform.prefect_server import flow_calls, prepare_environment
 
         prepare_environment(self.home)
-        if not self._keeps_server and self._opened is not None:
-            services.announce("Waiting for the Prefect server", 0.0)
-            self._opened.enter_context(kept_server(services.database, self.home))
-            self._keeps_server = True
-        with prefect_server(services.database, self.home) as wait_until_ready, warnings.catch_warnings():
+        with flow_calls(name, self.home) as flow, warnings.catch_warnings():
             # of a library below, which looks for widgets of notebooks
             warnings.filterwarnings("ignore", "IProgress not found")
-            flow = load_flow(entrypoint)
-            wait_until_ready()
             yield flow
 
     @contextlib.contextmanager

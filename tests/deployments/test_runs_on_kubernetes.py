@@ -25,7 +25,7 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import TriggerRequest
 from clm_core.domain.vocabulary import JobStatus, ModelType, Role
-from clm_core.platform.prefect_server import prefect_server
+from clm_core.platform.prefect_server import own_server
 from clm_core.services import Services, open_services
 from clm_core.settings import Settings
 from clm_core.triggers import intake
@@ -69,25 +69,21 @@ def installation(cluster: FakeCluster, tmp_path_factory: pytest.TempPathFactory)
         for each in yaml.safe_load_all((CHART / "kustomize" / "config.yaml").read_text())
         if each["kind"] == "ConfigMap"
     )
-    with open_services(settings) as services, prefect_server(services.database, home) as wait:
+    with open_services(settings) as services, own_server(services.database, home / "prefect") as url:
         add_markets(home, 4)
-        wait()
         write_template(settings, json.loads(config["data"]["job-template.json"]))
         deploy(settings)
-        with worker(home, tmp_path_factory.getbasetemp() / "kubeconfig"):
+        with worker(home, url, tmp_path_factory.getbasetemp() / "kubeconfig"):
             yield services
 
 
 @contextmanager
-def worker(home: Path, kubeconfig: Path) -> Iterator[None]:
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
-
+def worker(home: Path, prefect_url: str, kubeconfig: Path) -> Iterator[None]:
     environment = {
         "CLM_HOME": str(home),
         "CLM_DEPLOY__WORK_POOL_TYPE": "kubernetes",
         "PREFECT_HOME": str(home / "worker"),
-        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
-        "PREFECT_API_AUTH_STRING": str(PREFECT_API_AUTH_STRING.value()),
+        "PREFECT_API_URL": prefect_url,
         "PREFECT_WORKER_WEBSERVER_PORT": "0",
         "KUBECONFIG": str(kubeconfig),
         **dict(worker_variables()),

@@ -21,15 +21,12 @@ def test_no_result_of_a_cell_is_committed(file: Path) -> None:
 
 
 def test_the_notebook_ends_with_the_positions_of_a_version_in_production(
-    make_home: Callable[[str], Path], prefect_url: str, monkeypatch: pytest.MonkeyPatch
+    make_home: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = make_home("notebook")
-    for name, value in {
-        "CLM_HOME": str(home),
-        "CLM_TRAINING__WHERE": "inline",
-        "PREFECT_API_URL": prefect_url,
-    }.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CLM_HOME", str(home))
+    monkeypatch.setenv("CLM_TRAINING__WHERE", "inline")
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
     notebook = nbformat.read(FOLDER / "first-hour.ipynb", as_version=4)
     client = NotebookClient(notebook, timeout=PATIENT_SECONDS, resources={"metadata": {"path": str(FOLDER)}})
     with open_database(home):

@@ -22,6 +22,9 @@ import promoting
 import pytest
 from jobs import end_all_jobs
 from patience import PATIENT_SECONDS
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.objects import StateType
 from trace_receiver import Collector, collecting
 
 from clm_core.domain.actors import Actor
@@ -34,12 +37,13 @@ from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role
 from clm_core.ledger.audit_log import entries
 from clm_core.models.bundle import read_card
 from clm_core.platform import tracing
-from clm_core.platform.prefect_server import load_flow
+from clm_core.platform.prefect_server import flow_calls, load_flow
 from clm_core.retraining import jobs, pages, steps
 from clm_core.retraining.identical import identical_version
 from clm_core.retraining.results import RetrainResult
 from clm_core.services import Services, open_ledger
 from clm_core.triggers import intake
+from flows.sequences.retrain import retrain
 
 TREES = [ModelType.XGBOOST, ModelType.LIGHTGBM]
 
@@ -291,8 +295,10 @@ def test_an_error_in_any_step_fails_the_job_with_the_error_as_cause_and_its_vers
 
     monkeypatch.setattr(module, step, broken)
     before = {job.id for job in services.ledger.jobs(limit=1000)}
+    # the page is of a run of the server
+    retrained = load_flow("flows.retrain.retrain") if module is pages else retrain
     with pytest.raises(OSError, match="disk full"):
-        load_flow("flows.retrain.retrain")(request_for(training_params={"rounds": 2}))
+        retrained(request_for(training_params={"rounds": 2}))
     [job] = [job for job in services.ledger.jobs(limit=1000) if job.id not in before]
     assert job.status is JobStatus.FAILED
     assert job.failure_cause == f"OSError: disk full in {step}"
@@ -318,20 +324,39 @@ def test_an_invalid_request_is_refused_before_a_job_exists(
     assert services.ledger.jobs(limit=1000) == before
 
 
-def test_a_version_names_the_production_version_of_its_training_as_parent(
-    services: Services, prefect_url: str
-) -> None:
-    retrain = load_flow("flows.retrain.retrain")
+def test_a_version_names_the_production_version_of_its_training_as_parent(services: Services) -> None:
     request = request_for(ModelType.LIGHTGBM, symbol="EURUSD", training_params={"rounds": 2})
     served = services.ledger.promotions.champion("lightgbm_eurusd_1h")
-    first = retrain(request).version
+    first = trained(request)
     admin = Actor(name="ada", role=Role.ADMIN)
     promoting.promote(
         services, first.model_id, first.version, admin, "a parent for the next", services.clock(), force=True
     )
     assert first.parent_version == served
     again = request.model_copy(update={"again": True})
-    assert retrain(again).version.parent_version == first.version
+    assert trained(again).parent_version == first.version
+
+
+def trained(request: RetrainRequest) -> ModelVersion:
+    """Version of a retrain without a Prefect server."""
+    result = retrain(request).data
+    assert isinstance(result, RetrainResult)
+    return result.version
+
+
+@pytest.mark.parametrize("by_server", [True, False], ids=["beside a server", "without a server"])
+def test_a_command_is_a_run_of_the_prefect_server_that_is_up_and_plain_calls_without_one(
+    by_server: bool, services: Services, prefect_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_url if by_server else "")
+    asked = f"NOSUCH{by_server}".upper()
+    with flow_calls("retrain", services.settings.home) as flow, pytest.raises(UnknownSeries, match=asked):
+        flow(request_for(symbol=asked))
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(like_=asked.lower()))
+        )
+    assert [run.state_type for run in runs] == ([StateType.FAILED] if by_server else [])
 
 
 def submit(services: Services, **changes: Any) -> Answer:
@@ -343,12 +368,12 @@ def submit(services: Services, **changes: Any) -> Answer:
 def test_a_run_of_an_accepted_request_does_the_job_and_a_second_run_is_refused(
     services: Services, prefect_url: str
 ) -> None:
-    retrain = load_flow("flows.retrain.retrain")
+    retrain_flow = load_flow("flows.retrain.retrain")
     accepted = submit(services, symbol="EURUSD")
-    version = retrain(accepted.request.training, accepted.job_id).version
+    version = retrain_flow(accepted.request.training, accepted.job_id).version
     assert version.training_job_id == accepted.job_id
     with pytest.raises(IllegalTransition, match="only a pending job can be started"):
-        retrain(accepted.request.training, accepted.job_id)
+        retrain_flow(accepted.request.training, accepted.job_id)
 
 
 def test_a_run_without_a_granted_job_ends_completed_with_the_answer(

@@ -18,12 +18,12 @@ from clm_core.platform.database import open_database
 
 
 @pytest.fixture(scope="module")
-def environment(make_home: Callable[[str], Path], prefect_url: str) -> Iterator[dict[str, str]]:
-    """Environment with a separate home, whose database runs, and with the Prefect server of the session."""
+def environment(make_home: Callable[[str], Path]) -> Iterator[dict[str, str]]:
+    """Environment with a separate home, whose database runs."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))}
     home = make_home("commands")
     with open_database(home):
-        yield own | {"CLM_HOME": str(home), "PREFECT_API_URL": prefect_url}
+        yield own | {"CLM_HOME": str(home)}
 
 
 def clm(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

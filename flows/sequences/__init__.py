@@ -1,0 +1,1 @@
+"""Sequences of steps of the flows that commands run as well, in a process without Prefect."""
