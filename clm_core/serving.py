@@ -148,7 +148,7 @@ class Served:
         drop_open_bar: bool = False,
         allow: Collection[str] = (),
     ) -> Bars:
-        """Bars of a table of candles, as bars of the market, timeframe and calendar of the version.
+        """Bars of a table of candles, in the market, timeframe and calendar of the version.
 
         Args:
             candles, now, timezone, columns, no_volume, drop_open_bar, allow: see `Bars.from_frame`.
@@ -340,8 +340,8 @@ def follow(
             followed.served  # None while the model is halted: hold no position
 
     The event stream of the API tells of a promotion, a rollback and a halt within a second, and is opened
-    again whenever it ends. The alias in MLflow is read every `poll_seconds` besides, which finds what the
-    stream missed.
+    again whenever it ends. The alias in MLflow is read every `poll_seconds` besides, for
+    changes missed by the stream.
 
     Args:
         mlflow, token, registry, ledger: see `load`; the token is the API's as well.

@@ -64,6 +64,7 @@ GROUPS = {
         "clm_core/lifecycle/test_shadow.py",
         "clm_core/lifecycle/test_watch.py",
         "clm_core/lifecycle/test_whole_story.py",
+        "clm_core/retraining/test_cancellation.py",
         "clm_core/triggers/test_dispatch.py",
         "clm_core/triggers/test_prefect_events.py",
         "deployments/test_deployments.py",

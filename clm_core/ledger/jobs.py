@@ -99,14 +99,22 @@ class JobStore:
             audit_records.job_completed(connection, job, lease, now)
         return job
 
-    def fail_job(self, lease: Lease, cause: str, now: datetime) -> TrainingJob:
-        """End a job as failed, together with its versions: no version serves before its job is completed."""
+    def fail_job(
+        self, lease: Lease, cause: str, now: datetime, cancelled_by: str | None = None
+    ) -> TrainingJob:
+        """End a job as failed, together with its versions: no version serves before its job is completed.
+
+        Args:
+            cancelled_by: person or part behind a cancellation, without an alert; None for a failure.
+        """
         cause = storable(cause)
+        ends = {"finished_at": now, "failure_cause": cause, "cancelled_by": cancelled_by}
         with self._engine.begin() as connection:
-            job = _end(connection, lease, JobStatus.FAILED, finished_at=now, failure_cause=cause)
-            message = f"{job.model_id}: {cause}. See `clm jobs`, then retrain."
-            alert = Alert(kind=AlertKind.JOB_FAILED, subject=str(job.id), message=message, at=now)
-            alerts.record(connection, alert)
+            job = _end(connection, lease, JobStatus.FAILED, **ends)
+            if cancelled_by is None:
+                message = f"{job.model_id}: {cause}. See `clm jobs`, then retrain."
+                alert = Alert(kind=AlertKind.JOB_FAILED, subject=str(job.id), message=message, at=now)
+                alerts.record(connection, alert)
             audit_records.job_failed(connection, job, lease, now)
             versions.fail_versions(connection, lease.job_id, now)
         return job

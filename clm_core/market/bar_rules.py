@@ -97,7 +97,7 @@ Times = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CheckedColumns:
-    """Columns of a table that passed every rule, or every rule but the overruled ones."""
+    """Columns of a table after a check of every rule but the overruled ones."""
 
     symbol: str
     """Canonical symbol."""
@@ -421,7 +421,7 @@ def _time_findings(
 
 
 def _other_spacing(time: Times, ordered: Times, timeframe: Timeframe) -> Iterator[Finding]:
-    """Bars of another length than `timeframe`: all of them, or a long run of them."""
+    """Bars of another length than `timeframe`: all bars, or a long run."""
     step = timeframe.nanoseconds
     moves = np.diff(ordered)
     if len(moves) < 3:

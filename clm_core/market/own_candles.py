@@ -56,7 +56,7 @@ class CandleOptions:
 
 @dataclass(frozen=True)
 class Candles:
-    """Columns of candles that passed every rule."""
+    """Columns of candles after a check of every rule."""
 
     symbol: str
     timeframe: Timeframe

@@ -180,7 +180,7 @@ def _create_missing(server: str) -> None:
     except psycopg.errors.InsufficientPrivilege as error:
         raise DatabaseUnavailable(
             f"The user of CLM_DATABASE_URL may not create databases. Grant the user CREATEDB, or let an "
-            f"administrator create {', '.join(required)}."
+            f"administrator create {', '.join(required)}: docs/how-to/run-the-stack.md has the SQL."
         ) from error
     except psycopg.Error as error:
         raise DatabaseUnavailable(
@@ -366,6 +366,11 @@ def _make_private(folder: Path, user: _User | None) -> None:
         os.chown(folder, user.uid, user.gid)
 
 
+def server_account() -> _User | None:
+    """User of a server started by root; None for any other user."""
+    return _added_user() if os.geteuid() == 0 else None
+
+
 def program(name: str) -> Path:
     """Program of PostgreSQL, as installed with the embedded server: `pg_dump`."""
     return _programs() / name
@@ -397,13 +402,11 @@ def _run(
 
 
 def _server_user(home: Path) -> _User | None:
-    if os.geteuid() != 0:
-        return None
-    if _data(home).exists():
+    if os.geteuid() == 0 and _data(home).exists():
         owner = _data(home).stat()
         if owner.st_uid != 0:
             return _User(owner.st_uid, owner.st_gid)
-    return _added_user()
+    return server_account()
 
 
 def _hand_over(data: Path, user: _User | None) -> None:

@@ -127,6 +127,7 @@ class Run:
     state: RunState
     description: str
     """Prefect's name of the state with its message: `Crashed: Process exited with -9`."""
+    cancelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,11 @@ class Runs:
             for run in self._post("/flow_runs/filter", {"flow_runs": {"id": {"any_": batch}}}):
                 runs[UUID(run["id"])] = _run(run["state"])
         return runs
+
+    def is_cancelled(self, run_id: UUID | str) -> bool:
+        """True for a run that was cancelled, or is about to be."""
+        found = self._post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [str(run_id)]}}})
+        return any(run["state_type"] in {"CANCELLING", "CANCELLED"} for run in found)
 
     def forms(self, deployment: UUID, tag: str | None = None) -> list[FormRun]:
         """Runs of a deployment that have not ended; with a tag, the runs with the tag, ended or not."""
@@ -407,4 +413,4 @@ def _is_moot(runs: Sequence[Run]) -> bool:
 def _run(state: Mapping[str, Any]) -> Run:
     ended = state["type"] in ENDED
     description = ": ".join(part for part in (state["name"], state["message"]) if part)
-    return Run(RunState.ENDED if ended else RunState.UNDER_WAY, description)
+    return Run(RunState.ENDED if ended else RunState.UNDER_WAY, description, state["type"] == "CANCELLED")

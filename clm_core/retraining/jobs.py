@@ -17,8 +17,8 @@ from clm_core.ledger import leases
 from clm_core.ledger.store import Ledger
 from clm_core.platform import tracing
 from clm_core.platform.log_fields import log_fields
-from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining import resume
+from clm_core.retraining.cancellation import stopped_run
 from clm_core.services import Services
 
 LEASE_LOST_CAUSE = "lost its lease"
@@ -118,7 +118,7 @@ def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
             services.registry.abandon(job.id, LEASE_LOST_CAUSE, services.clock())
             raise
         except BaseException as error:
-            _fail(services.ledger, services.registry, lease, error, services.clock())
+            _fail(services, lease, error)
             raise
         else:
             crash_at(Fault.FOLDER_REMOVED, services.settings.fault)
@@ -188,14 +188,18 @@ def _take_over_dead(services: Services) -> list[Lease]:
     return services.ledger.take_over(suspects, _process_name(), services.clock(), length)
 
 
-def _fail(
-    ledger: Ledger, registry: MLflowRegistry, lease: Lease, error: BaseException, now: datetime
-) -> None:
-    cause = f"{type(error).__name__}: {error}"
-    ledger.fail_job(lease, cause, now)
+def _fail(services: Services, lease: Lease, error: BaseException) -> None:
+    stopped = stopped_run(error, services.settings.home)
+    now = services.clock()
+    if stopped is None:
+        cause = f"{type(error).__name__}: {error}"
+        services.ledger.fail_job(lease, cause, now)
+    else:
+        cause = stopped.cause
+        services.ledger.fail_job(lease, cause, now, cancelled_by=stopped.cancelled_by)
     # last, because MLflow may be the cause of the failure; the next reaping tries again
     with contextlib.suppress(RegistryUnavailable):
-        registry.abandon(lease.job_id, f"its job failed: {cause}", now)
+        services.registry.abandon(lease.job_id, f"its job failed: {cause}", now)
 
 
 def _has_failed(ledger: Ledger, job_id: UUID) -> bool:

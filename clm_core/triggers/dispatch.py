@@ -11,6 +11,7 @@ from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Answer
 from clm_core.platform.prefect_runs import Run, Runs, RunState, prefect_runs
 from clm_core.platform.tracing import traced
+from clm_core.retraining.cancellation import CANCELLED_IN_PREFECT, PREFECT
 from clm_core.retraining.jobs import end_killed_jobs, reap_dead_jobs
 from clm_core.services import Services
 from clm_core.triggers import inbox, prefect_events
@@ -173,7 +174,7 @@ def _end_abandoned(services: Services, prefect: Runs) -> list[UUID]:
         run = runs[run_id]
         if run.state is RunState.MISSING:
             store.forget_run(job_id)
-        elif run.state is RunState.ENDED and _fail(services, job_id, _reason(run, diagnoses.get(run_id))):
+        elif run.state is RunState.ENDED and _fail(services, job_id, run, diagnoses.get(run_id)):
             ended.append(job_id)
     return ended
 
@@ -195,11 +196,15 @@ def _reason(run: Run, diagnosis: str | None) -> str:
     return run.description if diagnosis is None else f"{diagnosis}: {run.description}"
 
 
-def _fail(services: Services, job_id: UUID, state: str) -> bool:
+def _fail(services: Services, job_id: UUID, run: Run, diagnosis: str | None) -> bool:
     """True if the job failed, False if the job was started in the meantime."""
     try:
         lease = services.ledger.start_job(job_id, "dispatch", services.clock(), timedelta(minutes=1))
     except IllegalTransition:
         return False
-    services.ledger.fail_job(lease, f"the run ended before the start: {state}", services.clock())
+    cause = f"the run ended before the start: {_reason(run, diagnosis)}"
+    by = None
+    if run.cancelled:
+        cause, by = f"{CANCELLED_IN_PREFECT} before the start ({run.description})", PREFECT
+    services.ledger.fail_job(lease, cause, services.clock(), cancelled_by=by)
     return True

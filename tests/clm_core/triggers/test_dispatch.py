@@ -226,7 +226,7 @@ def test_the_wait_for_the_heartbeat_of_one_model_holds_up_no_other_model(
     assert at_the_wait == [[other]]
 
 
-def test_a_job_whose_run_was_cancelled_before_it_began_fails_with_the_message_of_prefect(
+def test_a_job_whose_run_was_cancelled_before_it_began_says_so_with_the_message_of_prefect(
     clm: Services, prefect: httpx.Client
 ) -> None:
     job_id = ask(clm).job_id
@@ -235,7 +235,9 @@ def test_a_job_whose_run_was_cancelled_before_it_began_fails_with_the_message_of
     cancelled = {"state": {"type": "CANCELLED", "message": "not today"}, "force": True}
     prefect.post(f"/flow_runs/{run_id}/set_state", json=cancelled).raise_for_status()
     assert start_pending_jobs(clm).failed == (job_id,)
-    assert clm.ledger.job(job_id).failure_cause == "the run ended before the start: Cancelled: not today"
+    job = clm.ledger.job(job_id)
+    assert job.failure_cause == "cancelled by a person in Prefect before the start (Cancelled: not today)"
+    assert job.cancelled_by == "prefect"
 
 
 def pod_event(run_id: UUID, diagnosis: str) -> dict[str, Any]:
