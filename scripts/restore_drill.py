@@ -28,19 +28,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-from drill.home import CLM, SCRIPTS, Client, Installation, sent_message
+from drill.home import (
+    CLM,
+    MODEL,
+    PROMOTE_ALL,
+    SCRIPTS,
+    SMALL,
+    Client,
+    Installation,
+    sent_message,
+    versions_in_turn,
+)
 from drill.servers import DrillFailed
 
-MODEL = "lightgbm_btcusd_1h"
 LEASE_SECONDS = 3
 LOAD_SECONDS = 15.0
-SMALL = {
-    "rounds": 2,
-    "threshold": 0,
-    "label": "volatility_scaled_return",
-    "calibrate": False,
-    "horizon": 12,
-}
 SETTINGS = """
 universe = []
 lease_seconds = {lease}
@@ -48,16 +50,6 @@ lease_seconds = {lease}
 file = "policy.toml"
 [webhooks.monitor]
 secrets = ["{secret}"]
-"""
-POLICY = """
-version = 1
-preset = "thresholds-only"
-[models.lightgbm_btcusd_1h.criteria]
-min_sharpe_ratio = -1e9
-min_win_rate = 0.0
-min_profit_factor = 0.0
-max_drawdown = 1.0
-min_trades = 0
 """
 SERVED = """
 import json
@@ -130,7 +122,8 @@ def run(folder: Path) -> list[str]:
     original.clm("up", "--detach")
     try:
         client = Client(original, original.token("operator"))
-        versions = _versions_in_turn(original, client)
+        versions = versions_in_turn(original, client)
+        announce(f"{MODEL}: {' and '.join(versions)} were promoted")
         load = Load(original, client, secret, versions)
         threads = load.start()
         announce("trainings, promotions and messages go on")
@@ -209,21 +202,11 @@ def _violations(installation: Installation, acknowledged: list[dict[str, str]]) 
 
 def _installed(home: Path, secret: str) -> Installation:
     home.mkdir(mode=0o700, parents=True)
-    (home / "policy.toml").write_text(POLICY)
+    (home / "policy.toml").write_text(PROMOTE_ALL)
     settings = home / "clm.toml"
     settings.write_text(SETTINGS.format(lease=LEASE_SECONDS, secret=secret))
     settings.chmod(0o600)
     return Installation(home)
-
-
-def _versions_in_turn(installation: Installation, client: Client) -> tuple[str, str]:
-    """Two versions that have been in production, for rollbacks to and fro."""
-    labels = []
-    for days in (60, 61):
-        labels.append(client.version_of(client.train("lightgbm", "BTCUSD", days, **SMALL)))
-        installation.clm("promote", f"{MODEL}@{labels[-1]}", "--reason", "drill")
-    announce(f"{MODEL}: {' and '.join(labels)} were promoted")
-    return labels[0], labels[1]
 
 
 def _copied(backup: Path, folder: Path) -> Path:

@@ -23,6 +23,26 @@ SCRIPTS = Path(__file__).parents[1]
 CLM = str(Path(sys.executable).with_name("clm"))
 PATIENT_SECONDS = 300.0
 TRAINING = b"clm_core.retraining.training"
+MODEL = "lightgbm_btcusd_1h"
+SMALL = {
+    "rounds": 2,
+    "threshold": 0,
+    "label": "volatility_scaled_return",
+    "calibrate": False,
+    "horizon": 12,
+}
+"""Parameters of a training of seconds."""
+PROMOTE_ALL = """
+version = 1
+preset = "thresholds-only"
+[models.lightgbm_btcusd_1h.criteria]
+min_sharpe_ratio = -1e9
+min_win_rate = 0.0
+min_profit_factor = 0.0
+max_drawdown = 1.0
+min_trades = 0
+"""
+"""Policy under which any version of the model is promoted."""
 
 Job = dict[str, Any]
 
@@ -188,6 +208,15 @@ class Client:
         if version is None:
             raise DrillFailed(f"the job {job_id} registered no version")
         return str(version)
+
+
+def versions_in_turn(installation: Installation, client: Client) -> tuple[str, str]:
+    """Two versions that have been in production, for rollbacks to and fro."""
+    labels = []
+    for days in (60, 61):
+        labels.append(client.version_of(client.train("lightgbm", "BTCUSD", days, **SMALL)))
+        installation.clm("promote", f"{MODEL}@{labels[-1]}", "--reason", "drill")
+    return labels[0], labels[1]
 
 
 def sent_message(api: str, secret: str, message_id: str, data: Mapping[str, Any]) -> int:

@@ -21,9 +21,11 @@ from clm_core.services import Services, open_services
 MakeToken = Callable[..., str]
 Serve = Callable[[Services], AbstractContextManager[Any]]
 IS_CHAOS = "CHAOS_REPETITIONS" in os.environ
+# `make deploy-check`: every phase as every role, with few requests of each path
+IS_THOROUGH = IS_CHAOS or "DEPLOY_CHECK" in os.environ
 EVERY_PHASE = ("examples", "coverage", "fuzzing", "stateful")
 # a role decides which requests are refused, not how: few requests of each path suffice outside `make chaos`
-PHASES = dict.fromkeys((None, *Role), EVERY_PHASE if IS_CHAOS else ("examples", "fuzzing"))
+PHASES = dict.fromkeys((None, *Role), EVERY_PHASE if IS_THOROUGH else ("examples", "fuzzing"))
 PHASES[Role.ADMIN] = EVERY_PHASE
 QUICKLY = [
     "--max-examples=3",
