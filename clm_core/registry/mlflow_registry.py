@@ -111,7 +111,7 @@ class MLflowRegistry:
     def __init__(
         self,
         tracking_uri: str,
-        artifacts: Path,
+        artifacts: Path | None = None,
         fault: Fault | None = None,
         max_bytes: int = 256 * 2**20,
         home_id: str | None = None,
@@ -120,7 +120,7 @@ class MLflowRegistry:
         """
         Args:
             artifacts: folder of the artifacts in the home; every version is stored below the folder, unless
-                the storage has a bucket.
+                the storage has a bucket. None for a trader, who reads versions and stores none.
             max_bytes: maximum size of a version fetched from MLflow.
             home_id: id of the home by its record, which must exist at every registration; None without a
                 home.
@@ -128,11 +128,30 @@ class MLflowRegistry:
         """
         self._uri = tracking_uri
         self._bucket = None if storage.url is None else Bucket(storage)
-        self._location = artifacts.as_uri() if storage.url is None else f"{storage.url}/{BUCKET_FOLDER}"
-        self._artifacts = artifacts
+        self._storage_url = storage.url
+        self._folder = artifacts
         self._fault = fault
         self._max_bytes = max_bytes
         self._home_id = home_id
+
+    @property
+    def _artifacts(self) -> Path:
+        """Folder of the artifacts.
+
+        Raises:
+            HomeMismatch: the registry has none.
+        """
+        if self._folder is None:
+            raise HomeMismatch(
+                "This registry reads versions and stores none: open a home by open_services() to store one."
+            )
+        return self._folder
+
+    @property
+    def _location(self) -> str:
+        if self._storage_url is None:
+            return self._artifacts.as_uri()
+        return f"{self._storage_url}/{BUCKET_FOLDER}"
 
     @cached_property
     def _mlflow(self) -> ModuleType:

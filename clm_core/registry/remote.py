@@ -50,7 +50,7 @@ class RemoteRegistry:
         if not url.startswith(("http://", "https://")):
             raise ArgumentRefused(
                 f"mlflow={url!r} is no address of a server: pass http://HOST:PORT, as `clm up` prints it. "
-                "For a database or a folder pass registry=MLflowRegistry(...) and ledger="
+                "For a database or a folder pass registry=MLflowRegistry(uri) and ledger="
             )
         self._url = url.rstrip("/")
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
@@ -103,7 +103,7 @@ class RemoteRegistry:
             if not source.startswith(_MODELS):
                 raise RegistryUnavailable(
                     f"{model_id} {mlflow_version} lies at {source}, which this server hands out to nobody: "
-                    "pass registry=MLflowRegistry(...) and ledger="
+                    "pass registry=MLflowRegistry(uri) and ledger="
                 )
             stored = f"{_FILES}/{source.removeprefix(_MODELS)}/artifacts"
             bundle = Path(folder) / integrity.BUNDLE.name

@@ -30,6 +30,7 @@ from clm_core.domain.allocations import AllocationEnd, AllocationRun, ArmWeight
 from clm_core.domain.errors import (
     BundleCorrupt,
     ConflictError,
+    HomeMismatch,
     ModelHalted,
     NotFound,
     PreflightFailed,
@@ -163,6 +164,15 @@ def test_a_trader_keeps_the_loaded_version_and_detects_a_promotion(
 def test_an_unregistered_model_is_not_found(services: Services) -> None:
     with pytest.raises(NotFound, match="No version of nhits_btcusd_1h has the alias production"):
         load("nhits_btcusd_1h", registry=services.registry, ledger=None)
+
+
+def test_a_registry_without_a_home_loads_versions_and_stores_none(
+    version: ModelVersion, services: Services
+) -> None:
+    registry = MLflowRegistry(services.registry.uri)
+    assert load(MODEL, registry=registry, ledger=None).bundle_digest == version.bundle_digest
+    with pytest.raises(HomeMismatch, match="reads versions and stores none"):
+        assert registry.location
 
 
 @with_and_without_ledger
