@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis
+from memory_folder import use_memory
 from prepared_homes import prepare
 
 from clm_core.domain.training_settings import TrainingPlace, TrainingSettings
@@ -113,6 +114,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "chaos: takes long, measures or moves the clock; `make chaos` runs these tests"
     )
 
+    if not hasattr(config, "workerinput") and (memory := use_memory()) is not None:
+        config.add_cleanup(lambda: shutil.rmtree(memory, ignore_errors=True))
     _trust_one_certificate(_shared_folder())
     if not hasattr(config, "workerinput"):
         paths = [str(Path(__file__).parent / "support" / "child_processes"), os.environ.get("PYTHONPATH")]
