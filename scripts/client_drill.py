@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from drill.home import MODEL, PROMOTE_ALL, SCRIPTS, Client, Installation, versions_in_turn
+from drill.home import MODEL, PROMOTE_ALL, SCRIPTS, SMALL, Client, Installation, versions_in_turn
 from drill.postgres import database_server
 from drill.servers import DrillFailed, wait_until
 from jsonschema import Draft202012Validator
@@ -258,28 +258,45 @@ def try_trader(drill: Drill, client: Client, labels: tuple[str, str]) -> None:
         trader = subprocess.Popen([sys.executable, ROOT / "examples/trader/trader.py"], env=environment)
         try:
             wait_until(lambda: len(exchange.orders) == 1, "the first order of the trader", PATIENT_SECONDS)
+            promoted = client.version_of(client.train("lightgbm", "BTCUSD", 62, **SMALL))
+            answered = _promoted_at(drill, promoted)
+            wait_until(lambda: len(exchange.orders) >= 2, "the order after the promotion", 60)
+            reached = exchange.orders[-1]["at"] - answered
             seconds = []
             for turn in range(CHANGES):
                 wanted = labels[turn % 2]
                 began = time.time()
                 client.roll_back(MODEL, wanted)
-                orders = turn + 2
+                orders = turn + 3
                 wait_until(lambda n=orders: len(exchange.orders) >= n, "the next order", 60)  # type: ignore[misc]
                 order = exchange.orders[-1]
                 if order["version"] != numbers[wanted]:
                     raise DrillFailed(f"the trader trades {order['version']}, in production is {wanted}")
                 seconds.append(order["at"] - began)
             installation.clm("halt", MODEL, "--reason", "drill")
-            wait_until(lambda: len(exchange.orders) >= CHANGES + 2, "the order after the halt", 60)
+            wait_until(lambda: len(exchange.orders) >= CHANGES + 3, "the order after the halt", 60)
             if exchange.orders[-1]["position"] != 0.0:
                 raise DrillFailed("the trader holds a position of a halted model")
         finally:
             trader.kill()
             trader.wait()
     installation.clm("rollback", MODEL, "--to", labels[0], "--reason", "drill")
+    showed = f"a promotion is traded {max(reached, 0.0):.2f} s after the answer of POST /clm/promote"
+    drill.tried.note("examples/trader", "", showed, reached < PROMOTION_SECONDS)
     slowest = max(seconds)
-    showed = f"{CHANGES} changes of production traded {min(seconds):.2f} to {slowest:.2f} s after the request"
+    showed = f"{CHANGES} rollbacks are traded {min(seconds):.2f} to {slowest:.2f} s after the request"
     drill.tried.note("examples/trader", "", showed, slowest < PROMOTION_SECONDS)
+
+
+def _promoted_at(drill: Drill, label: str) -> float:
+    """Time of the answer to a promotion, seconds since 1970."""
+    httpx.post(
+        f"{drill.installation.api}/clm/promote",
+        json={"model_id": MODEL, "version": label, "reason": "drill"},
+        headers={"Authorization": f"Bearer {drill.operator}"},
+        timeout=120,
+    ).raise_for_status()
+    return time.time()
 
 
 def try_mlflow(drill: Drill) -> None:
