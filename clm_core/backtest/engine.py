@@ -635,8 +635,8 @@ def check_positions(bars: Bars, positions: Floats) -> Floats:
         raise InvalidPositions(
             f"give one position for each of the {len(bars)} bars, not shape {targets.shape}"
         )
-    wrong = np.flatnonzero(~(np.abs(targets) <= 1.0))
-    if len(wrong):
+    if len(targets) and not (targets.min() >= -1.0 and targets.max() <= 1.0):
+        wrong = np.flatnonzero(~(np.abs(targets) <= 1.0))
         raise InvalidPositions(
             f"positions lie in [-1, 1]; {len(wrong)} do not, the first {targets[wrong[0]]} at bar "
             f"{wrong[0]}. Clip the positions, and use 0 where the model has no view"

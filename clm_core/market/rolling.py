@@ -45,6 +45,8 @@ def gap_and_deviation(
     older_squares = np.empty(n)
     newer = np.empty(n)
     newer_squares = np.empty(n)
+    n_rows = np.uint64(n)
+    one = np.uint64(1)
     cut = window - 1 if numbers is None else 0
     while cut < n:
         end = min(cut + window, n)
@@ -55,27 +57,30 @@ def gap_and_deviation(
                 end += 1
         pivot = values[cut]
         total = squares = 0.0
-        for k in range(min(window, cut + 1)):
-            difference = values[cut - k] - pivot
+        # unsigned, so that the compiler need not count rows from the end
+        oldest = np.uint64(cut)
+        newest = np.uint64(cut + window - 1)
+        for _ in range(min(window, cut + 1)):
+            difference = values[oldest] - pivot
             if octaves is not None:
-                difference += (octaves[cut - k] - octaves[cut]) * LN_2
+                difference += (octaves[oldest] - octaves[cut]) * LN_2
             total += difference
             squares += difference * difference
-            # the window that ends in this row begins k rows before the cut
-            row = cut + window - 1 - k
-            if row < n:
-                older[row] = total
-                older_squares[row] = squares
+            if newest < n_rows:
+                older[newest] = total
+                older_squares[newest] = squares
+            newest -= one
+            oldest -= one
         total = squares = 0.0
-        for row in range(cut, end):
-            difference = values[row] - pivot
+        for at in range(np.uint64(cut), np.uint64(end)):
+            difference = values[at] - pivot
             if octaves is not None:
-                difference += (octaves[row] - octaves[cut]) * LN_2
+                difference += (octaves[at] - octaves[cut]) * LN_2
             total += difference
             squares += difference * difference
-            distance[row] = difference
-            newer[row] = total
-            newer_squares[row] = squares
+            distance[at] = difference
+            newer[at] = total
+            newer_squares[at] = squares
         cut = end
     share = 1.0 / window
     deviation = older
@@ -85,8 +90,7 @@ def gap_and_deviation(
         variance = (older_squares[row] + newer_squares[row]) * share - mean * mean
         gap[row] = distance[row] - mean
         deviation[row] = np.sqrt(max(variance, 0.0))
-    gap[: window - 1] = np.nan
-    deviation[: window - 1] = np.nan
+    gap[: window - 1] = deviation[: window - 1] = np.nan
     return gap, deviation
 
 
