@@ -130,7 +130,7 @@ def table(name: str) -> Part:
 
 
 def run(part: Part) -> Outcome:
-    """Run a part in a process of its own, and stop it at its time limit."""
+    """Run a part in a separate process, up to its time limit."""
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "rows.json"
         code = _exit_code(part, written)
@@ -158,7 +158,7 @@ def _exit_code(part: Part, written: Path) -> int | None:
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Interrupt the process, so that it stops its servers, and end what is left of its group."""
+    """Interrupt the process, so that its servers are stopped, and end the rest of its group."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         try:
