@@ -1,4 +1,4 @@
-"""Tear sheet of a version: a self-contained HTML page, and the equity curve as a small picture."""
+"""Tear sheet of a version: an HTML page, and the equity curve as a small picture."""
 
 import base64
 import gzip
@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from clm_core.backtest import chart_library
 from clm_core.backtest.baselines import Baseline
 from clm_core.backtest.by_regime import REGIME_COLUMNS, REGIME_NOTE, results_by_regime, spans_of
 from clm_core.backtest.results import Backtest, ExitReason, Metrics, PoolTrades, Trades
@@ -145,7 +145,8 @@ CHECK_TONES = {
 
 
 def render(sheet: TearSheet) -> str:
-    """The HTML page, which needs no network: charts, tables and the trades to download are embedded."""
+    """The HTML page, which needs no network: charts, tables and the trades to download are embedded, and
+    plotly.js lies in the folder above (`chart_library`)."""
     rows = rows_to_draw(list(_curves(sheet).values()))
     figures = {"curves": _curves_figure(sheet, rows)}
     if len(sheet.backtest.trades):
@@ -181,8 +182,8 @@ def render(sheet: TearSheet) -> str:
             folds=_folds(sheet.folds),
             fold_columns=FOLD_COLUMNS,
             lists=_lists(sheet),
-            figures=script_safe(figures),
-            plotly=packed_plotly(),
+            figures=packed(figures),
+            library=chart_library.reference(),
         )
     )
 
@@ -203,8 +204,8 @@ def render_sections(title: str, label: str, subtitle: str, sections: Sequence[Se
             label=label,
             subtitle=subtitle,
             sections=sections,
-            figures=script_safe(section_figures(sections)),
-            plotly=packed_plotly(),
+            figures=packed(section_figures(sections)),
+            library=chart_library.inside(),
         )
     )
 
@@ -551,17 +552,10 @@ def _binary(values: Floats) -> dict[str, str]:
     return {"dtype": "f8", "bdata": base64.b64encode(values.astype("<f8").tobytes()).decode()}
 
 
-def script_safe(value: Any) -> str:
-    """JSON, escaped so that no value can close the surrounding script element."""
-    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
-
-
-@cache
-def packed_plotly() -> str:
-    """Plotly.js, gzipped and base64-encoded: a page has 2 MB instead of 5, and every version keeps a page."""
-    from plotly.offline import get_plotlyjs
-
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), compresslevel=6, mtime=0)).decode()
+def packed(value: Any) -> str:
+    """JSON, gzipped and base64-encoded: a third of the size, and no value can close the script element."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=9, mtime=0)).decode()
 
 
 def _subtitle(sheet: TearSheet) -> str:

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAVY
@@ -106,14 +107,21 @@ def reproduce(version: VersionName, as_json: AsJson = False) -> None:
 @app.command()
 def report(
     version: VersionName,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the page to this file, with all it needs, to hand on.")
+    ] = None,
     open_page: OpensPage = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the path of a version's tear sheet."""
+    from clm_core.backtest import chart_library
     from clm_core.lifecycle.version_files import version_file
 
     with services_to_look() as services:
         path = version_file(services, find_version(services, version))
+        if out is not None:
+            out.write_bytes(chart_library.complete(path.read_bytes(), services.reports))
+            path = out
     hand_over(path, open_page, as_json)
 
 

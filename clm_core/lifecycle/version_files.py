@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from clm_core.backtest import chart_library
 from clm_core.domain.versions import ModelVersion
 from clm_core.services import Services
 
@@ -19,5 +20,6 @@ def version_file(services: Services, version: ModelVersion, suffix: str = TEAR_S
     path = services.reports / version.model_id / f"{version.version}{suffix}"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
+        chart_library.write_library(services.reports)
         services.registry.download(version.mlflow_run_id, f"report/{path.name}", path.parent)
     return path

@@ -308,10 +308,15 @@ class MLflowRegistry:
             self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def attach(self, run_id: str, files: Sequence[Path], folder: str) -> None:
-        """Store files with the version's run, shown by the MLflow UI."""
+        """Store files with the version's run, shown by the MLflow UI.
+
+        In a folder on the same disk the files given and the files stored share their content.
+        """
         with _mlflow_request(f"store the {folder} of run {run_id}"):
             for file in files:
                 self._client.log_artifact(run_id, str(file), folder)
+                if self._bucket is None:
+                    _share_content(self._artifacts / run_id / "artifacts" / folder / file.name, file)
 
     def set_status(
         self,
@@ -829,6 +834,15 @@ def _bytecode_off() -> Iterator[None]:
         yield
     finally:
         sys.dont_write_bytecode = before
+
+
+def _share_content(stored: Path, file: Path) -> None:
+    """Make a file another name of the stored copy; without links on the disk the file stays a copy."""
+    other_name = file.with_name(f"{file.name}.unfinished")
+    with contextlib.suppress(OSError):
+        other_name.unlink(missing_ok=True)
+        os.link(stored, other_name)
+        other_name.replace(file)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from clm_core.backtest import chart_library
 from clm_core.backtest.results import Metrics
 from clm_core.backtest.tearsheet import TearSheet, by_regime, equity_png, render
 from clm_core.domain.costs import MarketCosts
@@ -280,9 +281,13 @@ def report(
     )
     folder = services.reports / version.model_id
     folder.mkdir(parents=True, exist_ok=True)
+    chart_library.write_library(services.reports)
     html = folder / f"{version.version}.html"
     picture = folder / f"{version.version}.png"
     stored = explanation_file(services.reports, version.model_id, version.version)
+    for file in (html, picture, stored):
+        # those of an interrupted run may share their content with files in MLflow
+        file.unlink(missing_ok=True)
     html.write_text(render(sheet), encoding="utf-8")
     picture.write_bytes(equity_png(sheet))
     stored.write_text(explanation.model_dump_json(), encoding="utf-8")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from clm_core.backtest import chart_library
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.evolution import EvolveResult, Generation
 from clm_core.models import catalog
@@ -76,6 +77,7 @@ def write_report(reports: Path, evolution: Evolution, result: EvolveResult) -> E
     """Write the page below the folder of reports; returns the result with the path of the page."""
     folder = reports / evolution.model_id
     folder.mkdir(parents=True, exist_ok=True)
+    chart_library.write_library(reports)
     page = folder / f"{evolution.name}.html"
     figures = _figures(evolution, result) if result.ranked else {}
     page.write_text(_render(evolution, result, figures), encoding="utf-8")

@@ -5,7 +5,8 @@ from base64 import b64encode
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from clm_core.backtest.tearsheet import packed_plotly, script_safe
+from clm_core.backtest import chart_library
+from clm_core.backtest.tearsheet import packed
 from clm_core.domain.displayed_params import readable
 from clm_core.domain.evaluations import IntervalEstimate, ratio_cell
 from clm_core.domain.evolution import EvolveResult
@@ -95,7 +96,7 @@ def report_link(addresses: PageAddresses, model_id: str, name: str) -> str:
 
 
 def render(template: str, figures: dict[str, Any], **values: Any) -> str:
-    """Self-contained page of a template, in the style and with the scripts of the tear sheet.
+    """Page of a template, in the style and with the scripts of the tear sheet.
 
     Args:
         figures: data and layout of each plot, by the id of the place.
@@ -110,7 +111,7 @@ def render(template: str, figures: dict[str, Any], **values: Any) -> str:
         lstrip_blocks=True,
     )
     return templates.get_template(template).render(
-        figures=script_safe(figures), plotted=figures.keys(), plotly=packed_plotly(), **values
+        figures=packed(figures), plotted=figures.keys(), library=chart_library.reference(), **values
     )
 
 

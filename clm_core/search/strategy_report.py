@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from clm_core.backtest import chart_library
 from clm_core.domain.evaluations import ratio_cell
 from clm_core.domain.measures import NOT_MEASURED
 from clm_core.domain.strategy_search import FoundStrategy, PeriodResult, StrategySearchResult, shown_params
@@ -166,6 +167,7 @@ def write_report(reports: Path, result: StrategySearchResult) -> StrategySearchR
     """Write the page below the folder of reports; the result with the path."""
     folder = reports / result.subject
     folder.mkdir(parents=True, exist_ok=True)
+    chart_library.write_library(reports)
     page = folder / f"{result.name}.html"
     page.write_text(_render(result), encoding="utf-8")
     return result.model_copy(update={"report": page})

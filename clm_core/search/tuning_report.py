@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clm_core.backtest import chart_library
 from clm_core.domain.searches import Tuning
 from clm_core.domain.tuning import StopReason, TrialResult, TrialState, TuneResult
 from clm_core.models import catalog
@@ -34,6 +35,7 @@ def write_report(database: Database, reports: Path, tuning: Tuning, result: Tune
     """Write the page below the folder of reports; returns the result with the path of the page."""
     folder = reports / tuning.model_id
     folder.mkdir(parents=True, exist_ok=True)
+    chart_library.write_library(reports)
     page = folder / f"{tuning.name}.html"
     with open_study(database, tuning) as study:
         figures = _figures(study.optuna, result) if has_completed(result.trials) else {}

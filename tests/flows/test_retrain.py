@@ -27,6 +27,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import StateType
 from trace_receiver import Collector, collecting
 
+from clm_core.backtest import chart_library
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import IllegalTransition, InvalidTrainingParams, UnknownSeries
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
@@ -171,13 +172,18 @@ def read_params(services: Services, version: ModelVersion) -> dict[str, Any]:
         return read_card(bundle).params
 
 
-def test_the_tear_sheet_is_a_single_file_beside_the_version_in_mlflow(
+def test_the_tear_sheet_is_beside_the_version_in_mlflow_and_its_files_are_stored_once(
     result: RetrainResult, services: Services, tmp_path: Path
 ) -> None:
     stored = services.registry.download(
         result.version.mlflow_run_id, f"report/{result.version.version}.html", tmp_path
     )
     assert stored.read_bytes() == result.report.html.read_bytes()
+    files = list(result.report.html.parent.glob(f"{result.version.version}*"))
+    assert {file.suffix for file in files} == {".html", ".png", ".json"}
+    assert sum(file.stat().st_size for file in files) < 400_000
+    assert {file.stat().st_nlink for file in files} == {2}
+    assert (services.reports / chart_library.file_name()).is_file()
 
 
 def test_the_run_page_shows_the_verdict_and_the_equity_curve(result: RetrainResult, prefect_url: str) -> None:

@@ -1,13 +1,15 @@
 """Versions of models with lineage, evaluation, verdict and report."""
 
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Query
-from fastapi.responses import FileResponse
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from clm_core.api.context import Connected
 from clm_core.api.parameters import LabelInPath, ModelIdInPath
+from clm_core.backtest import chart_library
 from clm_core.domain.drift_history import DriftHistory
 from clm_core.domain.errors import NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
@@ -104,16 +106,20 @@ def explanation(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -
     return stored_explanation(clm, clm.ledger.version(model_id, version))
 
 
-def report(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> FileResponse:
+def report(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> HTMLResponse:
     """Tear sheet of the version as an HTML page."""
     stored = clm.ledger.version(model_id, version)
     page = clm.reports / stored.model_id / f"{stored.version}.html"
     if not page.exists():
         page.parent.mkdir(parents=True, exist_ok=True)
         _fetch_report(clm, stored)
-    return FileResponse(
-        page, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": REPORT_POLICY}
-    )
+    return complete_page(page, clm)
+
+
+def complete_page(page: Path, clm: Services) -> HTMLResponse:
+    """A page of the reports with the chart library inside, for a browser or to be saved."""
+    content = chart_library.complete(page.read_bytes(), clm.reports)
+    return HTMLResponse(content, headers={"Content-Security-Policy": REPORT_POLICY})
 
 
 def _judged(clm: Services, version: ModelVersion) -> tuple[EvaluationResult | None, Verdict | None]:

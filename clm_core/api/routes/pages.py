@@ -5,7 +5,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import Depends, Query, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.api.context import Connected, Counted
@@ -159,14 +159,14 @@ def cancel_job(job_id: UUID, _: OwnForm, session: SignedIn, clm: Connected) -> R
     return RedirectResponse("/", 303)
 
 
-def report(model_id: ModelIdInPath, version: LabelInPath, _: SignedIn, clm: Connected) -> FileResponse:
+def report(model_id: ModelIdInPath, version: LabelInPath, _: SignedIn, clm: Connected) -> HTMLResponse:
     """Tear sheet of the version as an HTML page."""
     return models.report(model_id, version, clm)
 
 
 def search_report(
     model_id: ModelIdInPath, name: SearchNameInPath, _: SignedIn, clm: Connected
-) -> FileResponse:
+) -> HTMLResponse:
     """Report of a tuning or an evolution as an HTML page."""
     page = clm.reports / model_id / f"{name}.html"
     if not page.is_file():
@@ -174,9 +174,7 @@ def search_report(
             f"There is no report {name} of {model_id} on this machine: `clm tune` and `clm evolve` write one "
             "at their end."
         )
-    return FileResponse(
-        page, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": models.REPORT_POLICY}
-    )
+    return models.complete_page(page, clm)
 
 
 def explanation(model_id: ModelIdInPath, version: LabelInPath, _: SignedIn, clm: Connected) -> HTMLResponse:

@@ -1,5 +1,9 @@
-const figures = JSON.parse(document.getElementById("figures").textContent);
-const places = Object.keys(figures).map((id) => document.getElementById(id));
+let places = [];
+
+async function unpacked(text) {
+  const packed = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
 
 function colours() {
   const style = getComputedStyle(document.documentElement);
@@ -21,10 +25,14 @@ function repaint() {
 }
 
 async function draw() {
-  const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
+  const figures = JSON.parse(await unpacked(document.getElementById("figures").textContent));
+  places = Object.keys(figures).map((id) => document.getElementById(id));
+  if (!globalThis.packedPlotly) {
+    const file = document.querySelector("script[src]").getAttribute("src");
+    throw new Error(`The charts need ${file}, which lies beside the reports. The page that clm up serves has them.`);
+  }
   const library = document.createElement("script");
-  const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-  library.textContent = await new Response(unpacked).text();
+  library.textContent = await unpacked(globalThis.packedPlotly);
   document.head.append(library);
   for (const place of places) {
     const {data, layout} = figures[place.id];
@@ -47,5 +55,5 @@ for (const button of document.querySelectorAll("[data-scale]")) {
   });
 }
 draw().catch((error) => {
-  for (const place of places) place.textContent = "The chart could not be drawn: " + error;
+  for (const place of places) place.textContent = "No chart: " + error.message;
 });

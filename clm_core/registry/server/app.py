@@ -9,6 +9,7 @@ import os
 from sqlalchemy import Engine
 from starlette.types import ASGIApp
 
+from clm_core.backtest import chart_library
 from clm_core.domain.errors import DatabaseUnavailable
 from clm_core.ledger.engine import open_engine
 from clm_core.ledger.store import Ledger
@@ -113,5 +114,6 @@ def guarded(settings: Settings, uri: str, ledger_engine: Engine) -> Guard:
             owners=StoredOwners(uri),
         ),
         Presented(location if settings.storage.url else root),
+        lambda page: chart_library.complete(page, settings.home / "reports"),
         lambda host: is_allowed_host_header(hosts, host),
     )

@@ -93,17 +93,20 @@ class Guard:
         logins: Logins,
         records: Records,
         present: Callable[[bytes], bytes],
+        complete: Callable[[bytes], bytes],
         is_own_host: Callable[[str], bool],
     ) -> None:
         """
         Args:
             present: shows the locations of a JSON text as addresses of this server.
+            complete: gives a page of the reports its chart library.
             is_own_host: True for a Host header of this server.
         """
         self._app = app
         self._logins = logins
         self._records = records
         self._present = present
+        self._complete = complete
         self._is_own_host = is_own_host
         # apart from the threads of MLflow, so that slow requests there keep nobody from a login
         self._threads: CapacityLimiter | None = None
@@ -160,8 +163,12 @@ class Guard:
         _require_allowed(route, login, request)
         assert route is not None
         body = await self._body(request, route)
-        if route.answer is AnswerHandling.FILE:
+        if _is_passed_on(route, request):
             await self._app(_forwarded(request.scope, body), _Body(body, request.receive), send)
+        elif route.answer is AnswerHandling.ARTIFACT:
+            answer = await self._ask(request, body)
+            answer.body = await self._in_thread(lambda: self._complete(answer.body))
+            await answer(request.scope, request.receive, send)
         elif route.answer is AnswerHandling.ALIAS:
             await (await self._by_alias(request))(request.scope, request.receive, send)
         else:
@@ -255,6 +262,13 @@ class Guard:
         if self._threads is None:
             self._threads = CapacityLimiter(20)
         return await anyio.to_thread.run_sync(question, limiter=self._threads)
+
+
+def _is_passed_on(route: MLflowRoute, request: Request) -> bool:
+    """True for an answer that is passed on byte for byte, piece by piece."""
+    if route.answer is AnswerHandling.ARTIFACT:
+        return not request.query_params.get("path", "").endswith(".html")
+    return route.answer is AnswerHandling.FILE
 
 
 class _Answered:

@@ -21,6 +21,8 @@ class AnswerHandling(StrEnum):
     """Locations of artifacts are shown as addresses of this server."""
     FILE = auto()
     """Passed on byte for byte."""
+    ARTIFACT = auto()
+    """Like FILE, but a page of the reports gets its chart library."""
     ALIAS = auto()
     """Version behind an alias: `production` is compared with the ledger."""
 
@@ -135,8 +137,6 @@ _READ_BY_POST = """
 _FILES = """
     /
     /static-files/<path:path>
-    /get-artifact
-    /model-versions/get-artifact
     2.0/mlflow-artifacts/artifacts/<path:path>
     2.0/mlflow/get-trace-artifact
     3.0/mlflow/get-trace-artifact
@@ -147,6 +147,7 @@ ROUTES: tuple[MLflowRoute, ...] = (
     *_reading("GET", _READ_BY_GET),
     *_reading("POST", _READ_BY_POST),
     *_reading("GET", _FILES, AnswerHandling.FILE),
+    *_reading("GET", "/get-artifact /model-versions/get-artifact", AnswerHandling.ARTIFACT),
     *_reading("GET", "2.0/mlflow/registered-models/alias", AnswerHandling.ALIAS),
     MLflowRoute(
         "POST",

@@ -9,6 +9,7 @@ import re
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from clm_core.backtest import chart_library
 from clm_core.backtest.baselines import run_baselines
 from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
@@ -185,8 +187,13 @@ class Page(HTMLParser):
         else:
             self.text += data
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        figures: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(self.scripts["figures"])))
+        return figures
+
     def curve(self, figure: str, name: str, values: str = "y") -> Floats:
-        traces = json.loads(self.scripts["figures"])[figure]["data"]
+        traces = self.figures[figure]["data"]
         packed = next(trace for trace in traces if trace["name"] == name)[values]
         return np.frombuffer(base64.b64decode(packed["bdata"]), dtype=packed["dtype"])
 
@@ -224,7 +231,8 @@ def test_the_page_fetches_nothing_from_the_network(page: Page) -> None:
     fetched = [
         value for _, name, value in page.attributes if name in {"src", "href", "srcset", "data", "poster"}
     ]
-    assert [value.partition(",")[0] for value in fetched] == ["data:text/csv;base64"]
+    library = f"../{chart_library.file_name()}"
+    assert [value.partition(",")[0] for value in fetched] == ["data:text/csv;base64", library]
     assert "url(" not in page.style
     assert "@import" not in page.style
     policy = next(value for _, name, value in page.attributes if value.startswith("default-src"))
@@ -232,9 +240,26 @@ def test_the_page_fetches_nothing_from_the_network(page: Page) -> None:
     assert "http" not in policy
 
 
-def test_the_page_carries_plotly_once_and_whole(page: Page) -> None:
-    assert gzip.decompress(base64.b64decode(page.scripts["plotly"])).decode() == get_plotlyjs()
-    assert page.source.count(page.scripts["plotly"]) == 1
+def test_a_page_names_the_library_beside_the_reports_and_is_completed_for_a_browser(
+    page: Page, tmp_path: Path
+) -> None:
+    assert len(page.source.encode()) < 200_000
+    chart_library.write_library(tmp_path)
+    file = tmp_path / chart_library.file_name()
+    packed = re.fullmatch(r'globalThis\.packedPlotly = "([^"]+)";', file.read_text())
+    assert packed
+    assert gzip.decompress(base64.b64decode(packed[1])).decode() == get_plotlyjs()
+    complete = chart_library.complete(page.source.encode(), tmp_path).decode()
+    assert complete == page.source.replace(chart_library.reference(), f"<script>{file.read_text()}</script>")
+    # a page that has the library is left alone, as those of earlier releases
+    assert chart_library.complete(complete.encode(), tmp_path).decode() == complete
+
+
+def test_a_page_of_an_earlier_release_gets_the_library_it_names_or_the_installed_one(tmp_path: Path) -> None:
+    page = b'<p>a</p><script src="../plotly-5.0.1.js"></script><p>b</p>'
+    assert chart_library.inside().encode() in chart_library.complete(page, tmp_path)
+    (tmp_path / "plotly-5.0.1.js").write_text("earlier")
+    assert chart_library.complete(page, tmp_path) == b"<p>a</p><script>earlier</script><p>b</p>"
 
 
 HOSTILE = '</script><script>alert("1")</script><img src=x onerror=alert(1)>&amp;{{ 7*7 }}'
@@ -334,7 +359,7 @@ def test_rules_at_their_defaults_are_shown_for_information(sheet: TearSheet) -> 
 def test_turbulent_bars_are_shaded_and_results_stand_by_regime(sheet: TearSheet) -> None:
     regime = np.repeat(np.array([-1, 0, 1, 0], dtype=np.int8), 5_000)
     page = Page(render(replace(sheet, regime=regime)))
-    [shape] = json.loads(page.scripts["figures"])["curves"]["layout"]["shapes"]
+    [shape] = page.figures["curves"]["layout"]["shapes"]
     opens = sheet.bars.index.tz_localize(None)
     assert (shape["x0"], shape["x1"]) == (opens[10_000].isoformat(), opens[15_000].isoformat())
     assert "Shaded: the market was turbulent." in page.text
@@ -345,7 +370,7 @@ def test_turbulent_bars_are_shaded_and_results_stand_by_regime(sheet: TearSheet)
 @pytest.mark.parametrize("regime", [None, np.full(20_000, -1, dtype=np.int8)], ids=["a pool", "unknown"])
 def test_without_a_known_regime_nothing_is_shaded(sheet: TearSheet, regime: Any) -> None:
     page = Page(render(replace(sheet, regime=regime)))
-    assert json.loads(page.scripts["figures"])["curves"]["layout"]["shapes"] == []
+    assert page.figures["curves"]["layout"]["shapes"] == []
     assert "By regime" not in page.text
 
 
@@ -443,7 +468,7 @@ def test_best_and_worst_trades_are_in_the_table(page: Page, sheet: TearSheet) ->
 def test_the_histogram_counts_every_trade_and_never_mixes_gains_with_losses(
     page: Page, sheet: TearSheet
 ) -> None:
-    (bar,) = json.loads(page.scripts["figures"])["returns"]["data"]
+    (bar,) = page.figures["returns"]["data"]
     centres = np.frombuffer(base64.b64decode(bar["x"]["bdata"]))
     counts = np.array(bar["y"])
     net_return = sheet.backtest.trades.net_return

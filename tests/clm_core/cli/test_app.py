@@ -13,6 +13,7 @@ from forked_commands import run_clm
 from patience import PATIENT_SECONDS
 from typer.testing import CliRunner
 
+from clm_core.backtest import chart_library
 from clm_core.cli.app import app
 from clm_core.platform.database import open_database
 
@@ -74,7 +75,7 @@ def test_a_retrain_answers_in_json_for_scripts(retrained: list[dict[str, dict[st
 
 
 def test_the_version_is_listed_shown_and_its_report_found(
-    environment: dict[str, str], retrained: list[dict[str, dict[str, str]]]
+    environment: dict[str, str], retrained: list[dict[str, dict[str, str]]], tmp_path: Path
 ) -> None:
     label = retrained[0]["version"]["version"]
     assert label in clm(environment, "models").stdout
@@ -85,6 +86,9 @@ def test_the_version_is_listed_shown_and_its_report_found(
     path.unlink()
     named = json.loads(clm(environment, "report", label, "--json").stdout)
     assert Path(named["page"]).read_bytes() == page
+    handed_on = tmp_path / "page.html"
+    assert clm(environment, "report", label, "--out", str(handed_on)).stdout.strip() == str(handed_on)
+    assert chart_library.inside() in handed_on.read_text()
 
 
 def test_the_job_is_listed_with_its_status(

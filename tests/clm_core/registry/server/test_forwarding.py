@@ -24,10 +24,11 @@ GET_VERSION = "/api/2.0/mlflow/registered-models/get"
 
 @dataclass
 class Recorder:
-    """Application in the place of MLflow's: notes what arrives, and answers with an empty JSON object."""
+    """Application in the place of MLflow's: notes what arrives, and answers."""
 
     headers: dict[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
+    answer: bytes = b"{}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.headers = dict(scope["headers"])
@@ -35,7 +36,7 @@ class Recorder:
         self.body = message.get("body", b"")
         headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"{}"})
+        await send({"type": "http.response.body", "body": self.answer})
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ def ask(recorder: Recorder) -> Callable[..., httpx.Response]:
         Logins(PASSWORD, tokens, RateLimits(10, 10), lambda: NOW),
         Records(lambda model_id, number: None, lambda digest: LoadingAdvice(), owners=tokens),
         present=lambda body: body,
+        complete=lambda page: page.replace(b"REFERENCE", b"LIBRARY"),
         is_own_host=lambda host: True,
     )
 
@@ -84,6 +86,17 @@ def test_mlflow_receives_no_body_of_a_get(ask: Ask, recorder: Recorder) -> None:
     answer = ask("GET", GET_VERSION, params={"name": "m"}, json={"name": "another"})
     assert answer.status_code == httpx.codes.OK
     assert recorder.body == b""
+
+
+@pytest.mark.parametrize("path", ["/get-artifact", "/model-versions/get-artifact"])
+def test_a_page_of_the_reports_gets_its_chart_library_and_another_file_stays_as_it_is(
+    ask: Ask, recorder: Recorder, path: str
+) -> None:
+    recorder.answer = b"<p>REFERENCE</p>"
+    page = ask("GET", path, params={"path": "report/v1.html", "run_uuid": "r"})
+    assert page.content == b"<p>LIBRARY</p>"
+    assert page.headers["content-length"] == "14"
+    assert ask("GET", path, params={"path": "report/v1.txt", "run_uuid": "r"}).content == recorder.answer
 
 
 def test_a_body_that_does_not_arrive_is_refused_after_the_deadline(
