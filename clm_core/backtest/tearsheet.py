@@ -62,7 +62,7 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 BUCKETS = 250
 """Number of buckets a long curve is cut into for drawing; see `rows_to_draw`."""
 EMBEDDED_TRADES = 15_000
-"""Maximum number of trades embedded in a page for download: about 2.5 MB."""
+"""Maximum number of trades embedded in a page for download: about 0.8 MB."""
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,7 @@ def rows_to_draw(curves: Sequence[Floats], buckets: int = BUCKETS) -> NDArray[np
         curves: arrays of shape (n_bars,).
     """
     n_bars = len(curves[0])
-    if n_bars <= 2 * buckets * len(curves):
+    if n_bars <= 2 * buckets * min(len(curves), 2):
         return np.arange(n_bars)
     edges = np.linspace(0, n_bars, buckets + 1).astype(np.int64).tolist()
     extremes = (
@@ -554,7 +554,10 @@ def _binary(values: Floats) -> dict[str, str]:
 
 def packed(value: Any) -> str:
     """JSON, gzipped and base64-encoded: a third of the size, and no value can close the script element."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return _packed(json.dumps(value, allow_nan=False, separators=(",", ":")))
+
+
+def _packed(text: str) -> str:
     return base64.b64encode(gzip.compress(text.encode(), compresslevel=9, mtime=0)).decode()
 
 
@@ -669,7 +672,7 @@ def _trades(sheet: TearSheet) -> dict[str, Any]:
         "summary": _trade_summary(trades),
         "file_name": f"{sheet.model_id}_{sheet.version}_trades.csv",
         "link": link,
-        "href": _data_uri("text/csv", embedded.to_csv(lineterminator="\n", float_format="%.10g").encode()),
+        "csv": _packed(embedded.to_csv(lineterminator="\n", float_format="%.10g")),
     }
 
 
@@ -751,10 +754,6 @@ def _trade_table(trades: Trades, times: pd.DatetimeIndex) -> pd.DataFrame:
         "closed_by": [_words(reason) for reason in trades.reason],
     }
     return pd.DataFrame(columns, index=pd.RangeIndex(1, len(trades) + 1, name="trade"))
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _importances(importances: Mapping[str, float], top: int = 15) -> dict[str, Any]:

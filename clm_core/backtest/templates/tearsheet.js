@@ -48,6 +48,12 @@ async function draw() {
   addEventListener("resize", repaint);
 }
 
+async function offerTrades() {
+  const text = await unpacked(document.getElementById("trades").textContent);
+  document.getElementById("download").href = "data:text/csv;charset=utf-8," + encodeURIComponent(text);
+}
+
+if (document.getElementById("trades")) offerTrades();
 for (const button of document.querySelectorAll("[data-scale]")) {
   button.addEventListener("click", () => {
     Plotly.relayout("curves", {"yaxis.type": button.dataset.scale, "yaxis.autorange": true});

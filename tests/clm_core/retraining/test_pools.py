@@ -1,6 +1,7 @@
 """A pool from the request to serving: one model over three made-up markets, on real stores."""
 
 import base64
+import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -182,8 +183,8 @@ def test_a_pool_is_judged_as_a_portfolio_and_by_symbol_under_the_terms_of_each_m
         assert "Rule strategies, for information" in explained
         assert f"| {symbol} |" in table
     assert "<th>Symbol</th><th>Entry (UTC)</th>" in done.report
-    encoded = done.report.partition("data:text/csv;base64,")[2].partition('"')[0]
-    trades = pd.read_csv(BytesIO(base64.b64decode(encoded)))
+    encoded = done.report.partition('id="trades">')[2].partition("<")[0]
+    trades = pd.read_csv(BytesIO(gzip.decompress(base64.b64decode(encoded))))
     listed = trades.groupby("symbol").size().to_dict()
     assert listed == {member.bars.symbol: len(member.result.trades) for member in done.evaluation.members}
 
