@@ -15,10 +15,12 @@ from pydantic import BaseModel, Field
 
 from clm_core.api import errors
 from clm_core.api.auth import Open
+from clm_core.api.bodies import MAX_INTEGER
 from clm_core.api.route_table import Route
 from clm_core.domain.jobs import NOBODY
 
 REFERENCE = "#/components/schemas/"
+WITHOUT_NUL = "^[^\\x00]*$"
 OPERATIONS: Mapping[str, str] = {
     "allocation.start": "start_allocation",
     "allocation.stop": "stop_allocation",
@@ -124,6 +126,7 @@ def described(document: dict[str, Any]) -> dict[str, Any]:
     received = _reachable(schemas, (each["responses"] for each in operations))
     for name in sorted(sent):
         _tell_defaults(schemas[name])
+        _tell_limits(schemas[name])
     for name in sorted(received - sent - {ProblemDetails.__name__, FieldProblem.__name__}):
         if "properties" in schemas[name]:
             schemas[name]["required"] = list(schemas[name]["properties"])
@@ -163,8 +166,29 @@ def _references(part: Any) -> Iterator[str]:
             yield from _references(value)
 
 
+def _tell_limits(part: Any) -> None:
+    """Write down the limits of every body: whole numbers that each JSON parser reads exactly, text without
+    NUL."""
+    if isinstance(part, list):
+        for each in part:
+            _tell_limits(each)
+    if not isinstance(part, dict):
+        return
+    if part.get("type") == "integer":
+        if not {"maximum", "exclusiveMaximum"} & part.keys():
+            part["maximum"] = MAX_INTEGER
+        if not {"minimum", "exclusiveMinimum"} & part.keys():
+            part["minimum"] = -MAX_INTEGER
+    if part.get("type") == "string" and not {"pattern", "format", "enum", "const"} & part.keys():
+        part["pattern"] = WITHOUT_NUL
+    for value in part.values():
+        _tell_limits(value)
+
+
 def _tell_defaults(schema: dict[str, Any]) -> None:
     for field in schema.get("properties", {}).values():
+        # place in a form of Prefect
+        field.pop("position", None)
         if "default" not in field:
             continue
         default = field.pop("default")

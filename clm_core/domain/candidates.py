@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.kinds import OfKind, OfModel, PluginName
-from clm_core.domain.spellings import TimeframeName
+from clm_core.domain.spellings import NOT_EMPTY, TimeframeName
 from clm_core.domain.vocabulary import CandidateOrigin, ModelType
 
 MAX_WAITING = 100
@@ -27,7 +27,9 @@ class CandidateRequest(OfModel):
     plugin: PluginName | None = Field(
         default=None, description="Name of the plug-in or rule strategy for the type other."
     )
-    symbol: str = Field(description="Symbol of the market, as in clm data list: BTCUSD.")
+    symbol: str = Field(
+        description="Symbol of the market, as in clm data list: BTCUSD.", json_schema_extra=NOT_EMPTY
+    )
     timeframe: TimeframeName = Field(default="1h", description="Length of a bar.")
     params: dict[str, Any] = Field(
         default_factory=dict,

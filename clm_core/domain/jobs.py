@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.pools import require_pool
-from clm_core.domain.spellings import TIMEFRAMES, SymbolName, TimeframeName, span_by_timeframe
+from clm_core.domain.spellings import NOT_EMPTY, TIMEFRAMES, SymbolName, TimeframeName, span_by_timeframe
 from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
 
 
@@ -35,7 +35,9 @@ class RetrainRequest(OfModel):
         "momentum. Otherwise empty.",
     )
     symbol: str = Field(
-        description="Symbol of the market, as in clm data list: BTCUSD. For a pool, the pool's name: CRYPTO3."
+        description="Symbol of the market, as in clm data list: BTCUSD. For a pool, the pool's name: "
+        "CRYPTO3.",
+        json_schema_extra=NOT_EMPTY,
     )
     symbols: tuple[SymbolName, ...] = Field(
         default=(),

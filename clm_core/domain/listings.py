@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from clm_core.domain.evaluations import EvaluationResult, IntervalEstimate
 from clm_core.domain.moments import Moment
-from clm_core.domain.spellings import TimeframeName
+from clm_core.domain.spellings import NOT_EMPTY, TimeframeName
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import (
     CandidateOrder,
@@ -46,7 +46,7 @@ class Listing(BaseModel):
     """Latest creation time, exclusive."""
     descending: bool = True
     limit: int = Field(default=50, ge=1, le=MAX_ITEMS)
-    after: str | None = None
+    after: str | None = Field(default=None, json_schema_extra=NOT_EMPTY)
     """`next` of the preceding page of the same list; None: the first page.
 
     A page begins where the preceding page ended, whatever was added meanwhile. An item that changes place
@@ -117,7 +117,7 @@ class VersionQuery(Listing):
     model_id: str | None = None
     model_type: ModelType | None = None
     plugin: str | None = None
-    symbol: str | None = None
+    symbol: str | None = Field(default=None, json_schema_extra=NOT_EMPTY)
     """Symbol in any spelling: BTC/USD is BTCUSD."""
     timeframe: TimeframeName | None = None
     status: ModelStatus | None = None
@@ -147,7 +147,7 @@ class CandidateQuery(Listing):
     base_strategy: str | None = None
     model_type: ModelType | None = None
     plugin: str | None = None
-    symbol: str | None = None
+    symbol: str | None = Field(default=None, json_schema_extra=NOT_EMPTY)
     """Symbol in any spelling: BTC/USD is BTCUSD."""
     timeframe: TimeframeName | None = None
     origin: CandidateOrigin | None = None

@@ -12,7 +12,7 @@ from clm_core.domain.execution import Execution
 from clm_core.domain.jobs import NOBODY
 from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.search_space import SearchDimension
-from clm_core.domain.spellings import TIMEFRAMES, TimeframeName, span_by_timeframe
+from clm_core.domain.spellings import NOT_EMPTY, TIMEFRAMES, TimeframeName, span_by_timeframe
 from clm_core.domain.terms import TradingTerms
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
@@ -64,7 +64,9 @@ RayAddress = Annotated[
         "machine.",
     ),
 ]
-SearchedMarket = Annotated[str, Field(description="Market, as in clm data list: BTCUSD.")]
+SearchedMarket = Annotated[
+    str, Field(description="Market, as in clm data list: BTCUSD.", json_schema_extra=NOT_EMPTY)
+]
 BarLength = Annotated[
     TimeframeName, Field(description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)})
 ]

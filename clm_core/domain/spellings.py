@@ -154,6 +154,9 @@ def canonical_timeframe(text: str) -> str:
     return normalise_timeframe(text) or text
 
 
+NOT_EMPTY: dict[str, Any] = {"minLength": 1}
+"""Part of the JSON schema of a symbol, which the rules of spellings refuse when it is empty."""
+
 SymbolName = Annotated[str, AfterValidator(_is_symbol)]
 """Symbol in any spelling that has a canonical name, kept as spelled."""
 

@@ -50,6 +50,16 @@ def test_a_request_may_leave_out_every_field_with_a_default(document: dict[str, 
     assert [(name, field) for name, (field, facts) in told if "default" in facts] == []
 
 
+def test_a_request_states_the_limits_of_every_body(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    seed, symbol = (schemas["TrainRequest"]["properties"][name] for name in ("seed", "symbol"))
+    assert (seed["minimum"], seed["maximum"]) == (0, 2**53)
+    assert (symbol["minLength"], symbol["pattern"]) == (1, "^[^\\x00]*$")
+    listed = document["paths"]["/clm/models"]["get"]["parameters"]
+    lengths = {each["name"]: each["schema"].get("minLength") for each in listed}
+    assert (lengths["symbol"], lengths["after"]) == (1, 1)
+
+
 def test_a_response_has_every_field(document: dict[str, Any]) -> None:
     job = document["components"]["schemas"]["TrainingJob"]
     assert set(job["required"]) == set(job["properties"])
