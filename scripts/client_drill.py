@@ -45,14 +45,26 @@ PROMOTION_SECONDS = 2.0
 """Longest time from a promotion to the order of the trader."""
 CHANGES = 6
 PATIENT_SECONDS = 120.0
-PARTS = ("trader", "senders", "schema", "openapi", "mlflow", "prefect", "postgres")
+LONG_WORK = (
+    "/clm/events",
+    "/clm/evolve",
+    "/clm/evolve-strategies",
+    "/clm/jobs/{job_id}/run",
+    "/clm/shadow",
+    "/clm/train",
+    "/clm/tune",
+    "/clm/watch",
+)
+"""Paths whose answers do not end, or that start work: part `openapi` of `make deploy-check` tries them."""
+PARTS = ("trader", "senders", "schema", "openapi", "mlflow", "prefect", "rest", "postgres")
 """Parts of Python's clients."""
 SETTINGS = """
 universe = []
 [policy]
 file = "policy.toml"
 [api]
-writes_per_minute = 600
+writes_per_minute = 100000
+failed_logins_per_minute = 100000
 [webhooks.monitor]
 secrets = ["{secret}"]
 [webhooks.mlflow]
@@ -422,6 +434,27 @@ def try_generated_types(drill: Drill, node: Path) -> None:
     drill.tried.note("openapi-typescript", number, "tsc --strict passes", True)
 
 
+def try_rest(drill: Drill) -> None:
+    """schemathesis as three roles, in all phases, on every path that starts no work of minutes."""
+    number = version("schemathesis")
+    for role in ("viewer", "operator", "admin"):
+        command = (
+            Path(sys.executable).with_name("schemathesis"),
+            *("run", f"{drill.installation.api}/openapi.json", "--no-color", "--warnings=off"),
+            *(
+                "--phases=examples,coverage,fuzzing,stateful",
+                "--max-examples=3",
+                "--generation-deterministic",
+            ),
+            # a valid request may still be refused, such as a symbol without bars
+            *("--checks=all", "--exclude-checks=positive_data_acceptance", "--request-timeout=60"),
+            *(f"--exclude-path={path}" for path in LONG_WORK),
+            f"--header=Authorization: Bearer {drill.installation.token(role)}",
+        )
+        output_of(*command, cwd=drill.folder)
+        drill.tried.note("schemathesis", number, f"every answer as described, as {role}", True)
+
+
 def try_postgres(drill: Drill) -> None:
     """A home on a PostgreSQL server over TCP, as a role made by the SQL of the documentation."""
     with database_server(drill.folder / "postgres") as server:
@@ -491,6 +524,7 @@ def _try_all(drill: Drill, only: Sequence[str]) -> None:
             "openapi": lambda: try_generated_python(drill),
             "mlflow": lambda: try_mlflow(drill),
             "prefect": lambda: try_prefect(drill),
+            "rest": lambda: try_rest(drill),
         }
         for name, attempt in attempts.items():
             if name in only:
