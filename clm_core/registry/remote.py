@@ -200,4 +200,5 @@ def _refuse(answer: "httpx.Response") -> None:
         # without an alias MLflow calls the request invalid
         case 404 | 400 if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise NotFound(message)
-    raise RegistryUnavailable(f"{address} answered with an error: {message}")
+    hint = "" if code else ": is it the address of MLflow's server, as `clm up` prints it?"
+    raise RegistryUnavailable(f"{address} answered with an error: {message}{hint}")

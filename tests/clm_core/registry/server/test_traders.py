@@ -145,6 +145,11 @@ def api(services: Services) -> Iterator[Server]:
         yield server
 
 
+def test_the_address_of_another_server_is_named_as_such(api: Server, remote: dict[str, Any]) -> None:
+    with pytest.raises(RegistryUnavailable, match="is it the address of MLflow's server"):
+        load("lightgbm_btcusd_1h", **(remote | {"mlflow": api.url}))
+
+
 def test_following_needs_no_stream(
     production: ModelVersion, make_version: MakeVersion, services: Services, remote: dict[str, Any]
 ) -> None:
