@@ -14,6 +14,9 @@ from clm_core.market.bars import Floats
 # reassoc allows vectorised sums, but only in loops over indices (not over values); NaN and infinity keep
 # their meaning
 _compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
+# Copied into the caller. A call of a cached function may reach another compilation of the same function, with
+# another order of summation, than the call in the process that compiled the caller.
+_inlined = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"}, inline="always")
 
 
 def total_return(returns: Floats) -> float:
@@ -68,7 +71,7 @@ def calmar_ratio(returns: Floats, periods_per_year: float) -> float:
     return _calmar(_cagr(growth, len(returns), periods_per_year), drawdown)
 
 
-@_compiled
+@_inlined
 def profit_factor(trade_returns: Floats) -> float:
     """Sum of the gains over the sum of the losses; inf without losses, NaN without gains and losses.
 
@@ -85,7 +88,7 @@ def profit_factor(trade_returns: Floats) -> float:
     return gains / losses
 
 
-@_compiled
+@_inlined
 def win_rate(trade_returns: Floats) -> float:
     """Share of the trades with a gain, 0..1; a return of exactly zero is no gain. NaN without trades.
 
@@ -101,7 +104,7 @@ def win_rate(trade_returns: Floats) -> float:
     return wins / len(trade_returns)
 
 
-@_compiled
+@_inlined
 def mean_exposure(exposure: Floats) -> float:
     """Mean absolute position value over equity at the closes, as a fraction.
 
@@ -185,7 +188,7 @@ def _measured(
     )
 
 
-@_compiled
+@_inlined
 def _mean(values: Floats) -> float:
     total = 0.0
     for i in range(len(values)):
@@ -193,7 +196,7 @@ def _mean(values: Floats) -> float:
     return total / len(values)
 
 
-@_compiled
+@_inlined
 def _deviation(values: Floats) -> float:
     """Standard deviation (n - 1); exactly 0.0 for constant values, NaN for fewer than two values."""
     total = 0.0
@@ -208,7 +211,7 @@ def _deviation(values: Floats) -> float:
     return 0.0 if len(values) > 1 and deviation <= 1e-13 * abs(values[0]) else deviation
 
 
-@_compiled
+@_inlined
 def _downside(values: Floats) -> float:
     squares = 0.0
     for i in range(len(values)):
@@ -216,7 +219,7 @@ def _downside(values: Floats) -> float:
     return float(np.sqrt(squares / len(values)))
 
 
-@_compiled
+@_inlined
 def _growth_and_drawdown(returns: Floats) -> tuple[float, float]:
     equity = 1.0
     peak = 1.0
@@ -230,26 +233,26 @@ def _growth_and_drawdown(returns: Floats) -> tuple[float, float]:
     return (equity, lowest - 1.0) if len(returns) > 0 else (np.nan, np.nan)
 
 
-@_compiled
+@_inlined
 def _cagr(growth: float, n_bars: int, periods_per_year: float) -> float:
     return float(growth ** (periods_per_year / n_bars) - 1.0)
 
 
-@_compiled
+@_inlined
 def _volatility(deviation: float, periods_per_year: float) -> float:
     return float(deviation * np.sqrt(periods_per_year))
 
 
-@_compiled
+@_inlined
 def _sharpe(mean: float, deviation: float, periods_per_year: float) -> float:
     return 0.0 if deviation == 0.0 else float(mean / deviation * np.sqrt(periods_per_year))
 
 
-@_compiled
+@_inlined
 def _sortino(mean: float, downside: float, periods_per_year: float) -> float:
     return 0.0 if mean == 0.0 else float(mean / downside * np.sqrt(periods_per_year))
 
 
-@_compiled
+@_inlined
 def _calmar(yearly: float, drawdown: float) -> float:
     return 0.0 if yearly == 0.0 else yearly / abs(drawdown)

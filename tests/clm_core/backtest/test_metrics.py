@@ -1,7 +1,11 @@
 """Metrics: known answers from the test suite of empyrical-reloaded (tests/test_stats.py, `mixed_returns`)."""
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,3 +146,26 @@ def test_a_summary_holds_each_metric_under_its_own_name(make_bars) -> None:
     assert summary.trades == len(result.trades)
     assert summary.exposure == pytest.approx(np.abs(result.exposure).mean())
     assert summary.turnover == pytest.approx(result.turnover.mean() * DAILY)
+
+
+MEASURED = """
+import numpy as np
+from clm_core.backtest.metrics import measure
+rng = np.random.default_rng(0)
+for _ in range(300):
+    n = int(rng.integers(2, 300))
+    parts = 0.01 * rng.standard_normal(n), rng.random(n), rng.random(n), rng.standard_normal(20)
+    print(measure(*parts, 8760.0))
+"""
+
+
+@pytest.mark.chaos
+def test_a_process_that_compiles_and_one_that_loads_compiled_code_measure_the_same(tmp_path: Path) -> None:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", MEASURED]
+    first, second = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert any(tmp_path.rglob("*.nbc"))
+    assert first == second
