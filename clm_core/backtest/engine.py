@@ -363,7 +363,9 @@ def _run(  # noqa: PLR0912, PLR0915 (a call in the loop would count the referenc
     last = len(closes) - 1
     bar = 0
     while bar <= last:
-        before = account.cash + account.units * closes[bar - 1] if bar > 0 else rules.cash
+        before = account.cash
+        if account.units != 0.0:
+            before += account.units * closes[bar - 1]
         price = opens[bar]
         if is_charged and account.units != 0.0:
             rate = long_rates[bar] if account.units > 0.0 else short_rates[bar]
@@ -377,7 +379,10 @@ def _run(  # noqa: PLR0912, PLR0915 (a call in the loop would count the referenc
             if target != account.target or _has_drifted(account, price, rules):
                 account.target = target
                 _rebalance(account, bar, price, rules, trades)
-        if lows[bar] <= account.floor or highs[bar] >= account.ceiling:
+        # prices are read only where an order rests: reading them takes longer than computing
+        if (account.floor > -np.inf and lows[bar] <= account.floor) or (
+            account.ceiling < np.inf and highs[bar] >= account.ceiling
+        ):
             _exit(account, bar, (price, highs[bar], lows[bar]), rules, trades)
         if bar == last and account.units != 0.0:
             _close(account, bar, closes[bar], END_OF_DATA, rules, trades)
