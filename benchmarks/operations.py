@@ -49,6 +49,16 @@ CLM = Path(sys.executable).with_name("clm")
 
 
 @dataclass(frozen=True)
+class Delivered:
+    """Webhooks accepted by a stack."""
+
+    durations: list[float]
+    """Seconds until each answer."""
+    processor_s: float
+    """Processor seconds of the whole stack for a webhook."""
+
+
+@dataclass(frozen=True)
 class Stack:
     """A running `clm up`."""
 
@@ -76,14 +86,16 @@ class Stack:
         queue = {"work_pool_name": "clm", "work_queue_name": "paused"}
         self.prefect("PATCH", f"/deployments/{deployment['id']}", queue)
 
-    def deliver(self, models: list[str]) -> list[float]:
-        """Request a retrain of each model; returns the seconds until each answer."""
+    def deliver(self, models: list[str]) -> "Delivered":
+        """Request a retrain of each model."""
+        before = self.processor_s()
         limits = httpx.Limits(max_connections=CONNECTIONS)
         with (
             httpx.Client(base_url=self.state.api_url or "", limits=limits, timeout=30) as client,
             ThreadPoolExecutor(CONNECTIONS) as senders,
         ):
-            return list(senders.map(lambda model: self._post(client, model), models))
+            durations = list(senders.map(lambda model: self._post(client, model), models))
+        return Delivered(durations, (self.processor_s() - before) / len(models))
 
     def _post(self, client: httpx.Client, model: str) -> float:
         model_type, symbol = model.split("_")
@@ -102,6 +114,16 @@ class Stack:
         duration = time.perf_counter() - began
         assert answer.status_code == httpx.codes.ACCEPTED, answer.text
         return duration
+
+    @property
+    def processes(self) -> set[int]:
+        """Supervisor and database, whose descendants all other processes are."""
+        database = (self.home / "postgres" / "postmaster.pid").read_text().split()[0]
+        return {self.state.pid, int(database)}
+
+    def processor_s(self) -> float:
+        """Processor seconds of all processes, ended ones included."""
+        return processor_s_of(self.processes)
 
     def stop_prefect(self) -> int:
         """Stop Prefect's server, and return its process id."""
@@ -144,15 +166,17 @@ def rows() -> list[Row]:
         home.chmod(0o755)  # started by root, PostgreSQL runs as a user of its own
         models = add_markets(home)
         with running(home) as (stack, ready_s):
+            started_s = stack.processor_s()
             memory = memory_at_rest(stack)
+            rest_s = (stack.processor_s() - started_s) / REST_S
             stack.pause_training()
             usual = stack.deliver([models[0]] * len(models))
             outage, dispatched_s = deliver_in_outage(stack, models[1:])
     return [
-        within("the first clm up, until ready", ready_s, READY_WITHIN_S, SECONDS),
+        within("the first clm up, until ready", ready_s, READY_WITHIN_S, SECONDS, processor_s=started_s),
         within(
             "clm up at rest, memory (PSS) of all processes "
-            f"(maximum, during maintenance: {max(memory):,.0f} MiB)",
+            f"(maximum, during maintenance: {max(memory):,.0f} MiB; {rest_s:.0%} of a processor)",
             statistics.median(memory),
             MAX_MIB,
             MIB,
@@ -160,7 +184,7 @@ def rows() -> list[Row]:
         latency("Prefect up", usual),
         latency(f"Prefect down for {OUTAGE_S:.0f} s", outage),
         within(
-            f"{len(outage)} webhooks of the outage, from Prefect's return until each has a run",
+            f"{len(outage.durations)} webhooks of the outage, from Prefect's return until each has a run",
             dispatched_s,
             DISPATCHED_WITHIN_S,
             SECONDS,
@@ -168,24 +192,25 @@ def rows() -> list[Row]:
     ]
 
 
-def deliver_in_outage(stack: Stack, models: list[str]) -> tuple[list[float], float]:
-    """Seconds until each webhook was accepted, and from Prefect's return until each has a run."""
+def deliver_in_outage(stack: Stack, models: list[str]) -> tuple[Delivered, float]:
+    """Webhooks of an outage, and the seconds from Prefect's return until each has a run."""
     stopped = stack.stop_prefect()
     end = time.monotonic() + OUTAGE_S
-    durations = stack.deliver(models)
+    delivered = stack.deliver(models)
     time.sleep(max(0.0, end - time.monotonic()))
     stack.end_outage(stopped)
-    return durations, seconds_until(lambda: stack.runs(models) >= len(models))
+    return delivered, seconds_until(lambda: stack.runs(models) >= len(models))
 
 
-def latency(circumstances: str, durations: list[float]) -> Row:
+def latency(circumstances: str, delivered: Delivered) -> Row:
+    durations = delivered.durations
     p95 = statistics.quantiles(durations, n=20, method="inclusive")[-1]
     name = (
         f"a webhook until accepted, p95 of {len(durations)} over {CONNECTIONS} connections, "
         f"{circumstances} "
         f"(p50 {statistics.median(durations) * 1e3:.0f} ms, maximum {max(durations) * 1e3:.0f} ms)"
     )
-    return within(name, p95, ACCEPTED_WITHIN_S)
+    return within(name, p95, ACCEPTED_WITHIN_S, processor_s=delivered.processor_s)
 
 
 @contextlib.contextmanager
@@ -237,8 +262,7 @@ def memory_at_rest(stack: Stack) -> list[float]:
 
 def memory_mib(stack: Stack) -> float:
     """Memory of all processes; a shared page is divided among the processes that share the page."""
-    database = (stack.home / "postgres" / "postmaster.pid").read_text().split()[0]
-    return sum(map(pss_mib, with_descendants({stack.state.pid, int(database)})))
+    return sum(map(pss_mib, with_descendants(stack.processes)))
 
 
 def with_descendants(processes: set[int]) -> set[int]:
@@ -252,6 +276,19 @@ def with_descendants(processes: set[int]) -> set[int]:
         seen |= processes
         processes = {child for process in processes for child in children[process]}
     return seen
+
+
+def processor_s_of(processes: set[int]) -> float:
+    """Processor seconds of processes and their descendants, ended ones included."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    total = 0.0
+    for process in with_descendants(processes):
+        try:
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total += sum(map(int, fields[11:15])) / ticks
+    return total
 
 
 def pss_mib(process: int) -> float:

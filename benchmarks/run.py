@@ -98,7 +98,7 @@ OF_SECTION = "--section"
 READING = (
     "Times are the minimum and the median of several runs, on the clock and of the processor (all threads "
     "and child processes); the ratio is that of the medians of the time in brackets. Rows with a single "
-    "value count waits of other processes, memory or bars."
+    "value count waits, with the processor time of all processes for each of them, memory or bars."
 )
 
 

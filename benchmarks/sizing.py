@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 
-from benchmarks.operations import CLM, DEADLINE_S, Stack, memory_mib, running, with_descendants
+from benchmarks.operations import CLM, DEADLINE_S, Stack, memory_mib, running
 from benchmarks.pages import markdown_table, replace_part
 from benchmarks.run import processor
 from clm_core.domain.universe import Market
@@ -117,26 +117,26 @@ def import_bars(home: Path, universe: Sequence[Market]) -> None:
 
 def at_rest(stack: Stack) -> tuple[float, float]:
     """Share of a processor and memory while nothing but the scheduled passes runs."""
-    before = processor_seconds(stack)
+    before = stack.processor_s()
     began = time.monotonic()
     memory = list[float]()
     while time.monotonic() - began < REST_S:
         memory.append(memory_mib(stack))
         time.sleep(5.0)
-    return (processor_seconds(stack) - before) / (time.monotonic() - began), statistics.median(memory)
+    return (stack.processor_s() - before) / (time.monotonic() - began), statistics.median(memory)
 
 
 def retrains(stack: Stack, rest_share: float) -> tuple[float, float]:
     """Processor seconds of a retrain, and seconds by the clock, of those requested together."""
     ids = [f"{kind}_M{number:03}USD" for number, kind in product(range(MEASURED_MARKETS), KINDS)]
-    before = processor_seconds(stack)
+    before = stack.processor_s()
     began = time.monotonic()
     stack.deliver(ids)
     while stack.ended(ids) < len(ids):
         assert time.monotonic() - began < 3 * DEADLINE_S, "the retrains did not end in time"
         time.sleep(2.0)
     taken = time.monotonic() - began
-    used = processor_seconds(stack) - before - rest_share * taken
+    used = stack.processor_s() - before - rest_share * taken
     return used / len(ids), taken * SLOTS / len(ids)
 
 
@@ -161,20 +161,6 @@ def command_seconds(stack: Stack, *arguments: str) -> float:
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-
-
-def processor_seconds(stack: Stack) -> float:
-    """Processor seconds of all processes of a stack, ended ones included."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    total = 0.0
-    database = (stack.home / "postgres" / "postmaster.pid").read_text().split()[0]
-    for process in with_descendants({stack.state.pid, int(database)}):
-        try:
-            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        total += sum(map(int, fields[11:15])) / ticks
-    return total
 
 
 def waits(models: int, retrain_s: float) -> Waits:

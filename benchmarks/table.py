@@ -67,6 +67,8 @@ class Row:
     """Unit of the values: MILLISECONDS, SECONDS or MIB."""
     by: str = CLOCK
     """Time behind the ratio: CLOCK or PROCESSOR."""
+    processor_s: float | None = None
+    """Processor seconds of the processes that do the work behind a single value; None: not measured."""
 
     @property
     def met(self) -> bool:
@@ -79,7 +81,7 @@ class Row:
         timed = isinstance(self.ours, Timing) or isinstance(self.peers, Timing)
         return (
             self.name,
-            *self._shown(self.ours),
+            *self._shown(self.ours, self.processor_s),
             self.peer,
             *self._shown(self.peers),
             f"{self.ratio:,.1f} {self.unit}{f' ({self.by})' if timed else ''}",
@@ -87,10 +89,10 @@ class Row:
             "yes" if self.met else "NO",
         )
 
-    def _shown(self, value: Timing | float) -> tuple[str, str]:
+    def _shown(self, value: Timing | float, processor_s: float | None = None) -> tuple[str, str]:
         """Cells of the clock, or of a single value, and of the processor."""
         if not isinstance(value, Timing):
-            return self._numbers(value), ""
+            return self._numbers(value), "" if processor_s is None else self._numbers(processor_s)
         clock, processor = value.clock, value.processor
         return self._numbers(min(clock), median(clock)), self._numbers(min(processor), median(processor))
 
@@ -140,10 +142,15 @@ def overhead(
 
 
 def within(
-    name: str, measured: Timing | float, limit: float, value_unit: str = MILLISECONDS, by: str = CLOCK
+    name: str,
+    measured: Timing | float,
+    limit: float,
+    value_unit: str = MILLISECONDS,
+    by: str = CLOCK,
+    processor_s: float | None = None,
 ) -> Row:
     """Row of a value measured against a limit in the same unit."""
-    row = faster(name, measured, "limit", limit, 1.0, value_unit, by)
+    row = replace(faster(name, measured, "limit", limit, 1.0, value_unit, by), processor_s=processor_s)
     return replace(row, unit=TIMES_LESS) if value_unit == MIB else row
 
 

@@ -28,10 +28,11 @@ def test_the_descendants_of_a_process_are_counted() -> None:
 
 
 def test_a_latency_is_named_with_median_and_maximum() -> None:
-    row = operations.latency("Prefect up", [0.1] * 99 + [3.0])
+    row = operations.latency("Prefect up", operations.Delivered([0.1] * 99 + [3.0], processor_s=0.004))
     assert row.ours == pytest.approx(0.1)
     assert row.met
     assert "(p50 100 ms, maximum 3000 ms)" in row.name
+    assert row.cells()[1:3] == ("100.00 ms", "4.00 ms")
 
 
 def test_memory_above_the_limit_is_shown_in_mib() -> None:
