@@ -4,9 +4,11 @@ import contextlib
 from collections.abc import Callable, Iterator, Set
 from datetime import datetime, timedelta
 
-from sqlalchemy import Engine, NullPool, create_engine, func, select
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import OperationalError
 
 from clm_core.domain.versions import version_label
+from clm_core.ledger.engine import lock_engine
 from clm_core.platform.locks import AdvisoryLock
 
 
@@ -18,8 +20,8 @@ class LabelStore:
     """
 
     def __init__(self, engine: Engine) -> None:
-        # without a pool: the uploads of many threads must not use up the connections of the other stores
-        self._locks = create_engine(engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        # no transaction: an upload takes minutes
+        self._locks = lock_engine(engine).execution_options(isolation_level="AUTOCOMMIT")
 
     @contextlib.contextmanager
     def reserved(self, model_id: str, now: datetime, taken: Callable[[], Set[str]]) -> Iterator[str]:
@@ -31,18 +33,24 @@ class LabelStore:
             taken: reads the labels of the stored versions.
         """
         with self._locks.connect() as connection:
-            moment, known = now, frozenset[str]()
-            while True:
-                label = version_label(moment)
-                lock = (AdvisoryLock.LABEL, func.hashtext(f"{model_id} {label}"))
-                if (
-                    label not in known
-                    and connection.execute(select(func.pg_try_advisory_lock(*lock))).scalar_one()
-                ):
-                    # read under the lock: a registration that held the lock until now has stored its version
-                    known = frozenset(taken())
-                    if label not in known:
-                        break
-                    connection.execute(select(func.pg_advisory_unlock(*lock)))
-                moment += timedelta(seconds=1)
-            yield label
+            try:
+                yield _free_label(connection, model_id, now, taken)
+            finally:
+                # a lost connection has lost its locks as well
+                with contextlib.suppress(OperationalError):
+                    connection.execute(select(func.pg_advisory_unlock_all()))
+
+
+def _free_label(connection: Connection, model_id: str, now: datetime, taken: Callable[[], Set[str]]) -> str:
+    """A label without a version, whose lock the connection holds."""
+    moment, known = now, frozenset[str]()
+    while True:
+        label = version_label(moment)
+        lock = (AdvisoryLock.LABEL, func.hashtext(f"{model_id} {label}"))
+        if label not in known and connection.execute(select(func.pg_try_advisory_lock(*lock))).scalar_one():
+            # read under the lock: a registration that held the lock until now has stored its version
+            known = frozenset(taken())
+            if label not in known:
+                return label
+            connection.execute(select(func.pg_advisory_unlock(*lock)))
+        moment += timedelta(seconds=1)

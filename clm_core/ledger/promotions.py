@@ -8,9 +8,7 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     Engine,
-    NullPool,
     and_,
-    create_engine,
     func,
     insert,
     or_,
@@ -37,6 +35,7 @@ from clm_core.domain.promotions import (
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger import alerts, audit_records, events
+from clm_core.ledger.engine import lock_engine
 from clm_core.ledger.tables import AuditRow, Base, EvaluationRow, JobRow, PromotionRow, VersionRow
 from clm_core.platform.locks import AdvisoryLock
 
@@ -75,8 +74,7 @@ class PromotionStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # without a pool: threads that wait for a lock must not use up the connections that the holder needs
-        self._locks = create_engine(engine.url, poolclass=NullPool)
+        self._locks = lock_engine(engine)
 
     @contextlib.contextmanager
     def lock(self, model_id: str) -> Iterator[Callable[[], None]]:

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Engine, NullPool, create_engine, delete, func, select, text
+from sqlalchemy import Engine, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import OperationalError
 
 from clm_core.domain.errors import ConflictError, KeyReused
+from clm_core.ledger.engine import lock_engine
 from clm_core.ledger.tables import Base, ReplyRow
 from clm_core.platform.locks import AdvisoryLock
 
@@ -39,8 +40,7 @@ class ReplyStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # without a pool: threads that wait for a lock must not use up the connections that the holder needs
-        self._locks = create_engine(engine.url, poolclass=NullPool)
+        self._locks = lock_engine(engine)
 
     @contextlib.contextmanager
     def lock(self, caller: str, key: str) -> Iterator[None]:

@@ -6,12 +6,14 @@ pass without work need not spend.
 
 import contextlib
 from collections.abc import Iterator
+from functools import cache
 from uuid import UUID
 
-from sqlalchemy import Connection, NullPool, create_engine, func, select, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from clm_core.domain.errors import RegistryUnavailable
+from clm_core.ledger.engine import pooled_engine
 from clm_core.platform.locks import AdvisoryLock
 
 _JOBS_LEFT_OPEN = text("""
@@ -60,9 +62,8 @@ def note_creator(tracking_uri: str, model_id: str, number: int, creator: str) ->
         RegistryUnavailable: the database does not answer.
     """
     row = {"name": model_id, "version": number, "creator": creator[:256]}
-    engine = create_engine(tracking_uri, poolclass=NullPool)
     try:
-        with engine.begin() as connection:
+        with _engine(tracking_uri).begin() as connection:
             connection.execute(_NOTE_CREATOR, row)
     except SQLAlchemyError as error:
         raise RegistryUnavailable(
@@ -113,12 +114,17 @@ def run_and_tag(tracking_uri: str, model_id: str, number: int, tag: str) -> tupl
 @contextlib.contextmanager
 def _reading(tracking_uri: str, action: str) -> Iterator[Connection | None]:
     """Connection to MLflow's database; None before the first registration, which makes the tables."""
-    engine = create_engine(tracking_uri, poolclass=NullPool)
     try:
-        with engine.connect() as connection:
+        with _engine(tracking_uri).connect() as connection:
             has_tables = connection.scalar(text("SELECT to_regclass('model_version_tags')")) is not None
             yield connection if has_tables else None
     except SQLAlchemyError as error:
         raise RegistryUnavailable(
             f"MLflow's database could not {action}: {error}. Check the database server."
         ) from error
+
+
+@cache
+def _engine(tracking_uri: str) -> Engine:
+    """Engine of MLflow's database for this process; a promotion reads four times."""
+    return pooled_engine(tracking_uri, kept=1)
