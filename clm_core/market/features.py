@@ -12,7 +12,7 @@ from clm_core.domain.errors import FeatureFailed, UnknownFeature
 from clm_core.market import own_features
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.own_features import OwnFeature
-from clm_core.market.rolling import LN_2, gap_and_deviation, ratio
+from clm_core.market.rolling import change_over, gap_and_deviation, ratio
 from clm_core.market.series import NAME, PREFIX, require_series
 
 DAY = 1440
@@ -159,11 +159,7 @@ class Stretch:
 
     def log_change(self, span: int) -> Floats:
         """Log return over `span` bars; 0.0 in the first `span` rows."""
-        change = np.zeros(len(self.log_close))
-        np.subtract(self.log_close[span:], self.log_close[:-span], out=change[span:])
-        if self.octaves is not None:
-            change[span:] += (self.octaves[span:] - self.octaves[:-span]) * LN_2
-        return change
+        return change_over(self.log_close, span, self.octaves)
 
     @cached_property
     def value(self) -> Floats:

@@ -95,6 +95,27 @@ def gap_and_deviation(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def change_over(values: Floats, span: int, octaves: Floats | None = None) -> Floats:
+    """Difference of each value to the value `span` rows before, shape (n,); 0.0 in the first `span` rows.
+
+    Args:
+        octaves: whole numbers times log 2 to add to the values, shape (n,), None for none.
+    """
+    change = np.empty(len(values))
+    change[:span] = 0.0
+    changed = change[span:]
+    count = len(changed)
+    later, earlier = values[span:], values[:count]
+    for row in range(count):
+        changed[row] = later[row] - earlier[row]
+    if octaves is not None:
+        later, earlier = octaves[span:], octaves[:count]
+        for row in range(count):
+            changed[row] += (later[row] - earlier[row]) * LN_2
+    return change
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def ratio(numerator: Floats, denominator: Floats, undefined: float) -> Floats:
     """Element-wise quotient, shape (n,); `undefined` for denominators that are not positive."""
     quotient = np.empty(len(numerator))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clm_core.market.rolling import gap_and_deviation
+from clm_core.market.rolling import LN_2, change_over, gap_and_deviation
 
 
 @settings(deadline=None, max_examples=60)
@@ -62,3 +62,11 @@ def test_a_constant_window_after_wild_ones_has_exactly_no_gap_and_no_deviation(c
 
     assert np.array_equal(gap[-26:], np.zeros(26))
     assert np.array_equal(deviation[-26:], np.zeros(26))
+
+
+def test_a_change_over_rows_is_the_difference_with_the_octaves_apart() -> None:
+    values = np.array([0.5, 0.75, 0.5, 0.625])
+    octaves = np.array([1.0, 1.0, 2.0, 2.0])
+    assert change_over(values, 2).tolist() == [0.0, 0.0, 0.0, -0.125]
+    assert change_over(values, 2, octaves).tolist() == [0.0, 0.0, LN_2, -0.125 + LN_2]
+    assert change_over(values, 9, octaves).tolist() == [0.0] * 4
