@@ -10,7 +10,7 @@ from typing import Annotated, Generic, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from clm_core.domain.evaluations import EvaluationResult, IntervalEstimate
-from clm_core.domain.moments import Moment
+from clm_core.domain.moments import Bound
 from clm_core.domain.spellings import NOT_EMPTY, TimeframeName
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import (
@@ -40,9 +40,9 @@ class Listing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    since: Moment | None = None
+    since: Bound | None = None
     """Earliest creation time, inclusive."""
-    until: Moment | None = None
+    until: Bound | None = None
     """Latest creation time, exclusive."""
     descending: bool = True
     limit: int = Field(default=50, ge=1, le=MAX_ITEMS)

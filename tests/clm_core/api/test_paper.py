@@ -33,6 +33,10 @@ def test_viewers_read_the_record_of_a_version_the_value_of_learning_and_the_attr
         f"{address}/versions/{version.version}/record", params={"limit": 1, "after": page["next"]}
     ).json()
     assert following["items"][0]["time"] < page["items"][0]["time"]
+    everything = client.get(
+        f"{address}/versions/{version.version}/record", params={"since": "0147-02-07", "until": "9999-12-31"}
+    ).json()
+    assert len(everything["items"]) == 3
     value = client.get(f"{address}/learning").json()
     assert (value["frozen"], value["since"]) == (version.version, None)
     assert client.get("/clm/models/nobody_btcusd_1h/learning").status_code == 404
