@@ -63,3 +63,24 @@ def test_the_exit_code_is_1_after_a_failure(name: str, monkeypatch: pytest.Monke
     assert run.main([name]) == 1
     monkeypatch.setattr(run, "run", lambda part: Outcome(part.name))
     assert run.main([name]) == 0
+
+
+def test_the_whole_run_writes_what_was_measured_and_names_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = faster("work", Timing((1.0,), (1.0,)), "peer", Timing((2.0,), (2.0,)), 2.0)
+    seen = list[str]()
+
+    def measured(part: Part) -> Outcome:
+        seen.append(run.RESULTS.read_text() if run.RESULTS.exists() else "")
+        return Outcome(part.name, (row,)) if part.name == "gaps" else Outcome(part.name, failure="broken")
+
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(run, "run", measured)
+    assert run.main([]) == 1
+    text = run.RESULTS.read_text()
+    assert "| work | 1,000.00 / 1,000.00 ms |" in text
+    assert "- `engine`: broken\n" in text
+    assert "- `gate`: broken\n" in text
+    # the file is there as soon as there are rows, for a run that is interrupted
+    assert "| work |" in seen[run.SECTIONS.index("gaps") + 1]
