@@ -12,6 +12,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -287,8 +288,11 @@ class DeployResult:
     """Sentences about parts that a deploy left unchanged."""
 
 
-def target_deployments(settings: Settings) -> list[Deployment]:
+def target_deployments(settings: Settings, has_loop: bool = False) -> list[Deployment]:
     """All deployments of an installation with the given settings.
+
+    Args:
+        has_loop: True where the loop of `clm up` makes the maintenance passes, which have no schedule then.
 
     Raises:
         ModelError: the universe names a kind of model that is not installed.
@@ -307,7 +311,7 @@ def target_deployments(settings: Settings) -> list[Deployment]:
         _APPROVE,
         _DISPATCH,
         *fetch,
-        _MAINTENANCE,
+        replace(_MAINTENANCE, every=None) if has_loop else _MAINTENANCE,
         _WATCH,
         *shadows,
     ]
@@ -362,12 +366,19 @@ def deploy(settings: Settings) -> DeployResult:
             warnings = ensure_work_pool(client, settings)
             _ensure_automations(client)
             _ensure_saved_searches(client)
-            targets, unread = with_offered_symbols(target_deployments(settings), settings)
+            wanted = target_deployments(settings, _is_of_stack(settings.home, PREFECT_API_URL.value()))
+            targets, unread = with_offered_symbols(wanted, settings)
             return replace(_deploy_all(client, settings, targets), warnings=(*warnings, *unread))
     except httpx.TransportError as error:
         raise ServerUnavailable(
             f"Prefect does not answer at {client.api_url}: run `clm up`, or set PREFECT_API_URL."
         ) from error
+
+
+def _is_of_stack(home: Path, url: str) -> bool:
+    """True for the Prefect server of a running `clm up`."""
+    state = stack_state.running(home)
+    return state is not None and state.prefect_api_url == url
 
 
 def _retrain(market: Market, kind: Kind) -> Deployment:
@@ -443,7 +454,13 @@ def _deploy_all(
         if present[name].version != REMOVED:
             _pause(client, present[name])
             changes["paused"].append(name)
-    for deployment in targets:
+
+    @cache
+    def flow_id(entrypoint: str) -> UUID:
+        return client.create_flow_from_name(_flow(entrypoint)[0].name)
+
+    # the passes of an installation run while hundreds of retrains get their schedules
+    for deployment in sorted(targets, key=lambda each: each.every is not None and RETRAIN_TAG in each.tags):
         deployed = present.get(deployment.name)
         version = _version(deployment, settings)
         if deployed is not None and deployed.version == version and _has_form(deployed, deployment):
@@ -454,6 +471,7 @@ def _deploy_all(
                 deployment,
                 settings,
                 version,
+                flow_id(deployment.entrypoint),
                 deployed,
             )
             changes["updated" if deployed else "created"].append(deployment.name)
@@ -512,6 +530,7 @@ def _write(
     deployment: Deployment,
     settings: Settings,
     version: str,
+    flow_id: UUID,
     deployed: "DeploymentResponse | None" = None,
 ) -> None:
     """Create a deployment, or replace the deployed definition."""
@@ -522,9 +541,8 @@ def _write(
         grace_period_seconds=deployment.starts_within_seconds,
     )
     is_back = deployed is not None and deployed.version == REMOVED
-    flow = _flow(deployment.entrypoint)[0]
     deployment_id = client.create_deployment(
-        flow_id=client.create_flow_from_name(flow.name),
+        flow_id=flow_id,
         name=deployment.name,
         version=version,
         description=deployment.description,

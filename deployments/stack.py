@@ -35,7 +35,7 @@ from clm_core.platform.run_engine import is_listening
 from clm_core.platform.stack_state import PartState, PartStatus, StackState
 from clm_core.services import loading_problem, open_ledger, settle_home
 from clm_core.settings import Settings, child_variables, load_settings, names_secrets, settings_file
-from deployments import fork_server
+from deployments import fork_server, maintenance_loop
 from deployments.supervisor import StackPart, Stopped, Supervisor, stoppable
 from deployments.watchdog import Watchdog
 from deployments.work_pool import PROCESS, process_template
@@ -44,10 +44,14 @@ PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
 READY_WITHIN_SECONDS = 300.0
 SETTINGS_CHECKED_SECONDS = 15.0
 """Time between two looks at settings and policy, which every flow run loads at its start."""
+DEPLOYED_WITHIN_SECONDS = 5.0
+"""Longest wait for the deployments once all parts are ready: hundreds of schedules take Prefect longer."""
 TRAINED_CHECKED_SECONDS = 60.0
 """Time between two looks for models trained first."""
 MAINTENANCE_RUNS = 5
-"""Runs at a time of the scheduled passes: one each of maintenance, fetch, dispatch, watch and shadow."""
+"""Runs at a time of the scheduled passes: one each of maintenance, fetch, dispatch, watch and shadow.
+
+Maintenance is a run where no loop makes its passes, and by hand."""
 
 
 def main() -> int:
@@ -102,10 +106,11 @@ def run(settings: Settings, console: Console) -> None:
         supervisor.start(plan.maintenance())
         # both migrate MLflow's database, and two migrations at once would collide
         _wait(supervisor, ["mlflow"])
+        supervisor.start(plan.maintenance_loop())
         if plan.state.api_url is not None:
             supervisor.start(plan.api())
         _wait(supervisor, [part.name for part in supervisor.states])
-        _finish(deploying, settings.home)
+        schedules.go_on(deploying)
         running.enter_context(_watchdog(settings, database, plan.environment, console))
         print_summary(settings, reporter.all_ready())
         while True:
@@ -166,6 +171,16 @@ class _Plan:
     def worker(self) -> StackPart:
         return self._worker("worker", stack_state.WORKER, "default", self._settings.stack.concurrent_runs)
 
+    def maintenance_loop(self) -> StackPart:
+        home = self._settings.home
+        return StackPart(
+            name="maintenance-loop",
+            command=(*MODULE, "deployments.maintenance_loop"),
+            environment=self.environment,
+            is_ready=lambda: maintenance_loop.is_alive(home),
+            is_alive=lambda: maintenance_loop.is_alive(home),
+        )
+
     def maintenance(self) -> StackPart:
         """Worker of the scheduled passes, which must not wait for trainings of several hours."""
         return self._worker(
@@ -200,7 +215,8 @@ class _Plan:
 
 
 class _Schedules:
-    """Makes deployments for the models trained since the start, where the settings list no universe."""
+    """Completes the deployments of the start, and makes those of models trained since, where the settings
+    list no universe."""
 
     def __init__(self, settings: Settings, environment: Mapping[str, str], console: Console) -> None:
         self._settings = settings
@@ -209,24 +225,46 @@ class _Schedules:
         self._deployed = self._trained()
         self._due = time.monotonic() + TRAINED_CHECKED_SECONDS
         self._deploying: subprocess.Popen[bytes] | None = None
+        self._has_failed = False
+
+    def go_on(self, deploying: "subprocess.Popen[bytes]") -> None:
+        """Wait a moment for the deployments of the start, and complete hundreds of them after the start.
+
+        Raises:
+            ServerUnavailable: the process that deploys has failed.
+        """
+        try:
+            deploying.wait(DEPLOYED_WITHIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._console.print(f"deployments: still being made, see {_deploy_log(self._settings.home)}")
+            self._deploying = deploying
+        else:
+            _finish(deploying, self._settings.home)
 
     def follow(self) -> None:
         """Deploy if a model was trained first; failures are printed, and tried again."""
-        if self._settings.lists_universe or time.monotonic() < self._due:
+        if self._deploying is not None:
+            self._look_at(self._deploying)
+        if self._deploying is not None or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + TRAINED_CHECKED_SECONDS
-        if self._deploying is not None:
-            if self._deploying.poll() is None:
-                return
-            if self._deploying.returncode != 0:
-                log = _deploy_log(self._settings.home)
-                self._console.print(f"deployments: not brought in line with the models, see {log}")
-                self._deployed = None
-            self._deploying = None
         trained = self._trained()
-        if trained is not None and trained != self._deployed:
+        if self._has_failed or (trained is not None and trained != self._deployed):
             self._deployed = trained
+            self._has_failed = False
             self._deploying = _deploy(self._settings, self._environment)
+
+    def _look_at(self, deploying: "subprocess.Popen[bytes]") -> None:
+        """Forget a process that has ended, and print the end."""
+        if deploying.poll() is None:
+            return
+        self._deploying = None
+        self._has_failed = deploying.returncode != 0
+        if self._has_failed:
+            log = _deploy_log(self._settings.home)
+            self._console.print(f"deployments: not brought in line with the models, see {log}")
+        else:
+            self._console.print("deployments: made")
 
     def stop(self) -> None:
         if self._deploying is not None:
@@ -319,7 +357,8 @@ def _environment(settings: Settings, state: StackState) -> dict[str, str]:
 def client_environment(settings: Settings) -> dict[str, str]:
     """Environment variables of all workers and flow runs, in every installation."""
     return {
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        # each question of a worker takes the server 20 ms of processor time, day and night
+        "PREFECT_WORKER_QUERY_SECONDS": "5",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
         **prefect_variables(settings.logs.format == "json"),

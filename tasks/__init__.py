@@ -1,1 +1,1 @@
-"""Tasks: one step of a flow a file, which fetches the services and makes one call."""
+"""Tasks: one step of a flow a file: the services fetched, and one call."""

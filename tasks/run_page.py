@@ -38,7 +38,7 @@ def note(level: int, message: str, *values: object) -> None:
 
 
 def run_logger() -> "logging.Logger | logging.LoggerAdapter[logging.Logger]":
-    """Log of the run; without a flow run that of the process, which shows warnings on the terminal."""
+    """Log of the run; without a flow run the log of the process, with warnings on the terminal."""
     if current_run() is None:
         return logging.getLogger(__name__)
     from prefect.logging import get_run_logger

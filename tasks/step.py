@@ -11,7 +11,7 @@ R = TypeVar("R")
 
 
 def step(run_name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A step whose result is never cached: it depends on the ledger, or its arguments are large.
+    """A step whose result is never cached: results depend on the ledger, or arguments are large.
 
     Args:
         run_name: name of the task's runs, with the step's arguments in braces; by default the function's.

@@ -69,6 +69,7 @@ GROUPS = {
         "clm_core/triggers/test_dispatch.py",
         "clm_core/triggers/test_prefect_events.py",
         "deployments/test_deployments.py",
+        "deployments/test_maintenance_loop.py",
         "deployments/test_watchdog.py",
     ),
     # one process starts MLflow's servers

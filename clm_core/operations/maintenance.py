@@ -314,9 +314,12 @@ def _verify(services: Services) -> Iterable[Step]:
 
 def _verify_due(services: Services) -> Iterable[Step]:
     """Steps that read all files of versions due or refused, and the listing in MLflow of the rest."""
+    versions = _production_versions(services)
+    if not versions:
+        # without an import of MLflow
+        return
     refused = {alert.subject for alert in services.alerts.lasting(AlertKind.BUNDLE_REFUSED)}
     listings = services.registry.listings(ModelStatus.PRODUCTION)
-    versions = _production_versions(services)
     due = _due_verifications(services).due(versions, services.clock())
     for version in versions:
         if _label(version) in refused or version.model_id in due:

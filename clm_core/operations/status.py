@@ -189,6 +189,7 @@ def _parts(home: Path, work_pool: str, state: StackState) -> tuple[PartHealth, .
         "api": lambda: is_answering(f"{state.api_url}/health"),
         "fork-server": lambda: is_listening(home),
         "worker": lambda: stack_state.WORKER in workers,
+        "maintenance-loop": lambda: True,
         "maintenance": lambda: stack_state.MAINTENANCE_WORKER in workers,
         # name in the release before, whose `clm up` may still run
         "upkeep": lambda: "clm-up-upkeep" in workers,

@@ -1,4 +1,4 @@
-"""Flow run of Prefect around the code that asks, found without an import of Prefect."""
+"""Flow run of Prefect around the present call, found without an import of Prefect."""
 
 import sys
 from typing import TYPE_CHECKING

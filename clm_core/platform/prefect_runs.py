@@ -1,9 +1,12 @@
 """Client of Prefect's API: runs, workers and events."""
 
 import contextlib
+import logging
+import os
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import count
 from pathlib import Path
@@ -264,6 +267,35 @@ class Runs:
         answer = self._post(f"/flow_runs/{run_id}/set_state", {"state": crashed})
         return bool(answer["status"] == "ACCEPT")
 
+    def add_ended(self, flow: str, name: str, state: str, message: str, lines: Sequence[str]) -> None:
+        """Add a run that has ended elsewhere to the runs of the deployment named like the flow.
+
+        Args:
+            state: Prefect's type of the state: `COMPLETED`.
+            lines: log of the run.
+        """
+        found = self.client.get(f"/deployments/name/{flow}/{flow}").raise_for_status().json()
+        run = self._post(
+            "/flow_runs/",
+            {
+                "flow_id": found["flow_id"],
+                "deployment_id": found["id"],
+                "name": name,
+                "tags": found["tags"],
+                "state": {"type": state, "name": state.capitalize(), "message": message},
+            },
+        )
+        if lines:
+            log = {"name": "clm", "level": logging.INFO, "flow_run_id": run["id"]}
+            at = datetime.fromisoformat(run["created"])
+            # in the order of their times
+            times = (at + timedelta(microseconds=number) for number in range(len(lines)))
+            body = [
+                log | {"message": line, "timestamp": time.isoformat()}
+                for line, time in zip(lines, times, strict=True)
+            ]
+            self.client.post("/logs/", json=body).raise_for_status()
+
     def failed_actions(self, since: datetime) -> dict[str, str]:
         """Newest reason of failure of each automation whose action failed, by name.
 
@@ -373,17 +405,27 @@ def prefect_runs(home: Path) -> Iterator[Runs]:
 
 def knows_prefect(home: Path) -> bool:
     """True if a Prefect server is known: the API of this process, or the server of `clm up`."""
-    from prefect.settings import PREFECT_API_URL
+    return _api_of_process() is not None or running(home) is not None
 
-    return bool(PREFECT_API_URL.value()) or running(home) is not None
+
+def _api_of_process() -> tuple[str, str] | None:
+    """Address, and name and password, of the API of this process; None without one.
+
+    Variables alone need no import of Prefect, a second and 60 MB; settings and profiles of Prefect count as
+    well.
+    """
+    if "prefect.settings" not in sys.modules and (url := os.environ.get("PREFECT_API_URL")):
+        return url, os.environ.get("PREFECT_API_AUTH_STRING", "")
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    return (url, PREFECT_API_AUTH_STRING.value() or "") if url else None
 
 
 def _known_api(home: Path) -> tuple[str, str]:
     """Address, and name and password."""
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
-
-    if url := PREFECT_API_URL.value():
-        return url, PREFECT_API_AUTH_STRING.value() or ""
+    if (known := _api_of_process()) is not None:
+        return known
     if stack := running(home):
         return stack.prefect_api_url, prefect_auth(home)
     raise ServerUnavailable("no Prefect server is known: start `clm up`, or set PREFECT_API_URL")

@@ -1,4 +1,4 @@
-"""Flows in this process: as flow runs of the Prefect server that is up, or as plain calls without a server.
+"""Flows in this process: flow runs of the Prefect server in reach, or plain calls without a server.
 
 Run as a module, `python -m clm_core.platform.prefect_server PORT` is a server, and serves until standard
 input closes: the server ends with the process that started it.
@@ -148,6 +148,11 @@ def server_environment(database: Database, folder: Path, url: str) -> dict[str, 
         # a server that keeps leases in memory, the default, forgets the holders of concurrency slots at a
         # restart, and the slots are never freed
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        # queries every five seconds by default, which find nothing day and night
+        "PREFECT_SERVER_SERVICES_CLEANUP_RECONCILER_LOOP_SECONDS": "30",
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "30",
+        "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "60",
+        "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT15S",
     }
 
 

@@ -17,7 +17,7 @@ class Ended(Generic[R_co]):
     data: R_co
 
     def state(self) -> "State[R_co]":
-        """State of the flow run that ends so."""
+        """State of the flow run."""
         from prefect.states import Completed
 
         return Completed(message=self.message, data=self.data)

@@ -461,7 +461,8 @@ def test_deploying_over_the_release_before_leaves_no_schedule_or_automation_of_i
     ]
     with get_client(sync_client=True) as client:
         for old in before:
-            _write(client, old, settings, "of the release before")
+            flow = client.create_flow_from_name(load_flow(old.entrypoint).name)
+            _write(client, old, settings, "of the release before", flow)
     assert "CLM: drain at once" in automations(deployed)
     wait_for_scheduled_runs(deployed, "upkeep")
 
