@@ -78,7 +78,7 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         limit = "at most" if self.unit == OVERHEAD else "at least"
-        timed = isinstance(self.ours, Timing) or isinstance(self.peers, Timing)
+        timed = self.unit in {TIMES_FASTER, OVERHEAD} and isinstance(self.ours, Timing)
         return (
             self.name,
             *self._shown(self.ours, self.processor_s),

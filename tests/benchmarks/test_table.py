@@ -6,7 +6,7 @@ from time import sleep
 
 import pytest
 
-from benchmarks.table import MIB, PROCESSOR, SECONDS, Timing, faster, markdown, overhead, timed, within
+from benchmarks.table import MIB, PROCESSOR, SECONDS, Row, Timing, faster, markdown, overhead, timed, within
 
 OURS = Timing((0.002, 0.001, 0.004), (0.003, 0.002, 0.001))
 PEERS = Timing((0.020, 0.040, 0.030), (0.008, 0.009, 0.007))
@@ -48,3 +48,8 @@ def test_time_of_the_processor_counts_child_processes_and_no_sleep() -> None:
     asleep = timed(lambda: sleep(0.05), 1, warm_up=False)
     assert asleep.clock[0] >= 0.05
     assert asleep.processor[0] < 0.03
+
+
+def test_a_ratio_of_something_else_than_time_names_no_time() -> None:
+    row = Row("reward", OURS, "peer", PEERS, 1.1, 1.0, "times the reward")
+    assert row.cells()[6] == "1.1 times the reward"
