@@ -18,9 +18,11 @@ The source of the digests decides the guarantee:
 
 - the ledger: the bytes are the judged bytes of the promoted version, even if MLflow or its artifact store
   was written to by others; a refusal is recorded and alerted;
-- without a ledger, and over HTTP, the version's tags in MLflow: no file was damaged, lost, added or swapped
-  for a file of another version. An attacker with write access to both the artifacts and the tags can still
-  put another model in place, but never make this process run code.
+- over HTTP, MLflow's server of `clm up`: the same, asked of its ledger; a refusal is neither recorded nor
+  alerted;
+- without a ledger, and over HTTP any other MLflow server, the version's tags in MLflow: no file was damaged,
+  lost, added or swapped for a file of another version. An attacker with write access to both the artifacts
+  and the tags can still put another model in place, but never make this process run code.
 """
 
 import logging
@@ -45,7 +47,7 @@ from clm_core.domain.errors import (
     PreflightFailed,
 )
 from clm_core.domain.execution import FIXED_UNITS, ExecutionRules
-from clm_core.domain.promotions import Promotion, halted
+from clm_core.domain.promotions import Promotion
 from clm_core.domain.published_events import PublishedEvent
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -71,6 +73,7 @@ from clm_core.registry.serving_rights import (
     NOT_TRADED,
     PRODUCTION,
     forced_change,
+    halt_sentence,
     is_in_production,
     moved_alias,
     not_traded,
@@ -230,8 +233,10 @@ def load(
     Raises:
         ArgumentRefused: neither an address nor a registry, or arguments of both.
         NotFound: no version carries the alias, or the version was never registered here.
-        ModelHalted: `production` was taken away by a person or the protection; only the ledger can tell.
-        ConflictError: `production` names a version that no promotion put there; only the ledger can tell.
+        ModelHalted: `production` was taken away by a person or the protection; the ledger tells, or its
+            server.
+        ConflictError: `production` names a version that no promotion put there; the ledger tells, or its
+            server.
         BundleCorrupt: the files are not the registered files.
         PreflightFailed: the model's answers differ from those recorded at saving, or are all the same; the
             model in production never trades; or it is unsound and was not forced.
@@ -272,6 +277,8 @@ def _load(model_id: str, alias: str, registry: VersionSource, ledger: Ledger | N
     if number is None:
         if alias == PRODUCTION and ledger is not None:
             _require_not_halted(ledger, model_id)
+        if alias == PRODUCTION and isinstance(registry, RemoteRegistry):
+            registry.require_not_halted(model_id)
         raise NotFound(f"No version of {model_id} has the alias {alias}: `clm promote` promotes a version.")
     if ledger is None:
         digest, status = registry.tagged_digest(model_id, number), registry.tagged_status(model_id, number)
@@ -475,12 +482,9 @@ class _Stored:
 
 
 def _require_not_halted(ledger: Ledger, model_id: str) -> None:
-    halt = halted(ledger.promotions.committed(model_id))
-    if halt is not None:
-        raise ModelHalted(
-            f"{model_id} is halted since {halt.at:%Y-%m-%d %H:%M} UTC by {halt.actor}: {halt.reason}. Hold "
-            "no position until a version is in production again; `changed()` and `load` tell when."
-        )
+    sentence = halt_sentence(ledger, model_id)
+    if sentence is not None:
+        raise ModelHalted(sentence)
 
 
 def _fetch(

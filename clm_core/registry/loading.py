@@ -18,6 +18,10 @@ from clm_core.registry.serving_rights import PRODUCTION, LoadingAdvice, loading_
 
 ADDRESS = "/clm/loading-advice"
 """Address of the question on MLflow's server."""
+RECORD = "/clm/serving-record"
+"""Address of the ledger's facts about a version on MLflow's server."""
+HALT = "/clm/halt"
+"""Address of the question whether a model is halted on MLflow's server."""
 ANSWERED_WITHIN_SECONDS = 5
 
 log = logging.getLogger("clm.serving")

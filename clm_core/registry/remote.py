@@ -13,6 +13,7 @@ from clm_core.domain.errors import (
     ArgumentRefused,
     BundleCorrupt,
     ConflictError,
+    ModelHalted,
     NotAuthenticated,
     NotFound,
     RegistryUnavailable,
@@ -20,6 +21,7 @@ from clm_core.domain.errors import (
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.platform.trusted_certificates import trusted_certificates
 from clm_core.registry import integrity
+from clm_core.registry.loading import HALT, RECORD
 
 if TYPE_CHECKING:
     import httpx
@@ -33,6 +35,8 @@ _API = "/api/2.0/mlflow"
 # MLflow hands out the files of a version below the addresses of its pages alone
 _FILES = "/ajax-api/2.0/mlflow/logged-models"
 _MODELS = "models:/"
+NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
+"""MLflow's code of a record that does not exist."""
 
 
 class RemoteRegistry:
@@ -75,19 +79,34 @@ class RemoteRegistry:
                 return None
         return int(found["model_version"]["version"])
 
+    def require_not_halted(self, model_id: str) -> None:
+        """
+        Raises:
+            ModelHalted: the server's ledger has the model as halted.
+        """
+        answer = self._of_ledger(HALT, name=model_id)
+        if answer is not None and answer["halted"] is not None:
+            raise ModelHalted(answer["halted"])
+
     def tagged_digest(self, model_id: str, mlflow_version: int) -> str:
-        """Digest of the bundle in MLflow's tag.
+        """Digest of the bundle in the server's ledger; in MLflow's tag on a server without one.
 
         Raises:
             NotFound: the version does not exist, or was not registered by CLM.
         """
+        record = self._of_ledger(RECORD, name=model_id, version=str(mlflow_version))
+        if record is not None:
+            return str(record["bundle_digest"])
         tags = self._tags(model_id, mlflow_version)
         if DIGEST_TAG not in tags:
             raise NotFound(f"Version {mlflow_version} of {model_id} in MLflow was not registered by CLM.")
         return tags[DIGEST_TAG]
 
     def tagged_status(self, model_id: str, mlflow_version: int) -> ModelStatus:
-        """Status in MLflow, which follows the status in the ledger with a short delay."""
+        """Status in the server's ledger; in MLflow's tag on a server without one."""
+        record = self._of_ledger(RECORD, name=model_id, version=str(mlflow_version))
+        if record is not None:
+            return ModelStatus(record["status"])
         return ModelStatus(self._tags(model_id, mlflow_version)[STATUS_TAG])
 
     @contextlib.contextmanager
@@ -110,6 +129,14 @@ class RemoteRegistry:
             bundle.mkdir()
             _fetch_folder(client, stored, integrity.BUNDLE.as_posix(), bundle)
             yield bundle
+
+    def _of_ledger(self, path: str, **query: str) -> Mapping[str, Any] | None:
+        """Answer of the server's ledger; None for a server without one, or of an earlier release."""
+        with self._client() as client:
+            answer = client.get(path, params=query)
+            if answer.status_code in (403, 404) and _code(answer)[0] != NOT_THERE:
+                return None
+            return _content(client, path, answer)
 
     def _tags(self, model_id: str, mlflow_version: int) -> dict[str, str]:
         with self._client() as client:
@@ -173,7 +200,10 @@ def _asked(client: "httpx.Client", path: str, **query: str) -> Mapping[str, Any]
     Raises:
         NotFound, ConflictError, NotAuthenticated, RegistryUnavailable: see `RemoteRegistry`.
     """
-    answer = client.get(path, params=query)
+    return _content(client, path, client.get(path, params=query))
+
+
+def _content(client: "httpx.Client", path: str, answer: "httpx.Response") -> Mapping[str, Any]:
     if not answer.is_success:
         _refuse(answer)
     try:
@@ -185,12 +215,17 @@ def _asked(client: "httpx.Client", path: str, **query: str) -> Mapping[str, Any]
     return found
 
 
-def _refuse(answer: "httpx.Response") -> None:
+def _code(answer: "httpx.Response") -> tuple[str, str]:
+    """MLflow's code and message of an error; an empty code for an answer of another server."""
     try:
         fields = answer.json()
-        code, message = fields["error_code"], fields["message"]
+        return fields["error_code"], fields["message"]
     except (ValueError, KeyError, TypeError):
-        code, message = "", f"status {answer.status_code}"
+        return "", f"status {answer.status_code}"
+
+
+def _refuse(answer: "httpx.Response") -> None:
+    code, message = _code(answer)
     address = answer.request.url.copy_with(query=None)
     match answer.status_code:
         case 401 | 403:
@@ -198,7 +233,7 @@ def _refuse(answer: "httpx.Response") -> None:
         case 409:
             raise ConflictError(message)
         # without an alias MLflow calls the request invalid
-        case 404 | 400 if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        case 404 | 400 if code in (NOT_THERE, "INVALID_PARAMETER_VALUE"):
             raise NotFound(message)
     hint = "" if code else ": is it the address of MLflow's server, as `clm up` prints it?"
     raise RegistryUnavailable(f"{address} answered with an error: {message}{hint}")

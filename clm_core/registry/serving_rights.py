@@ -7,7 +7,8 @@ so a version is in production when the ledger says so.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clm_core.domain.promotions import Promotion, PromotionState
+from clm_core.domain.errors import NotFound
+from clm_core.domain.promotions import Promotion, PromotionState, halted
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.store import Ledger
@@ -27,6 +28,36 @@ class LoadingAdvice:
     """Reason why the bundle may not be loaded, with the next step; None: the bundle may be loaded."""
     warning: str | None = None
     """Warning for the user of the loaded version, if any."""
+
+
+@dataclass(frozen=True)
+class LedgerRecord:
+    """Facts of the ledger about a version, for a trader without access to the ledger."""
+
+    bundle_digest: str
+    status: ModelStatus
+
+
+def serving_record(ledger: Ledger, model_id: str, mlflow_version: int) -> LedgerRecord:
+    """
+    Raises:
+        NotFound: the ledger has no such version.
+    """
+    versions = ledger.versions(model_id=model_id, mlflow_version=mlflow_version)
+    if not versions:
+        raise NotFound(unknown_version(model_id, mlflow_version))
+    return LedgerRecord(versions[0].bundle_digest, versions[0].status)
+
+
+def halt_sentence(ledger: Ledger, model_id: str) -> str | None:
+    """Sentence on the halt of a model, with the next step; None for a model that is not halted."""
+    halt = halted(ledger.promotions.committed(model_id))
+    if halt is None:
+        return None
+    return (
+        f"{model_id} is halted since {halt.at:%Y-%m-%d %H:%M} UTC by {halt.actor}: {halt.reason}. Hold "
+        "no position until a version is in production again; `changed()` and `load` tell when."
+    )
 
 
 def is_in_production(ledger: Ledger, version: ModelVersion) -> bool:

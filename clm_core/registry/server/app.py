@@ -111,6 +111,8 @@ def guarded(settings: Settings, uri: str, ledger_engine: Engine) -> Guard:
             loading_advice=lambda digest: serving_rights.loading_advice(
                 ledger, digest, lambda model_id: registry.aliased(model_id, serving_rights.PRODUCTION)
             ),
+            serving_record=lambda model_id, number: serving_rights.serving_record(ledger, model_id, number),
+            halt_sentence=lambda model_id: serving_rights.halt_sentence(ledger, model_id),
             owners=StoredOwners(uri),
         ),
         Presented(location if settings.storage.url else root),

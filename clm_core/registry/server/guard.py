@@ -21,14 +21,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clm_core.domain.errors import CLMError, NotAllowed, NotAuthenticated, TooManyRequests
+from clm_core.domain.errors import CLMError, NotAllowed, NotAuthenticated, NotFound, TooManyRequests
+from clm_core.domain.vocabulary import Role
 from clm_core.registry import loading
 from clm_core.registry.server import routes
 from clm_core.registry.server.bodies import MalformedBody, Owners, checked
 from clm_core.registry.server.logins import SESSION_LASTS, Login, Logins
 from clm_core.registry.server.pages import PAGE_HEADERS, login_page, logout_page, safe_target
 from clm_core.registry.server.routes import OPEN, AnswerHandling, MLflowRoute
-from clm_core.registry.serving_rights import PRODUCTION, LoadingAdvice
+from clm_core.registry.serving_rights import PRODUCTION, LedgerRecord, LoadingAdvice
 
 LOGIN, LOGOUT = "/clm/login", "/clm/logout"
 """Pages of the guard itself."""
@@ -54,6 +55,7 @@ _CODES = {
     HTTPStatus.BAD_REQUEST: "INVALID_PARAMETER_VALUE",
     HTTPStatus.UNAUTHORIZED: "UNAUTHENTICATED",
     HTTPStatus.FORBIDDEN: "PERMISSION_DENIED",
+    HTTPStatus.NOT_FOUND: "RESOURCE_DOES_NOT_EXIST",
     HTTPStatus.CONFLICT: "RESOURCE_CONFLICT",
     HTTPStatus.REQUEST_TIMEOUT: "INVALID_PARAMETER_VALUE",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "INVALID_PARAMETER_VALUE",
@@ -73,6 +75,10 @@ class Records:
     """Reason why MLflow's version of a model may not carry the alias `production`."""
     loading_advice: Callable[[str], LoadingAdvice]
     """Advice on loading the bundle of a digest."""
+    serving_record: Callable[[str, int], LedgerRecord]
+    """Facts about MLflow's version of a model."""
+    halt_sentence: Callable[[str], str | None]
+    """Sentence on the halt of a model, if any."""
     owners: Owners
 
 
@@ -159,6 +165,12 @@ class Guard:
             response = await self._loading(request)
             await response(request.scope, request.receive, send)
             return
+        if path in (loading.RECORD, loading.HALT) and method == "GET":
+            if not login.role.includes(Role.VIEWER):
+                raise NotAllowed(f"The role {login.role} reads no versions.")
+            response = await (self._record(request) if path == loading.RECORD else self._halt(request))
+            await response(request.scope, request.receive, send)
+            return
         route = routes.find(method, path)
         _require_allowed(route, login, request)
         assert route is not None
@@ -224,6 +236,20 @@ class Guard:
         digest = request.query_params.get("bundle_digest", "")
         advice = await self._in_thread(lambda: self._records.loading_advice(digest))
         return JSONResponse({"refusal": advice.refusal, "warning": advice.warning})
+
+    async def _record(self, request: Request) -> Response:
+        name, number = (request.query_params.get(each, "") for each in ("name", "version"))
+        if not number.isascii() or not number.isdecimal() or len(number) > 9:
+            raise MalformedBody("Give name, and version as MLflow's number.")
+        try:
+            record = await self._in_thread(lambda: self._records.serving_record(name, int(number)))
+        except NotFound as error:
+            return _problem(HTTPStatus.NOT_FOUND, str(error))
+        return JSONResponse({"bundle_digest": record.bundle_digest, "status": record.status})
+
+    async def _halt(self, request: Request) -> Response:
+        name = request.query_params.get("name", "")
+        return JSONResponse({"halted": await self._in_thread(lambda: self._records.halt_sentence(name))})
 
     async def _own_page(self, request: Request, path: str) -> Response:
         target = safe_target(request.query_params.get("next", "/"))

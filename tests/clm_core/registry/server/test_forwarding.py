@@ -11,11 +11,12 @@ import pytest
 from patience import PATIENT_SECONDS
 from starlette.types import Message, Receive, Scope, Send
 
+from clm_core.domain.vocabulary import ModelStatus
 from clm_core.platform.rate_limits import RateLimits
 from clm_core.registry.server import guard
 from clm_core.registry.server.guard import WITHHELD, Guard, Records
 from clm_core.registry.server.logins import Logins
-from clm_core.registry.serving_rights import LoadingAdvice
+from clm_core.registry.serving_rights import LedgerRecord, LoadingAdvice
 
 PASSWORD = "not-a-secret"
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -51,7 +52,13 @@ def ask(recorder: Recorder) -> Callable[..., httpx.Response]:
     guarded = Guard(
         recorder,
         Logins(PASSWORD, tokens, RateLimits(10, 10), lambda: NOW),
-        Records(lambda model_id, number: None, lambda digest: LoadingAdvice(), owners=tokens),
+        Records(
+            lambda model_id, number: None,
+            lambda digest: LoadingAdvice(),
+            lambda model_id, number: LedgerRecord("", ModelStatus.PRODUCTION),
+            lambda model_id: None,
+            owners=tokens,
+        ),
         present=lambda body: body,
         complete=lambda page: page.replace(b"REFERENCE", b"LIBRARY"),
         is_own_host=lambda host: True,

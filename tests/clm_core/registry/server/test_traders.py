@@ -22,6 +22,7 @@ from clm_core.domain.errors import (
     ArgumentRefused,
     BundleCorrupt,
     ConflictError,
+    ModelHalted,
     NotAuthenticated,
     NotFound,
     RegistryUnavailable,
@@ -103,6 +104,32 @@ def test_an_alias_moved_by_hand_is_refused(
     services.registry.point(production.model_id, "production", failed.mlflow_version)
     with pytest.raises(ConflictError, match="moved by hand: `clm reconcile`"):
         load(production.model_id, **remote)
+
+
+def test_the_digest_comes_from_the_ledger_whatever_mlflows_tag_says(
+    production: ModelVersion, services: Services, remote: dict[str, Any]
+) -> None:
+    tag = ("clm.bundle_digest", "0" * 64)
+    services.registry.client.set_model_version_tag(production.model_id, str(production.mlflow_version), *tag)
+    assert load(production.model_id, **remote).bundle_digest == production.bundle_digest
+    with pytest.raises(BundleCorrupt):
+        load(production.model_id, registry=services.registry, ledger=None)
+
+
+def test_a_halted_model_is_named_as_halted_with_the_reason(
+    production: ModelVersion, services: Services, remote: dict[str, Any]
+) -> None:
+    services.promotions.halt(production.model_id, ADA, "the exchange is down", NOW)
+    with pytest.raises(ModelHalted, match=r"by ada: the exchange is down\. Hold no position"):
+        load(production.model_id, **remote)
+
+
+def test_a_server_without_a_ledger_gives_the_digest_of_the_tag(
+    production: ModelVersion, alone: MLflowServer
+) -> None:
+    assert load(production.model_id, mlflow=alone.url).bundle_digest == production.bundle_digest
+    with pytest.raises(NotFound, match="No version of nobody_1h has the alias"):
+        load("nobody_1h", mlflow=alone.url)
 
 
 def test_a_changed_file_is_refused(
