@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import promoting
 import pytest
@@ -122,6 +123,24 @@ def test_a_halted_model_is_named_as_halted_with_the_reason(
     services.promotions.halt(production.model_id, ADA, "the exchange is down", NOW)
     with pytest.raises(ModelHalted, match=r"by ada: the exchange is down\. Hold no position"):
         load(production.model_id, **remote)
+
+
+@pytest.mark.parametrize(
+    ("role", "path", "status"),
+    [
+        (None, "serving-record?name=m&version=1", 401),
+        (Role.REPORTER, "serving-record?name=m&version=1", 403),
+        (Role.SCRAPER, "halt?name=m", 403),
+        (Role.VIEWER, "serving-record?name=m&version=1", 404),
+        (Role.VIEWER, "serving-record?name=m&version=-1", 400),
+        (Role.VIEWER, "serving-record?name=m", 400),
+        (Role.VIEWER, "halt?name=m", 200),
+    ],
+)
+def test_facts_of_the_ledger_are_for_viewers(
+    role: Role | None, path: str, status: int, clients: Mapping[Role | None, httpx.Client]
+) -> None:
+    assert clients[role].get(f"/clm/{path}").status_code == status
 
 
 def test_a_server_without_a_ledger_gives_the_digest_of_the_tag(
