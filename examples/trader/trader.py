@@ -16,7 +16,8 @@ def candles(count: int) -> pd.DataFrame:
 
 
 def position(served: Served) -> float:
-    bars = served.bars(candles(served.bars_needed or 5000), drop_open_bar=True)
+    # one more for the candle that is still open
+    bars = served.bars(candles(1 + (served.bars_needed or 5000)), drop_open_bar=True)
     return float(served.positions(bars)[-1])
 
 
