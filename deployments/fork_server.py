@@ -1,4 +1,4 @@
-"""Fork server of `clm up`: forks a process with everything imported for each flow run.
+"""Fork server of `clm up`: forks a process with everything imported for flow runs, trainings and maintenance.
 
 A new Python process spends seconds on the imports of Prefect, MLflow and pandas before a run begins; a fork
 begins at once. A child has the environment, the folder and the output of the worker's command
@@ -24,6 +24,7 @@ import signal
 import socket
 import sys
 import sysconfig
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,7 @@ REQUEST_SECONDS = 10.0
 END_SECONDS = 10.0
 """Time for the children to report their end when the server is stopped."""
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 Code = Mapping[str, int]
 
 
@@ -59,6 +61,7 @@ class Request:
     connection: socket.socket
     module: str
     """Module to run, as by `python -m`."""
+    arguments: tuple[str, ...]
     environment: Mapping[str, str]
     folder: str
     outputs: tuple[int, ...]
@@ -232,7 +235,11 @@ def carry_out(request: Request) -> None:
     from prefect.context import refresh_global_settings_context
 
     refresh_global_settings_context()
-    sys.argv = [request.module]
+    sys.argv = [request.module, *request.arguments]
+    # a module imported by the server is executed once more, as a program
+    warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
+    # for `ps` and `top`, which would show the name of the server
+    ctypes.CDLL(None).prctl(PR_SET_NAME, request.module.rpartition(".")[2].encode())
     runpy.run_module(request.module, run_name="__main__", alter_sys=True)
 
 
@@ -250,7 +257,15 @@ def _read(connection: socket.socket) -> Request | None:
         return None
     request: dict[str, Any] = json.loads(content)
     connection.settimeout(None)
-    return Request(connection, request["module"], request["environment"], request["folder"], tuple(outputs))
+    return Request(
+        connection,
+        request["module"],
+        # a command of the release before names none
+        tuple(request.get("arguments", ())),
+        request["environment"],
+        request["folder"],
+        tuple(outputs),
+    )
 
 
 def _signal(process: int, number: int) -> None:

@@ -106,6 +106,8 @@ def run(settings: Settings, console: Console) -> None:
         supervisor.start(plan.maintenance())
         # both migrate MLflow's database, and two migrations at once would collide
         _wait(supervisor, ["mlflow"])
+        if fork_server.is_supported():
+            _wait(supervisor, ["fork-server"])
         supervisor.start(plan.maintenance_loop())
         if plan.state.api_url is not None:
             supervisor.start(plan.api())
@@ -175,7 +177,8 @@ class _Plan:
         home = self._settings.home
         return StackPart(
             name="maintenance-loop",
-            command=(*MODULE, "deployments.maintenance_loop"),
+            # a fork shares the libraries in memory
+            command=(*MODULE, "clm_core.platform.run_engine", "deployments.maintenance_loop"),
             environment=self.environment,
             is_ready=lambda: maintenance_loop.is_alive(home),
             is_alive=lambda: maintenance_loop.is_alive(home),

@@ -6,6 +6,9 @@ messages, and ends at the time limit, with its caller, and when the caller is in
 
 import contextlib
 import os
+import select
+import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from pathlib import Path
 from clm_core.domain.errors import TrainingFailed
 from clm_core.domain.progress import Announce
 from clm_core.domain.training_settings import TrainingPlace, TrainingSettings
-from clm_core.platform import tracing
+from clm_core.platform import run_engine, tracing
 from clm_core.platform.interpreter import MODULE
 from clm_core.retraining import training
 from clm_core.retraining.training_following import LOG_TAIL, TrainingTask, follow
@@ -22,6 +25,8 @@ from clm_core.retraining.training_following import LOG_TAIL, TrainingTask, follo
 LOG = "training.log"
 PAUSE_SECONDS = 0.05
 """Time between two looks at a subprocess."""
+KILLED_WITHIN_SECONDS = 10.0
+"""Longest wait for the end of a killed fork."""
 
 
 def run(task: TrainingTask, settings: TrainingSettings, announce: Announce) -> None:
@@ -55,6 +60,38 @@ def train_in_subprocess(task: TrainingTask, announce: Announce, limit_seconds: f
         follow(process, task.folder, announce, limit_seconds)
 
 
+@dataclass
+class ForkedTraining:
+    """A training in a fork of the fork server of `clm up`, which dies with its caller."""
+
+    connection: socket.socket
+    log: Path
+    has_begun: bool = True
+    _status: bytes | None = None
+
+    def failure(self) -> TrainingFailed | None:
+        if self._status is None and not self._has_news(0.0):
+            return None
+        if self._status is None:
+            self._status = run_engine.received_end(self.connection)
+        code = run_engine.exit_code(self._status)
+        return died(_cause(code, self.log), self.log.read_text(errors="replace"))
+
+    def pause(self) -> None:
+        self._has_news(PAUSE_SECONDS)
+
+    def kill(self) -> None:
+        """End the process, unless it has ended, and wait for the end."""
+        with contextlib.suppress(OSError), self.connection:
+            if self._status is None:
+                self.connection.send(bytes([signal.SIGKILL]))
+                self.connection.settimeout(KILLED_WITHIN_SECONDS)
+                self._status = run_engine.received_end(self.connection)
+
+    def _has_news(self, seconds: float) -> bool:
+        return bool(select.select([self.connection], [], [], seconds)[0])
+
+
 @dataclass(frozen=True)
 class TrainingSubprocess:
     """A training in a subprocess, which dies with its parent."""
@@ -73,25 +110,52 @@ class TrainingSubprocess:
 
 
 @contextlib.contextmanager
-def subprocess_of(task: TrainingTask) -> Iterator[TrainingSubprocess]:
-    """A subprocess that trains in a folder with input, killed at the end of the block."""
+def subprocess_of(task: TrainingTask) -> "Iterator[TrainingSubprocess | ForkedTraining]":
+    """A subprocess that trains in a folder with input, killed at the end of the block.
+
+    Under `clm up` the subprocess is a fork, which has the libraries imported.
+    """
     log = task.folder / LOG
+    module, environment = "clm_core.retraining.training", os.environ | tracing.variables()
+    with log.open("wb") as output, _pipe() as (reading, _):
+        files = (reading, output.fileno(), output.fileno())
+        connection = run_engine.fork(
+            os.environ.get(run_engine.HOME_VARIABLE), module, task.arguments(), environment, files
+        )
+        if connection is not None:
+            forked = ForkedTraining(connection, log)
+            try:
+                yield forked
+            finally:
+                forked.kill()
+            return
     with (
         log.open("wb") as output,
         # in its own session: Ctrl-C in a terminal reaches the caller only
         subprocess.Popen(
-            [*MODULE, "clm_core.retraining.training", *task.arguments()],
+            [*MODULE, module, *task.arguments()],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env=os.environ | tracing.variables(),
+            env=environment,
         ) as process,
     ):
         try:
             yield TrainingSubprocess(process, log)
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    """Descriptors to read from and to write to, closed at the end of the block."""
+    ends = os.pipe()
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def died(cause: str, written: str) -> TrainingFailed:

@@ -46,7 +46,7 @@ def stop(number, frame):
     print("stopped", flush=True)
     sys.exit(7)
 signal.signal(signal.SIGTERM, stop)
-print(os.getpid(), os.environ["ABOUT"], os.getcwd(), sys.argv[0], flush=True)
+print(os.getpid(), os.environ["ABOUT"], os.getcwd(), *sys.argv, flush=True)
 if os.environ["ABOUT"] == "wait":
     time.sleep(600)
 if os.environ["ABOUT"] == "abort":
@@ -90,10 +90,14 @@ def server_of(home: Path, before: str = WITHOUT_LIBRARIES) -> "Iterator[subproce
         server.wait()
 
 
-def ask(home: Path, about: str, folder: Path = Path("/")) -> "subprocess.Popen[str]":
+def ask(home: Path, about: str, folder: Path = Path("/"), *words: str) -> "subprocess.Popen[str]":
     environment = os.environ | {HOME_VARIABLE: str(home), "ABOUT": about, "PYTHONPATH": str(home)}
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND], env=environment, cwd=folder, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", COMMAND, *words],
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -124,6 +128,12 @@ def test_a_run_has_the_environment_folder_and_output_of_the_command_and_gives_it
     assert Path(module).name == "asked.py"
     assert int(child) != command.pid
     assert command.wait(PATIENT_SECONDS) == code
+
+
+def test_a_command_names_another_module_with_arguments(served: Path, tmp_path: Path) -> None:
+    command = ask(served, "exit", tmp_path, "asked", "one", "two")
+    assert first_line(command)[-2:] == ["one", "two"]
+    assert command.wait(PATIENT_SECONDS) == 3
 
 
 def test_a_signal_to_the_command_reaches_the_run(served: Path) -> None:

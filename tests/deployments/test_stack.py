@@ -414,7 +414,10 @@ def trainings(up: Installation) -> list[int]:
     processes = []
     for process in up.processes():
         with contextlib.suppress(OSError):
-            if b"clm_core.retraining.training" in Path(f"/proc/{process}/cmdline").read_bytes():
+            command = Path(f"/proc/{process}/cmdline").read_text()
+            # the name of a fork
+            name = Path(f"/proc/{process}/comm").read_text().strip()
+            if "clm_core.retraining.training" in command or name == "training":
                 processes.append(process)
     return processes
 
