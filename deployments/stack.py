@@ -21,7 +21,7 @@ from clm_core.cli.renamed import show_deprecations
 from clm_core.cli.stack import print_summary
 from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.ledger.passes import PassStore
-from clm_core.operations.settings_check import record_settings, require_usable
+from clm_core.operations.settings_check import record_settings, require_usable_in_fork
 from clm_core.operations.universe import trained_here
 from clm_core.platform import stack_state
 from clm_core.platform.database import Database, open_database, revive
@@ -70,7 +70,7 @@ def main() -> int:
 
 def run(settings: Settings, console: Console) -> None:
     """Starts and supervises all parts until Stopped is raised."""
-    require_usable(settings)
+    require_usable_in_fork(settings)
     secure_home(settings.home)
     _leave_current_folder(settings)
     with ExitStack() as running:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
+from multiprocessing import get_context
 
 from pydantic import SecretStr
 
@@ -45,9 +46,37 @@ def require_usable(settings: Settings) -> None:
             model, a secret in the server of secrets, the bucket, the certificates of the time-stamp authority
             or the cluster for trainings cannot be used; the message names all.
     """
-    problems = [str(error) for check in _checks(settings) if (error := _error_of(check)) is not None]
+    if problems := _problems(settings):
+        raise SettingsError(problems)
+
+
+def require_usable_in_fork(settings: Settings) -> None:
+    """`require_usable` in a process of its own: a check imports 90 MB of libraries, which a supervisor would
+    keep for ever. Belongs before the start of threads.
+
+    Raises:
+        SettingsError: see `require_usable`.
+        CLMError: the check itself has failed.
+    """
+    context = get_context("fork")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sending.send(_problems(settings)))
+    process.start()
+    sending.close()
+    try:
+        problems = receiving.recv()
+    except EOFError:
+        raise CLMError("The check of the settings has ended without an answer: try `clm config`.") from None
+    finally:
+        process.join()
     if problems:
-        raise SettingsError("\n".join(problems))
+        raise SettingsError(problems)
+
+
+def _problems(settings: Settings) -> str:
+    """Sentences about all that cannot be used, a line each; empty without a problem."""
+    errors = [error for check in _checks(settings) if (error := _error_of(check)) is not None]
+    return "\n".join(str(error) for error in errors)
 
 
 def differences(settings: Settings) -> list[str]:

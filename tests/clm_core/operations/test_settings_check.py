@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,3 +202,23 @@ def test_without_a_running_stack_nothing_is_compared(home: Path) -> None:
 
 def test_the_record_holds_no_secret(stack: Path) -> None:
     assert "s3cret" not in (stack / "stack" / FILE).read_text()
+
+
+def test_a_check_in_a_fork_names_the_problem_and_leaves_no_library_behind(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from clm_core.domain.errors import SettingsError
+from clm_core.operations.settings_check import require_usable_in_fork
+from clm_core.settings import Settings
+require_usable_in_fork(Settings(home=Path(sys.argv[1])))
+try:
+    require_usable_in_fork(Settings(home=Path(sys.argv[1]), policy={"file": "nowhere.toml"}))
+except SettingsError as error:
+    print(error, {"numba", "pandas"} & set(sys.modules))
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.endswith(
+        "nowhere.toml cannot be read (No such file or directory): correct policy.file. set()\n"
+    )
