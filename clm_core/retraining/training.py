@@ -58,6 +58,7 @@ from clm_core.models.own import FeaturesInUse
 from clm_core.models.params import feature_names, own_origins
 from clm_core.models.pooled import PooledModel, fit_pool
 from clm_core.models.sizing import following_folds
+from clm_core.models.trees.xgboost import import_without_sklearn
 from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.private_files import keep_files_private
 from clm_core.retraining.code_version import code_digest
@@ -429,6 +430,8 @@ def _main(folder: Path, cache: FoldCache | None, silence_seconds: float | None) 
     watch.start()
     spec, bars = read_input(folder)
     features = FeaturesInUse.model_validate_json((folder / FEATURES).read_bytes())
+    if spec.model_type is ModelType.XGBOOST and not own_origins(spec.recipe().describe()):
+        import_without_sklearn()
     try:
         with features.in_force():
             train(spec, bars, folder, messages.announcer(), cache)

@@ -321,3 +321,16 @@ def test_overlapping_labels_tell_no_more_than_those_without_overlap() -> None:
     assert tenfold == pytest.approx(0.1 / np.sqrt(48))
     assert skill_metrics(losses, constant, 480)["skill_error"] == pytest.approx(tenfold / np.sqrt(10))
     assert skill_metrics(losses, np.zeros(480), 48) == {}
+
+
+def test_xgboost_is_imported_without_scikit_learn_which_others_may_import_afterwards() -> None:
+    script = """
+import sys
+from clm_core.models.trees.xgboost import import_without_sklearn
+import_without_sklearn()
+print("xgboost" in sys.modules, "sklearn" in sys.modules)
+from importlib.util import find_spec
+assert find_spec("sklearn")
+"""
+    command = [sys.executable, "-c", script]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True False\n"
