@@ -60,6 +60,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Replayed:
+    """Past in place of the present, for a replay."""
+
+    clock: Callable[[], datetime]
+    """Moment of the past, in UTC."""
+    market: "MarketData"
+    """Bars of the installation, read up to the clock."""
+    trainings: Path
+    """Folder of the results of trainings by key: equal trainings of several replays are done once."""
+
+
+@dataclass(frozen=True)
 class Services:
     settings: Settings
     database: Database
@@ -79,6 +91,8 @@ class Services:
     announce: Announce
     is_old_home: bool = False
     """True for a home made by release 0.1.0, which keeps the default costs of that release."""
+    replayed: Replayed | None = None
+    """None in the present."""
 
     @cached_property
     def market(self) -> "MarketData":
@@ -99,7 +113,8 @@ class Services:
     @property
     def folds(self) -> Path:
         """Folder of the models of past folds."""
-        return self.settings.home / "folds"
+        beside = self.settings.home if self.replayed is None else self.replayed.trainings
+        return beside / "folds"
 
     @property
     def reports(self) -> Path:
@@ -192,7 +207,11 @@ atexit.register(_at_exit.close)
 
 
 @contextlib.contextmanager
-def open_services(settings: Settings, announce: Announce = lambda step, share: None) -> Iterator[Services]:
+def open_services(
+    settings: Settings,
+    announce: Announce = lambda step, share: None,
+    replayed: Replayed | None = None,
+) -> Iterator[Services]:
     """Open all services while the block lasts; `services()` returns the same object meanwhile."""
     global _current  # noqa: PLW0603 - a Prefect task has no other way to reach the services of its process
     costs = HomeCosts.of(settings.home)
@@ -200,7 +219,7 @@ def open_services(settings: Settings, announce: Announce = lambda step, share: N
         feature_files.use(settings.features.files),
         tracing.exported(settings.tracing),
         open_database(settings.home, settings.database_url) as database,
-        _connect(settings, database, announce, costs) as opened,
+        _connect(settings, database, announce, costs, replayed) as opened,
     ):
         before, _current = _current, opened
         try:
@@ -274,7 +293,11 @@ def settle_home(home: Path, database: Database) -> None:
 
 @contextlib.contextmanager
 def _connect(
-    settings: Settings, database: Database, announce: Announce, costs: HomeCosts
+    settings: Settings,
+    database: Database,
+    announce: Announce,
+    costs: HomeCosts,
+    replayed: Replayed | None,
 ) -> Iterator[Services]:
     # loaded first, so that a faulty policy is an error before any server is started
     policies = load_document(settings.policy.file, settings.policy.preset)
@@ -282,9 +305,13 @@ def _connect(
     settle_home(settings.home, database)
     record = HomeRecord.read(settings.home)
     with open_ledger(database) as engine:
-        ledger = Ledger(engine)
+        ledger = Ledger(engine, None if replayed is None else replayed.clock)
+        uri = database.url("mlflow", driver="psycopg")
+        if replayed is not None:
+            # MLflow takes a known address for a migrated database, and a home after another may have the same
+            uri = f"{uri}&application_name={settings.home.name}"
         registry = MLflowRegistry(
-            database.url("mlflow", driver="psycopg"),
+            uri,
             artifacts_folder(settings.home),
             settings.fault,
             max_bytes=settings.max_version_mib * 2**20,
@@ -299,13 +326,14 @@ def _connect(
             promotions=Promotions(ledger, registry, settings.fault),
             alerts=AlertStore(engine),
             receivers=ReceiverStore(engine),
-            open_market=lambda: _open_market(settings),
+            open_market=lambda: _open_market(settings) if replayed is None else replayed.market,
             policies=policies,
             policy_store=store,
             clock=ledger.now,
             pause=time.sleep,
             announce=announce,
             is_old_home=_settle_costs(settings, ledger, costs),
+            replayed=replayed,
         )
         try:
             yield opened

@@ -34,6 +34,7 @@ from clm_core.cli import (
     prune,
     regimes,
     registry,
+    replay,
     restoration,
     retrain,
     shadow,
@@ -88,6 +89,7 @@ app.add_typer(watch.app)
 app.add_typer(drift.app)
 app.add_typer(explain.app)
 app.add_typer(compare.app)
+app.add_typer(replay.app)
 app.add_typer(regimes.app)
 app.add_typer(shadow.app)
 app.add_typer(approvals.app)

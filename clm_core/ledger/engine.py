@@ -28,8 +28,8 @@ def _become_the_application(connection: Any, _: object) -> None:
 def lock_engine(engine: Engine) -> Engine:
     """Engine whose connections hold advisory locks for a while, in the role of the URL.
 
-    A pool beside that of the stores and without a limit: threads that wait for a lock must not use up the
-    connections that the holder needs. A new connection costs the server 20 ms of processor time, so that
+    A pool beside that of the stores and without a limit: threads waiting for a lock must not use up the
+    connections of the holder. A new connection costs the server 20 ms of processor time, so that
     two are kept. Disposed of with the engine of the stores.
     """
     if engine not in _LOCKS:

@@ -34,6 +34,7 @@ class ShadowStore:
         positions: "Floats",
         now: datetime,
         symbol: str = "",
+        bar: timedelta | None = None,
     ) -> int:
         """Record a version's positions after the given bars; existing records stay unchanged.
 
@@ -41,6 +42,8 @@ class ShadowStore:
             symbol: member of a pool that the bars belong to; empty for a version of one market.
             time: open times of the bars, nanoseconds since 1970-01-01 UTC, shape (n_bars,).
             positions: target positions in [-1, 1], shape (n_bars,).
+            bar: length of a bar, in a replay, where each position is recorded at the close of its bar;
+                None records all at `now`.
 
         Returns:
             Number of new records.
@@ -54,7 +57,7 @@ class ShadowStore:
                 "symbol": symbol,
                 "bar_time": moment.to_pydatetime(),
                 "position": position,
-                "recorded_at": now,
+                "recorded_at": now if bar is None else moment.to_pydatetime() + bar,
             }
             for moment, position in zip(pd.to_datetime(time, utc=True), positions.tolist(), strict=True)
         ]

@@ -1,6 +1,6 @@
 """The ledger: every record of jobs, versions, evaluations, promotions and requests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,13 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
     their evaluations. Other writers are refused with IllegalTransition, former holders with LeaseLost.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], datetime] | None = None) -> None:
+        """
+        Args:
+            clock: clock of a replay; None for the clock of the database.
+        """
         self._engine = engine
+        self._clock = clock
         self.promotions = PromotionStore(engine)
         self.removed_files = RemovedFilesStore(engine)
         self.labels = LabelStore(engine)
@@ -87,12 +92,12 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
             connection.execute(text("SELECT 1"))
 
     def now(self) -> datetime:
-        """Present time by the clock of the database, in UTC.
+        """Present time by the clock of the database, in UTC; in a replay, the time replayed.
 
         Raises:
             sqlalchemy.exc.OperationalError: the database does not answer.
         """
-        return read_clock(self._engine)
+        return read_clock(self._engine) if self._clock is None else self._clock()
 
     def lineage(self, model_id: str, label: str) -> Lineage:
         """

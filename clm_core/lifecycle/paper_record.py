@@ -82,8 +82,12 @@ class _Paper:
 
     def add(self, time: Rows, positions: Floats) -> int:
         version = self.version
+        # the pass of a replayed day stands for the passes after each of its bars
+        bar = (
+            None if self.services.replayed is None else timedelta(seconds=self.market.bars.timeframe.seconds)
+        )
         return self.services.ledger.shadows.record(
-            version.model_id, version.version, time, positions, self.now, self.member
+            version.model_id, version.version, time, positions, self.now, self.member, bar
         )
 
     def newest_check(self) -> RecordCheck | None:

@@ -659,6 +659,8 @@ class MLflowRegistry:
 
         card = read_card(bundle)
         symbols = [member.symbol for member in card.pool]
+        # MLflow tries to add the run's metrics a second time, and goes on without: no news for a terminal
+        logging.getLogger("psycopg").setLevel(logging.ERROR)
         with _bytecode_off():
             stored = self._mlflow.models.Model.log(
                 None,

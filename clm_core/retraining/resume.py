@@ -62,6 +62,24 @@ def take_over_training(work: Path, job: TrainingJob, key: str) -> bool:
     return False
 
 
+def copy_training(stored: Path, work: Path, job_id: UUID) -> bool:
+    """Copy complete training results, stored by `store_training`, into the job's folder; true if there."""
+    if not _is_complete(stored):
+        return False
+    shutil.copytree(stored, workspace(work, job_id), dirs_exist_ok=True)
+    return True
+
+
+def store_training(stored: Path, work: Path, job_id: UUID) -> None:
+    """Copy the training results of a job to a folder, which appears complete or not at all."""
+    unfinished = stored.with_name(f"{stored.name}.{job_id}")
+    shutil.copytree(workspace(work, job_id), unfinished)
+    # another replay may have stored the same results in between
+    with contextlib.suppress(OSError):
+        unfinished.rename(stored)
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def _is_complete(folder: Path) -> bool:
     # of the maintenance passes, those that find a dead job need the libraries of a training
     from clm_core.retraining import training

@@ -89,7 +89,10 @@ def train(services: Services, job: TrainingJob, bars: Bars | Panel) -> TrainingR
     costs = training_costs(services, bars)
     spec = training_spec(job, plan_of(settings.walk_forward, job, bars), costs, settings.execution.rules)
     key = training.results_key(spec, bars.content_hash)
-    if resume.take_over_training(services.work, job, key):
+    stored = None if services.replayed is None else services.replayed.trainings / key
+    if resume.take_over_training(services.work, job, key) or (
+        stored is not None and resume.copy_training(stored, services.work, job.id)
+    ):
         services.announce("Reusing the earlier training", 1.0)
     else:
         folder = resume.start_workspace(services.work, job.id, key)
@@ -99,6 +102,8 @@ def train(services: Services, job: TrainingJob, bars: Bars | Panel) -> TrainingR
         task = TrainingTask(str(job.id), spec, bars, folder, cache)
         with tracing.steps(services.announce) as announce:
             training_places.run(task, settings.training, announce)
+        if stored is not None:
+            resume.store_training(stored, services.work, job.id)
     crash_at(Fault.TRAINED, settings.fault)
     return training.read(resume.workspace(services.work, job.id), bars)
 

@@ -1,0 +1,450 @@
+"""Replay: a stretch of the past under the rules of continuous learning, by the code of the present.
+
+A replay has a new home with an empty ledger and registry, and a clock put forward from day to day. At the
+start of each UTC day, due retrains ask the intake and train, the shadow pass records positions and decides,
+and the watch judges the version in production and requests retrains: the calls of `clm up`. Bars that close
+after the clock are never read.
+
+The pass of a day stands for the passes after each bar of the day before. Shadow and protection decide at the
+first pass of a day anyway; a retrain requested by the watch begins up to a day later. Trainings are stored
+by the digest of the inputs: policies share a training, and an interrupted replay starts over without
+training again.
+"""
+
+import contextlib
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from clm_core.backtest.metrics import summarise
+from clm_core.backtest.results import Backtest
+from clm_core.backtest.terms import MarketTerms, buy_and_hold
+from clm_core.decisions.gate_policy import load_document
+from clm_core.domain.actors import Actor
+from clm_core.domain.errors import CLMError, NotEnoughBars
+from clm_core.domain.evaluations import Decision, Verdict
+from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.measures import finite_or_none
+from clm_core.domain.operation_settings import PolicySource
+from clm_core.domain.progress import Announce
+from clm_core.domain.promotions import Promotion, PromotionKind
+from clm_core.domain.replays import (
+    PolicyReplay,
+    ReplayCurve,
+    ReplayEvent,
+    ReplayEventKind,
+    ReplayFigures,
+    ReplayRequest,
+    ReplayResult,
+)
+from clm_core.domain.shadow_decisions import ShadowAction
+from clm_core.domain.training_settings import TrainingPlace
+from clm_core.domain.triggers import Reply
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import Role, TriggerReason
+from clm_core.evidence.bootstrap import difference_interval
+from clm_core.lifecycle import shadow_decisions, watch
+from clm_core.lifecycle.paper_record import positions_from
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.sources import MarketData
+from clm_core.models import catalog
+from clm_core.operations.passes import attempt
+from clm_core.platform.file_locks import lock_file
+from clm_core.platform.home_costs import FILE as COSTS
+from clm_core.platform.home_costs import HomeCosts
+from clm_core.platform.settings_file import FILE as SETTINGS
+from clm_core.retraining import jobs, steps
+from clm_core.services import Replayed, Services, open_services
+from clm_core.settings import Settings
+from clm_core.triggers import intake
+
+FOLDER = "replays"
+HOME = "home-"
+"""Prefix of the homes of replays."""
+IN_USE = "in-use"
+"""File of a replay's home that the replay holds locked."""
+TRAININGS = "trainings"
+PASS_AT = time(0, 0, 5)
+"""Time of day of the passes, after the close of the last bar of the day before."""
+RETRAIN_TAKES = timedelta(minutes=1)
+"""Time by which a retrain puts the clock forward: two versions of a minute have two labels."""
+MAX_MISSING = timedelta(days=7)
+"""Time without bars at the end of a replay, as over holidays."""
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+SCHEDULE = Actor(name="schedule", role=Role.OPERATOR)
+ENDING = (PromotionKind.ROLLBACK, PromotionKind.HALT)
+
+
+def run(settings: Settings, market: MarketData, request: ReplayRequest, announce: Announce) -> ReplayResult:
+    """Replay under each policy in turn.
+
+    Args:
+        settings: settings of the installation; the replay has the same costs, execution and walk-forward.
+
+    Raises:
+        UnknownSeries: no source has the bars.
+        NotEnoughBars: the bars before the start are too few for a training.
+        PolicyError: a policy cannot be read.
+    """
+    folder = settings.home / FOLDER
+    until = _midnight(request, request.days)
+    # an unknown market is refused before a database is made
+    bars = market.bars(request.symbol, request.timeframe, closed_by=until)
+    _require_days(bars, request)
+    trainings = folder / TRAININGS
+    trainings.mkdir(parents=True, exist_ok=True)
+    count = len(request.policies)
+
+    def announce_of(number: int) -> Announce:
+        return lambda step, share: announce(step, (number + share) / count)
+
+    policies = [
+        _replay_policy(
+            settings,
+            Replayed(clock=_Clock(_midnight(request, 0)), market=market, trainings=trainings),
+            request,
+            policy,
+            announce_of(number),
+        )
+        for number, policy in enumerate(request.policies)
+    ]
+    return ReplayResult(request=request, days=tuple(_days(request)), policies=tuple(policies))
+
+
+def _require_days(bars: Bars, request: ReplayRequest) -> None:
+    start, end = _midnight(request, 0), _midnight(request, request.days)
+    is_within = bars.start.to_pydatetime() < start and bars.end.to_pydatetime() >= end - MAX_MISSING
+    if not is_within:
+        raise NotEnoughBars(
+            f"{bars.symbol} {bars.timeframe} has bars from {bars.start:%Y-%m-%d} to {bars.end:%Y-%m-%d}, and "
+            f"the replay goes from {start:%Y-%m-%d} to {end:%Y-%m-%d}: name days within the bars."
+        )
+
+
+class _Clock:
+    """Clock that stands still between two settings."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def _replay_policy(
+    settings: Settings, replayed: Replayed, request: ReplayRequest, policy: str | None, announce: Announce
+) -> PolicyReplay:
+    name = policy or load_document(settings.policy.file, settings.policy.preset).preset
+    changes = {
+        "database_url": None,
+        "training": settings.training.model_copy(update={"where": TrainingPlace.INLINE}),
+        "policy": settings.policy if policy is None else _source(policy),
+    }
+    with _fresh_home(settings) as home:
+        own = settings.model_copy(update={"home": home, **changes})
+        with open_services(own, replayed=replayed) as services:
+            course = _Course(services, request, name)
+            course.run(announce)
+            return course.result()
+
+
+def _source(policy: str) -> PolicySource:
+    return PolicySource(file=Path(policy)) if policy.endswith(".toml") else PolicySource(preset=policy)
+
+
+@contextlib.contextmanager
+def _fresh_home(settings: Settings) -> Iterator[Path]:
+    """Empty home for the time of the block, with the costs and the market sections of the installation.
+
+    The homes that killed replays left behind are deleted.
+    """
+    folder = settings.home / FOLDER
+    with contextlib.ExitStack() as stack:
+        with (folder / "gate").open("ab") as gate:
+            lock_file(gate)
+            _delete_left_homes(folder)
+            home = Path(tempfile.mkdtemp(prefix=HOME, dir=folder))
+            stack.callback(shutil.rmtree, home, ignore_errors=True)
+            lock_file(stack.enter_context((home / IN_USE).open("ab")))
+        for name in (SETTINGS, COSTS):
+            if (settings.home / name).exists():
+                shutil.copy(settings.home / name, home / name)
+        if HomeCosts.read(home) is None:
+            HomeCosts.of(settings.home).write(home)
+        yield home
+
+
+def _delete_left_homes(folder: Path) -> None:
+    for home in folder.glob(f"{HOME}*"):
+        with (home / IN_USE).open("ab") as in_use:
+            if lock_file(in_use, wait=False):
+                shutil.rmtree(home, ignore_errors=True)
+
+
+def _midnight(request: ReplayRequest, days: int) -> datetime:
+    return datetime.combine(request.start, time(), UTC) + timedelta(days=days)
+
+
+def _days(request: ReplayRequest) -> Iterator[datetime]:
+    return (_midnight(request, day + 1) for day in range(request.days))
+
+
+@dataclass
+class _Course:
+    """A replay under one policy."""
+
+    services: Services
+    request: ReplayRequest
+    policy: str
+    events: list[ReplayEvent] = field(default_factory=list)
+    versions: list[ModelVersion] = field(default_factory=list)
+    """Versions trained, in the order of the trainings."""
+    verdicts: list[Verdict] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
+    """Problems told before."""
+    changes: int = 0
+    """Number of changes of production told before."""
+
+    @property
+    def model_id(self) -> str:
+        return self._training(TriggerReason.PERIODIC).model_id
+
+    @property
+    def clock(self) -> _Clock:
+        assert self.services.replayed is not None
+        clock = self.services.replayed.clock
+        assert isinstance(clock, _Clock)
+        return clock
+
+    def run(self, announce: Announce) -> None:
+        every = self._every()
+        due = _midnight(self.request, 0)
+        for day in range(self.request.days):
+            moment = _midnight(self.request, day)
+            self.clock.now = moment + timedelta(seconds=PASS_AT.second)
+            announce(
+                f"{self.policy} {moment:%Y-%m-%d}, versions: {len(self.versions)}", day / self.request.days
+            )
+            if moment >= due:
+                due += every
+                self._scheduled_retrain(is_first=day == 0)
+            self._shadow()
+            self._watch()
+            self._train_waiting()
+            self._tell_changes()
+        # the last day's bars have closed: what they decide belongs to the replay
+        self.clock.now = _midnight(self.request, self.request.days) + timedelta(seconds=PASS_AT.second)
+        self._shadow()
+        self._watch()
+        self._tell_changes()
+
+    def result(self) -> PolicyReplay:
+        committed = self.services.ledger.promotions.committed(self.model_id)
+        bars = self._bars()
+        stints = list(_stints(committed, _midnight(self.request, self.request.days)))
+        return PolicyReplay(
+            policy=self.policy,
+            events=tuple(self.events),
+            curves=tuple(self._curves(bars, stints)),
+            retrains=len(self.versions),
+            passed=sum(each.decision is Decision.PASS for each in self.verdicts),
+            promotions=sum(each.kind is PromotionKind.PROMOTION for each in committed),
+            rollbacks=sum(each.kind in ENDING for each in committed),
+            days_in_production=sum((until - since) / timedelta(days=1) for _, since, until in stints),
+            trials=sum(
+                len(self.services.ledger.trials.of_job(each.training_job_id)) for each in self.versions
+            ),
+        )
+
+    def _every(self) -> timedelta:
+        if self.request.every_days is not None:
+            return timedelta(days=self.request.every_days)
+        every = catalog.find_kind(*self.request.kind).retrain_every
+        return timedelta(days=7) if every is None else every
+
+    def _training(self, reason: TriggerReason) -> RetrainRequest:
+        span = self.request.dataset_span_days
+        return RetrainRequest(
+            model_type=self.request.model_type,
+            plugin=self.request.plugin,
+            symbol=self.request.symbol,
+            timeframe=self.request.timeframe,
+            training_params=self.request.training_params,
+            seed=self.request.seed,
+            trigger_reason=reason,
+            requested_by=SCHEDULE.name,
+            **({} if span is None else {"dataset_span_days": span}),
+        )
+
+    def _tell(self, kind: ReplayEventKind, version: str, sentence: str) -> None:
+        self.events.append(
+            ReplayEvent(at=self.services.clock(), kind=kind, version=version, sentence=sentence)
+        )
+
+    def _tell_problems(self, problems: Sequence[str]) -> None:
+        for each in problems:
+            if each not in self.told:
+                self.told.add(each)
+                self._tell(ReplayEventKind.PROBLEM, "", each)
+
+    def _scheduled_retrain(self, is_first: bool) -> None:
+        answer = intake.submit_and_claim(
+            self.services, self._training(TriggerReason.PERIODIC), SCHEDULE.name, uuid4(), SCHEDULE
+        )
+        if isinstance(answer, TrainingJob):
+            self._train(answer, is_first)
+        else:
+            self._tell(ReplayEventKind.REQUEST, "", f"periodic retrain {answer.reply}: {answer.because}")
+
+    def _train_waiting(self) -> None:
+        """Train the jobs requested by the watch, as a worker does within a minute."""
+        for job in self.services.ledger.triggers.startable(self.services.clock()):
+            self._train(job, is_first=False)
+
+    def _train(self, job: TrainingJob, is_first: bool) -> None:
+        """
+        Raises:
+            CLMError: the first training of a replay failed, and so would all others.
+        """
+        try:
+            version, verdict = _retrained(self.services, job)
+        except CLMError as error:
+            if is_first:
+                raise
+            self._tell_problems([f"{job.trigger_reason} retrain failed: {error}"])
+            return
+        self.versions.append(version)
+        self.verdicts.append(verdict)
+        self._tell(ReplayEventKind.RETRAIN, version.version, f"{job.trigger_reason}: {verdict.headline}")
+        decision, problems = attempt(
+            version.version, partial(shadow_decisions.decide_on_refresh, self.services, version)
+        )
+        self._tell_problems(problems)
+        if decision is not None:
+            self._tell(ReplayEventKind.SHADOW, version.version, decision.sentence)
+        self.clock.now += RETRAIN_TAKES
+
+    def _shadow(self) -> None:
+        report = shadow_decisions.run(self.services)
+        for each in report.versions:
+            if each.decision is not None and each.decision.action is not ShadowAction.CONTINUE:
+                self._tell(ReplayEventKind.SHADOW, each.version, each.decision.sentence)
+        self._tell_problems(report.problems)
+
+    def _watch(self) -> None:
+        report = watch.run(self.services)
+        for each in report.models:
+            for answer in each.asked:
+                if answer.reply is Reply.ACCEPTED:
+                    reason = answer.request.training.trigger_reason
+                    self._tell(ReplayEventKind.REQUEST, each.version, f"{reason} retrain: {answer.because}")
+        self._tell_problems(report.problems)
+
+    def _tell_changes(self) -> None:
+        committed = self.services.ledger.promotions.committed(self.model_id)
+        for change in committed[self.changes :]:
+            self._tell(ReplayEventKind.PRODUCTION, change.to_version or "", f"{change.kind}: {change.reason}")
+        self.changes = len(committed)
+
+    def _bars(self) -> Bars:
+        """All bars closed by the end of the replay."""
+        until = _midnight(self.request, self.request.days)
+        return self.services.market.bars(self.request.symbol, self.request.timeframe, closed_by=until)
+
+    def _curves(
+        self, bars: Bars, stints: "Sequence[tuple[str, datetime, datetime]]"
+    ) -> Iterator[ReplayCurve]:
+        first = bars.row_closed_after(_midnight(self.request, 0))
+        traded = bars[first:]
+        oldest = self.versions[0]
+        terms = self.services.version_terms(oldest, bars.calendar)
+        ends = [*(each.created_at for each in self.versions[1:]), _midnight(self.request, self.request.days)]
+        newest = [(each.version, each.created_at, end) for each, end in zip(self.versions, ends, strict=True)]
+        never = [(oldest.version, oldest.created_at, ends[-1])]
+        production = terms.backtest(traded, self._positions(bars, stints)[first:])
+        yield self._curve("production", f"versions promoted under {self.policy}", traded, production)
+        for name, meaning, result in (
+            ("newest", "the newest version, without a gate", self._backtest(terms, bars, newest, first)),
+            ("never", "the first version, never retrained", self._backtest(terms, bars, never, first)),
+            ("hold", "bought and held", buy_and_hold(terms, traded)),
+        ):
+            yield self._curve(name, meaning, traded, result, production)
+
+    def _backtest(
+        self, terms: MarketTerms, bars: Bars, stints: "Sequence[tuple[str, datetime, datetime]]", first: int
+    ) -> Backtest:
+        return terms.backtest(bars[first:], self._positions(bars, stints)[first:])
+
+    def _positions(self, bars: Bars, stints: "Sequence[tuple[str, datetime, datetime]]") -> Floats:
+        """Positions of the versions in the stints, flat between stints, shape (n_bars,).
+
+        A version gets the bars closed by the end of the stint, and no later bars.
+        """
+        positions = np.zeros(len(bars))
+        by_label = {each.version: each for each in self.versions}
+        for label, since, until in stints:
+            version = by_label[label]
+            known = bars.closed_by(until)
+            begin, registered = known.row_closed_after(since), known.row_closed_after(version.created_at)
+            if begin < len(known):
+                model = self.services.registry.load(version.model_path, version.bundle_digest)
+                values, _ = positions_from(self.services, version, model, known, begin - registered)
+                positions[begin : len(known)] = values
+        return positions
+
+    def _curve(
+        self, name: str, meaning: str, bars: Bars, result: Backtest, production: Backtest | None = None
+    ) -> ReplayCurve:
+        lead = None
+        if production is not None:
+            rng = np.random.default_rng(self.request.seed)
+            interval = difference_interval(production.returns, result.returns, CONFIDENCE, RESAMPLES, rng)
+            scale = math.sqrt(bars.periods_per_year)
+            if math.isfinite(interval.low) and math.isfinite(interval.high):
+                lead = interval.low * scale, interval.high * scale
+        closes = bars.time + bars.timeframe.nanoseconds
+        ends = np.array([int(each.timestamp()) * 10**9 for each in _days(self.request)])
+        rows = np.searchsorted(closes, ends, side="right") - 1
+        equity = np.cumprod(1.0 + result.returns)
+        figures = summarise(result, bars.periods_per_year)
+        return ReplayCurve(
+            name=name,
+            meaning=meaning,
+            figures=ReplayFigures(
+                total_return=figures.total_return,
+                sharpe_ratio=finite_or_none(figures.sharpe_ratio),
+                max_drawdown=figures.max_drawdown,
+                trades=figures.trades,
+                exposure=figures.exposure,
+            ),
+            lead=lead,
+            equity=tuple(float(equity[row]) if row >= 0 else 1.0 for row in rows),
+        )
+
+
+def _retrained(services: Services, job: TrainingJob) -> tuple[ModelVersion, Verdict]:
+    """The steps of a retrain, without tear sheet and pages."""
+    with jobs.running(services, job) as lease:
+        bars = steps.fetch_bars(services, job)
+        trained = steps.train(services, job, bars)
+        version = steps.register(services, lease, job, bars, trained)
+        evaluation = steps.evaluate_out_of_sample(services, lease, job, bars, trained)
+        verdict = steps.judge(services, lease, version, evaluation)
+    return version, verdict
+
+
+def _stints(committed: Sequence[Promotion], end: datetime) -> Iterator[tuple[str, datetime, datetime]]:
+    """Label, begin and end of each time in production."""
+    ends = [*(each.at for each in committed[1:]), end][: len(committed)]
+    for change, until in zip(committed, ends, strict=True):
+        if change.to_version is not None:
+            yield change.to_version, change.at, until

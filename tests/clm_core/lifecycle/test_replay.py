@@ -1,0 +1,146 @@
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clm_core.domain.errors import NotEnoughBars, UnknownSeries
+from clm_core.domain.replays import ReplayEventKind, ReplayRequest, ReplayResult
+from clm_core.domain.vocabulary import ModelType
+from clm_core.explain.replay_sections import headline, replay_sections
+from clm_core.lifecycle import replay
+from clm_core.market.bars import FIELDS, Bars
+from clm_core.market.sources import MarketData
+from clm_core.market.store import SeriesStore
+from clm_core.market.timeframes import Timeframe
+from clm_core.settings import Settings
+
+REQUEST = ReplayRequest(
+    model_type=ModelType.LIGHTGBM,
+    symbol="BTCUSD",
+    start=date(2018, 7, 1),
+    end=date(2018, 7, 9),
+    dataset_span_days=60,
+    training_params={"rounds": 2, "label": "volatility_scaled_return", "horizon": 12, "calibrate": False},
+)
+
+
+class Stopped(Exception):
+    """A replay ended from outside."""
+
+
+def run(home: Path, request: ReplayRequest = REQUEST, stop_at: float = 2.0) -> ReplayResult:
+    def announce(step: str, share: float) -> None:
+        if share >= stop_at:
+            raise Stopped
+
+    return replay.run(Settings(home=home, database_url=None), MarketData(home), request, announce)
+
+
+def add_noise_after(home: Path, until: datetime) -> None:
+    """Store the bars of BTCUSD with noise in place of every bar that closes after a moment."""
+    bars = MarketData(home).bars("BTCUSD", "1h", closed_by=datetime.now(UTC))
+    first = bars.row_closed_after(until)
+    columns = {name: getattr(bars, name).copy() for name in FIELDS}
+    noise = np.exp(np.random.default_rng(1).normal(0.0, 0.05, len(bars) - first).cumsum())
+    for name in ("open", "high", "low", "close"):
+        columns[name][first:] = bars.close[first] * noise
+    noisy = Bars("BTCUSD", Timeframe.H1, bars.calendar, bars.time.copy(), **columns)
+    SeriesStore(home / "data").add(noisy, "tests", datetime(2026, 3, 1, tzinfo=UTC))
+
+
+@pytest.fixture(scope="module")
+def homes(make_home: Callable[[str], Path]) -> Iterator[None]:
+    """Replays whose databases are copies instead of migrated anew."""
+    number = iter(range(100))
+    fresh_home = replay._fresh_home
+
+    @contextlib.contextmanager
+    def prepared(settings: Settings) -> Iterator[Path]:
+        with fresh_home(settings) as home:
+            template = make_home(f"replayed-{next(number)}")
+            shutil.move(template / "postgres", home / "postgres")
+            yield home
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay, "_fresh_home", prepared)
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(homes: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ReplayResult]:
+    home = tmp_path_factory.mktemp("replay")
+    return home, run(home)
+
+
+def test_each_retrain_of_the_schedule_is_judged_and_the_curves_cover_the_days(
+    undisturbed: tuple[Path, ReplayResult],
+) -> None:
+    [replayed] = undisturbed[1].policies
+    retrains = [each for each in replayed.events if each.kind is ReplayEventKind.RETRAIN]
+    assert [each.at.date() for each in retrains] == [date(2018, 7, 1), date(2018, 7, 8)]
+    assert replayed.policy == "strict"
+    assert replayed.retrains == 2
+    assert replayed.trials >= 2
+    assert [each.name for each in replayed.curves] == ["production", "newest", "never", "hold"]
+    assert {len(each.equity) for each in replayed.curves} == {REQUEST.days}
+    production, newest, _, hold = replayed.curves
+    assert production.figures.exposure == 0.0
+    assert newest.figures.exposure > 0.0
+    bars = MarketData(undisturbed[0]).bars("BTCUSD", "1h", closed_by=datetime(2018, 7, 9, tzinfo=UTC))
+    held = bars.close[-1] / bars.open[bars.row_closed_after(datetime(2018, 7, 1, tzinfo=UTC))]
+    assert hold.equity[-1] == pytest.approx(held, rel=0.01)
+
+
+def test_nothing_is_left_behind_but_the_trainings(undisturbed: tuple[Path, ReplayResult]) -> None:
+    left = {each.name for each in (undisturbed[0] / "replays").iterdir()}
+    assert left == {"gate", "trainings"}
+
+
+def test_an_interrupted_replay_on_bars_with_noise_after_its_end_has_the_same_digest(
+    homes: None, undisturbed: tuple[Path, ReplayResult], tmp_path: Path
+) -> None:
+    add_noise_after(tmp_path, datetime(2018, 7, 9, tzinfo=UTC))
+    with pytest.raises(Stopped):
+        run(tmp_path, stop_at=0.5)
+    trainings = tmp_path / "replays" / "trainings"
+    kept = {each.name for each in trainings.iterdir()} - {"folds"}
+    assert len(kept) == 1
+    assert run(tmp_path).digest == undisturbed[1].digest
+    assert kept < {each.name for each in trainings.iterdir()}
+
+
+def test_the_page_shows_each_policy_with_curves_and_events(undisturbed: tuple[Path, ReplayResult]) -> None:
+    result = undisturbed[1]
+    both = result.model_copy(update={"policies": (*result.policies, *result.policies)})
+    assert [each.name for each in replay_sections(result)] == ["policy-0"]
+    assert replay_sections(both)[0].name == "policies"
+    [section] = replay_sections(result)
+    assert "retrains: 2, passed the gate: 0" in headline(result.policies[0])
+    assert [row[0] for row in section.tables[0].rows] == ["production", "newest", "never", "hold"]
+    assert [row[1] for row in section.tables[1].rows] == ["retrain", "retrain"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"symbol": "NOTHING"}, UnknownSeries, "NOTHING"),
+        ({"end": date(2030, 1, 1)}, NotEnoughBars, "name days within the bars"),
+        ({"start": date(2017, 7, 1)}, NotEnoughBars, "name days within the bars"),
+    ],
+    ids=["no market", "after the bars", "before the bars"],
+)
+def test_days_without_bars_are_refused_before_a_database_is_made(
+    tmp_path: Path, changes: dict[str, object], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        run(tmp_path, REQUEST.model_copy(update=changes))
+    assert not list((tmp_path / "replays").glob("home-*"))
+
+
+def test_a_replay_of_less_than_a_week_is_refused() -> None:
+    with pytest.raises(ValueError, match="7 days or more"):
+        ReplayRequest.model_validate(REQUEST.model_dump() | {"end": date(2018, 7, 3)})
