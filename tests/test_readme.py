@@ -22,7 +22,7 @@ def demo_after_a_killed_one(home: Path) -> "subprocess.CompletedProcess[str]":
     with subprocess.Popen([CLM, "demo"], env=environment, stderr=subprocess.DEVNULL) as killed:
         # while it makes the databases
         _wait_for(home / "demo" / "postgres", "*.log")
-        time.sleep(3)
+        time.sleep(1)
         killed.send_signal(signal.SIGKILL)
     return subprocess.run(
         [CLM, "demo"], env=environment, capture_output=True, text=True, check=True, timeout=900

@@ -75,11 +75,7 @@ def _section(result: ReplayResult, replayed: PolicyReplay) -> Section:
             SectionTable(
                 columns=COLUMNS, rows=tuple(figures_row(each) for each in replayed.curves), note=NOTE
             ),
-            SectionTable(
-                title="Time line",
-                columns=("UTC", "event", "version", ""),
-                rows=tuple(_event_rows(replayed)),
-            ),
+            SectionTable(title="Time line", columns=("UTC",), rows=tuple(_event_rows(replayed))),
         ),
         charts=(_chart(result, drawn),),
         values={"digest": replayed.digest, "trials": replayed.trials},
@@ -89,9 +85,11 @@ def _section(result: ReplayResult, replayed: PolicyReplay) -> Section:
 def _event_rows(replayed: PolicyReplay) -> Iterator[tuple[str, ...]]:
     shown = [each for each in replayed.events if each.kind is not ReplayEventKind.PROBLEM]
     for each in shown[:MAX_EVENTS]:
-        yield f"{each.at:%Y-%m-%d %H:%M}", each.kind.value, each.version, each.sentence
+        named = f"{each.kind} {each.version}" if each.version else each.kind
+        # one cell: cells after the first are set as figures
+        yield (f"{each.at:%Y-%m-%d %H:%M} {named}: {each.sentence}",)
     if len(shown) > MAX_EVENTS:
-        yield "", "", "", f"and {len(shown) - MAX_EVENTS:,} more: clm replay --json"
+        yield (f"and {len(shown) - MAX_EVENTS:,} more: clm replay --json",)
 
 
 def _chart(result: ReplayResult, curves: list[tuple[str, ReplayCurve, str]]) -> SectionChart:
