@@ -205,6 +205,15 @@ _EVOLVE_STRATEGIES = _on_demand(
     max_runs=1,
 )
 
+_REPLAY = Deployment(
+    entrypoint="flows.replay.replay",
+    name="replay",
+    description="Replay a stretch of the past under the rules of continuous learning; changes nothing.",
+    every=None,
+    tags=(SEARCH_TAG,),
+    max_runs=1,
+)
+
 SEARCHES = (_TUNE, _EVOLVE, _EVOLVE_STRATEGIES)
 
 _APPROVE = Deployment(
@@ -307,6 +316,7 @@ def target_deployments(settings: Settings, has_loop: bool = False) -> list[Deplo
         *retrains,
         _ON_DEMAND,
         *SEARCHES,
+        _REPLAY,
         _CANDIDATES,
         _APPROVE,
         _DISPATCH,
@@ -330,7 +340,7 @@ def with_offered_symbols(
     except CLMError as error:
         return list(deployments), (f"the launch forms offer no symbols: {error}",)
     markets = stored | {normalise_symbol(market.symbol) for market in settings.universe}
-    offered = {each.name: tuple(sorted(markets)) for each in SEARCHES}
+    offered = {each.name: tuple(sorted(markets)) for each in (*SEARCHES, _REPLAY)}
     offered[_ON_DEMAND.name] = (*sorted(markets), *sorted(settings.pools))
     return [replace(each, offered_symbols=offered.get(each.name, ())) for each in deployments], ()
 

@@ -1,7 +1,6 @@
 """`clm replay`: the past under the rules of continuous learning."""
 
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -101,7 +100,9 @@ def replay(
     settings = settings_for_change()
     result = _replayed(settings, request)
     if page or open_page:
-        hand_over(_write_page(settings, result), open_page)
+        from clm_core.lifecycle.replay import write_page
+
+        hand_over(write_page(settings.home, result), open_page)
     elif as_json:
         print_json({**result.model_dump(mode="json"), "digest": result.digest})
     else:
@@ -129,21 +130,6 @@ def _replayed(settings: "Settings", request: "ReplayRequest") -> "ReplayResult":
             request,
             lambda step, share: progress.update(bar, description=step, completed=share),
         )
-
-
-def _write_page(settings: "Settings", result: "ReplayResult") -> Path:
-    from clm_core.backtest.tearsheet import write_sections
-    from clm_core.explain.replay_sections import replay_sections
-
-    request = result.request
-    name = f"{request.kind}_{request.symbol.lower()}_{request.timeframe}-{result.digest[:12]}"
-    last = request.end - timedelta(days=1)
-    subtitle = (
-        f"{request.start} to {last}, day by day, by the code of the present. Digest {result.digest[:12]}."
-    )
-    path = settings.home / "reports" / "replays" / f"{name}.html"
-    title = f"Replay of {request.kind} on {request.symbol} {request.timeframe}"
-    return write_sections(path, title, "", subtitle, replay_sections(result))
 
 
 def _show(result: "ReplayResult") -> None:

@@ -1,6 +1,7 @@
 """Sections of the page of a replay: the curves, what happened, and the counts, for each policy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from clm_core.domain import measures
@@ -35,6 +36,23 @@ def headline(replayed: PolicyReplay) -> str:
         f"{earned} in {replayed.days_in_production:,.0f} days of service; holding earned "
         f"{measures.signed_percent(held.figures.total_return)}."
     )
+
+
+def markdown(result: ReplayResult, page: Path) -> str:
+    """Summary for the page of a run, which shows no chart."""
+    lines = [headline(each) for each in result.policies]
+    for each in result.policies:
+        heads = (each.policy, *COLUMNS[1:])
+        lines.append("\n".join((_cells(heads), _cells(["---"] * len(heads)), *map(_cells, _rows(each)))))
+    return "\n\n".join((*lines, f"Curves and time line: `{page}`. Digest `{result.digest[:12]}`."))
+
+
+def _rows(replayed: PolicyReplay) -> Iterator[tuple[str, ...]]:
+    return (figures_row(each) for each in replayed.curves)
+
+
+def _cells(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def figures_row(curve: ReplayCurve, name: str = "") -> tuple[str, ...]:
@@ -72,9 +90,7 @@ def _section(result: ReplayResult, replayed: PolicyReplay) -> Section:
         title=f"Policy {replayed.policy}",
         sentences=(headline(replayed),),
         tables=(
-            SectionTable(
-                columns=COLUMNS, rows=tuple(figures_row(each) for each in replayed.curves), note=NOTE
-            ),
+            SectionTable(columns=COLUMNS, rows=tuple(_rows(replayed)), note=NOTE),
             SectionTable(title="Time line", columns=("UTC",), rows=tuple(_event_rows(replayed))),
         ),
         charts=(_chart(result, drawn),),

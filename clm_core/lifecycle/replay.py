@@ -26,6 +26,7 @@ import numpy as np
 
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest
+from clm_core.backtest.tearsheet import write_sections
 from clm_core.backtest.terms import MarketTerms, buy_and_hold
 from clm_core.decisions.gate_policy import load_document
 from clm_core.domain.actors import Actor
@@ -51,6 +52,7 @@ from clm_core.domain.triggers import Reply
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role, TriggerReason
 from clm_core.evidence.bootstrap import difference_interval
+from clm_core.explain.replay_sections import replay_sections
 from clm_core.lifecycle import shadow_decisions, watch
 from clm_core.lifecycle.paper_record import positions_from
 from clm_core.market.bars import Bars, Floats
@@ -118,6 +120,17 @@ def run(settings: Settings, market: MarketData, request: ReplayRequest, announce
         for number, policy in enumerate(request.policies)
     ]
     return ReplayResult(request=request, days=tuple(_days(request)), policies=tuple(policies))
+
+
+def write_page(home: Path, result: ReplayResult) -> Path:
+    """Write the page of a replay with curves and time line, below the reports of the home."""
+    request = result.request
+    name = f"{request.kind}_{request.symbol.lower()}_{request.timeframe}-{result.digest[:12]}"
+    days = f"{request.start} to {request.end - timedelta(days=1)}"
+    subtitle = f"{days}, day by day, by the code of the present. Digest {result.digest[:12]}"
+    title = f"Replay of {request.kind} on {request.symbol} {request.timeframe}"
+    path = home / "reports" / "replays" / f"{name}.html"
+    return write_sections(path, title, "", subtitle, replay_sections(result))
 
 
 def _require_days(bars: Bars, request: ReplayRequest) -> None:
