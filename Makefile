@@ -33,7 +33,7 @@ test check chaos: export OMP_NUM_THREADS = 1
 
 test: $(VENV)/.dev    ## the whole test suite
 	@$(BIN)/python scripts/warm_up.py
-	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/.dev   ## the tests of the numerics, the domain and the decisions; under a minute
 	$(BIN)/python -m pytest -n 2 --dist loadscope -q $(CHECKED)

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ hypothesis.load_profile("suite")
 # modules and collected tests live until the end: the collector would examine them dozens of times
 gc.disable()
 
+MAX_PAUSE_SECONDS = 1.0
 GROUPS = {
     # one process imports torch, Lightning and neuralforecast: seconds of processor time each
     "torch": (
@@ -215,6 +217,8 @@ def services(home: Path) -> Iterator[Services]:
     with open_services(
         Settings(home=home, database_url=None, training=TrainingSettings(where=TrainingPlace.INLINE))
     ) as opened:
+        # a test would wait half a minute for a sign of life of a job that another test has killed
+        object.__setattr__(opened, "pause", lambda seconds: time.sleep(min(seconds, MAX_PAUSE_SECONDS)))
         yield opened
 
 

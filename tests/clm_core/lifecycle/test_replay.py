@@ -1,6 +1,8 @@
 import contextlib
+import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from clm_core.domain.errors import NotEnoughBars, UnknownSeries
+from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.replays import ReplayEventKind, ReplayRequest, ReplayResult
 from clm_core.domain.vocabulary import ModelType
 from clm_core.explain.replay_sections import headline, replay_sections
@@ -16,6 +19,8 @@ from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.market.timeframes import Timeframe
+from clm_core.retraining import jobs, resume, steps, training
+from clm_core.services import Services
 from clm_core.settings import Settings
 
 REQUEST = ReplayRequest(
@@ -111,6 +116,39 @@ def test_an_interrupted_replay_on_bars_with_noise_after_its_end_has_the_same_dig
     assert len(kept) == 1
     assert run(tmp_path).digest == undisturbed[1].digest
     assert kept < {each.name for each in trainings.iterdir()}
+
+    # nor does the noise reach the days before it in a replay that goes on
+    [longer] = run(tmp_path, REQUEST.model_copy(update={"end": date(2018, 7, 16)})).policies
+    [replayed] = undisturbed[1].policies
+    before = [each for each in longer.events if each.at < datetime(2018, 7, 9, tzinfo=UTC)]
+    assert before == [each for each in replayed.events if each.at < datetime(2018, 7, 9, tzinfo=UTC)]
+    # a backtest pays for the end of its last position
+    days = REQUEST.days - 1
+    for curve, other in zip(longer.curves, replayed.curves, strict=True):
+        assert curve.equity[:days] == other.equity[:days]
+
+
+def test_a_retrain_of_the_present_at_the_same_moment_makes_the_same_bundle_and_positions(
+    services: Services, undisturbed: tuple[Path, ReplayResult]
+) -> None:
+    home, _ = undisturbed
+    present = replace(services, open_market=lambda: MarketData(home))
+    request = RetrainRequest(
+        model_type=REQUEST.model_type,
+        symbol=REQUEST.symbol,
+        dataset_span_days=60,
+        training_params=REQUEST.training_params,
+        requested_by="tests",
+    )
+    moment = datetime(2018, 7, 8, 0, 0, 5, tzinfo=UTC)
+    job = jobs.new_job(present, request).model_copy(update={"created_at": moment})
+    trained = steps.train(present, job, steps.fetch_bars(present, job))
+    key = (resume.workspace(present.work, job.id) / resume.KEY).read_text()
+    resume.clear_workspace(present.work, job.id)
+    stored = home / "replays" / "trainings" / key
+    assert json.loads((stored / training.RESULTS).read_text())["bundle_digest"] == trained.bundle_digest
+    with np.load(stored / training.OUT_OF_SAMPLE) as arrays:
+        np.testing.assert_array_equal(arrays["positions0"], trained.out_of_sample[0].positions)
 
 
 def test_the_page_shows_each_policy_with_curves_and_events(undisturbed: tuple[Path, ReplayResult]) -> None:
