@@ -47,6 +47,8 @@ from clm_core.domain.replays import (
     ReplayResult,
 )
 from clm_core.domain.shadow_decisions import ShadowAction
+from clm_core.domain.storage_settings import StorageSettings
+from clm_core.domain.tracing_settings import TracingSettings
 from clm_core.domain.training_settings import TrainingPlace
 from clm_core.domain.triggers import Reply
 from clm_core.domain.versions import ModelVersion
@@ -94,14 +96,20 @@ def run(settings: Settings, market: MarketData, request: ReplayRequest, announce
 
     Raises:
         UnknownSeries: no source has the bars.
-        NotEnoughBars: the bars before the start are too few for a training.
+        NotEnoughBars: the bars do not cover the days, or are too few before the start for a training.
         PolicyError: a policy cannot be read.
+        InvalidTrainingParams: a parameter is unknown or out of range.
     """
     folder = settings.home / FOLDER
+    # whatever is refused is refused before a database is made and a year is replayed under another policy
+    for policy in request.policies:
+        source = settings.policy if policy is None else _source(policy)
+        load_document(source.file, source.preset)
+    catalog.requested_params(
+        request.model_type, request.training_params, request.plugin, settings.execution.rules
+    )
     until = _midnight(request, request.days)
-    # an unknown market is refused before a database is made
-    bars = market.bars(request.symbol, request.timeframe, closed_by=until)
-    _require_days(bars, request)
+    _require_days(market.bars(request.symbol, request.timeframe, closed_by=until), request)
     trainings = folder / TRAININGS
     trainings.mkdir(parents=True, exist_ok=True)
     count = len(request.policies)
@@ -159,6 +167,8 @@ def _replay_policy(
     name = policy or load_document(settings.policy.file, settings.policy.preset).preset
     changes = {
         "database_url": None,
+        "storage": StorageSettings(),
+        "tracing": TracingSettings(),
         "training": settings.training.model_copy(update={"where": TrainingPlace.INLINE}),
         "policy": settings.policy if policy is None else _source(policy),
     }

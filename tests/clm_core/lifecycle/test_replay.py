@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clm_core.domain.errors import NotEnoughBars, UnknownSeries
+from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars, PolicyError, UnknownSeries
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.replays import ReplayEventKind, ReplayRequest, ReplayResult
 from clm_core.domain.vocabulary import ModelType
@@ -170,10 +170,12 @@ def test_the_page_shows_each_policy_with_curves_and_events(undisturbed: tuple[Pa
         ({"symbol": "NOTHING"}, UnknownSeries, "NOTHING"),
         ({"end": date(2030, 1, 1)}, NotEnoughBars, "name days within the bars"),
         ({"start": date(2017, 7, 1)}, NotEnoughBars, "name days within the bars"),
+        ({"compare": ("no such preset",)}, PolicyError, "no such preset"),
+        ({"training_params": {"rouns": 2}}, InvalidTrainingParams, "rouns"),
     ],
-    ids=["no market", "after the bars", "before the bars"],
+    ids=["no market", "after the bars", "before the bars", "unknown policy", "unknown parameter"],
 )
-def test_days_without_bars_are_refused_before_a_database_is_made(
+def test_an_impossible_replay_is_refused_before_a_database_is_made(
     tmp_path: Path, changes: dict[str, object], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
