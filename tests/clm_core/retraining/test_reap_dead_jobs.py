@@ -40,6 +40,12 @@ REQUEST = RetrainRequest(
 
 
 @pytest.fixture
+def services(services: Services) -> Services:
+    """Services that wait for a heartbeat as long as those of the product."""
+    return replace(services, pause=time.sleep)
+
+
+@pytest.fixture
 def job(services: Services) -> TrainingJob:
     return jobs.open_job(services, REQUEST)
 
