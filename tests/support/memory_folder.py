@@ -25,10 +25,9 @@ def use_memory() -> Path | None:
     if "TMPDIR" in os.environ or not _is_usable(MEMORY):
         return None
     for left in MEMORY.glob(f"{PREFIX}*"):
-        if not Path("/proc", left.name.removeprefix(PREFIX)).exists():
+        if not Path("/proc", left.name.removeprefix(PREFIX).partition("-")[0]).exists():
             shutil.rmtree(left, ignore_errors=True)
-    folder = MEMORY / f"{PREFIX}{os.getpid()}"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=MEMORY))
     # as /tmp: tests start processes as other users
     folder.chmod(0o1777)
     os.environ["TMPDIR"] = str(folder)
