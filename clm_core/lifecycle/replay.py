@@ -76,8 +76,8 @@ HOME = "home-"
 IN_USE = "in-use"
 """File of a replay's home that the replay holds locked."""
 TRAININGS = "trainings"
-PASS_AT = time(0, 0, 5)
-"""Time of day of the passes, after the close of the last bar of the day before."""
+PASS_DELAY = timedelta(seconds=5)
+"""Time from midnight to the passes, after the close of the last bar of the day before."""
 RETRAIN_TAKES = timedelta(minutes=1)
 """Time by which a retrain puts the clock forward: two versions of a minute have two labels."""
 MAX_MISSING = timedelta(days=7)
@@ -86,6 +86,8 @@ CONFIDENCE = 0.95
 RESAMPLES = 2000
 SCHEDULE = Actor(name="schedule", role=Role.OPERATOR)
 ENDING = (PromotionKind.ROLLBACK, PromotionKind.HALT)
+TradedTime = tuple[str, datetime, datetime]
+"""Label of a version, and begin and end of the time of its positions."""
 
 
 def run(settings: Settings, market: MarketData, request: ReplayRequest, announce: Announce) -> ReplayResult:
@@ -239,7 +241,11 @@ class _Course:
 
     @property
     def model_id(self) -> str:
-        return self._training(TriggerReason.PERIODIC).model_id
+        return self._training().model_id
+
+    @property
+    def end(self) -> datetime:
+        return _midnight(self.request, self.request.days)
 
     @property
     def clock(self) -> _Clock:
@@ -253,7 +259,7 @@ class _Course:
         due = _midnight(self.request, 0)
         for day in range(self.request.days):
             moment = _midnight(self.request, day)
-            self.clock.now = moment + timedelta(seconds=PASS_AT.second)
+            self.clock.now = moment + PASS_DELAY
             announce(
                 f"{self.policy} {moment:%Y-%m-%d}, versions: {len(self.versions)}", day / self.request.days
             )
@@ -265,15 +271,15 @@ class _Course:
             self._train_waiting()
             self._tell_changes()
         # the last day's bars have closed: what they decide belongs to the replay
-        self.clock.now = _midnight(self.request, self.request.days) + timedelta(seconds=PASS_AT.second)
+        self.clock.now = self.end + PASS_DELAY
         self._shadow()
         self._watch()
         self._tell_changes()
 
     def result(self) -> PolicyReplay:
         committed = self.services.ledger.promotions.committed(self.model_id)
-        bars = self._bars()
-        stints = list(_stints(committed, _midnight(self.request, self.request.days)))
+        bars = self.services.market.bars(self.request.symbol, self.request.timeframe, closed_by=self.end)
+        stints = list(_stints(committed, self.end))
         return PolicyReplay(
             policy=self.policy,
             events=tuple(self.events),
@@ -294,7 +300,8 @@ class _Course:
         every = catalog.find_kind(*self.request.kind).retrain_every
         return timedelta(days=7) if every is None else every
 
-    def _training(self, reason: TriggerReason) -> RetrainRequest:
+    def _training(self) -> RetrainRequest:
+        """Request of the schedule."""
         span = self.request.dataset_span_days
         return RetrainRequest(
             model_type=self.request.model_type,
@@ -303,7 +310,7 @@ class _Course:
             timeframe=self.request.timeframe,
             training_params=self.request.training_params,
             seed=self.request.seed,
-            trigger_reason=reason,
+            trigger_reason=TriggerReason.PERIODIC,
             requested_by=SCHEDULE.name,
             **({} if span is None else {"dataset_span_days": span}),
         )
@@ -320,9 +327,7 @@ class _Course:
                 self._tell(ReplayEventKind.PROBLEM, "", each)
 
     def _scheduled_retrain(self, is_first: bool) -> None:
-        answer = intake.submit_and_claim(
-            self.services, self._training(TriggerReason.PERIODIC), SCHEDULE.name, uuid4(), SCHEDULE
-        )
+        answer = intake.submit_and_claim(self.services, self._training(), SCHEDULE.name, uuid4(), SCHEDULE)
         if isinstance(answer, TrainingJob):
             self._train(answer, is_first)
         else:
@@ -378,22 +383,15 @@ class _Course:
             self._tell(ReplayEventKind.PRODUCTION, change.to_version or "", f"{change.kind}: {change.reason}")
         self.changes = len(committed)
 
-    def _bars(self) -> Bars:
-        """All bars closed by the end of the replay."""
-        until = _midnight(self.request, self.request.days)
-        return self.services.market.bars(self.request.symbol, self.request.timeframe, closed_by=until)
-
-    def _curves(
-        self, bars: Bars, stints: "Sequence[tuple[str, datetime, datetime]]"
-    ) -> Iterator[ReplayCurve]:
+    def _curves(self, bars: Bars, stints: Sequence[TradedTime]) -> Iterator[ReplayCurve]:
         first = bars.row_closed_after(_midnight(self.request, 0))
         traded = bars[first:]
         oldest = self.versions[0]
         terms = self.services.version_terms(oldest, bars.calendar)
-        ends = [*(each.created_at for each in self.versions[1:]), _midnight(self.request, self.request.days)]
+        ends = [*(each.created_at for each in self.versions[1:]), self.end]
         newest = [(each.version, each.created_at, end) for each, end in zip(self.versions, ends, strict=True)]
         never = [(oldest.version, oldest.created_at, ends[-1])]
-        production = terms.backtest(traded, self._positions(bars, stints)[first:])
+        production = self._backtest(terms, bars, stints, first)
         yield self._curve("production", f"versions promoted under {self.policy}", traded, production)
         for name, meaning, result in (
             ("newest", "the newest version, without a gate", self._backtest(terms, bars, newest, first)),
@@ -402,12 +400,10 @@ class _Course:
         ):
             yield self._curve(name, meaning, traded, result, production)
 
-    def _backtest(
-        self, terms: MarketTerms, bars: Bars, stints: "Sequence[tuple[str, datetime, datetime]]", first: int
-    ) -> Backtest:
+    def _backtest(self, terms: MarketTerms, bars: Bars, stints: Sequence[TradedTime], first: int) -> Backtest:
         return terms.backtest(bars[first:], self._positions(bars, stints)[first:])
 
-    def _positions(self, bars: Bars, stints: "Sequence[tuple[str, datetime, datetime]]") -> Floats:
+    def _positions(self, bars: Bars, stints: Sequence[TradedTime]) -> Floats:
         """Positions of the versions in the stints, flat between stints, shape (n_bars,).
 
         A version gets the bars closed by the end of the stint, and no later bars.
@@ -465,7 +461,7 @@ def _retrained(services: Services, job: TrainingJob) -> tuple[ModelVersion, Verd
     return version, verdict
 
 
-def _stints(committed: Sequence[Promotion], end: datetime) -> Iterator[tuple[str, datetime, datetime]]:
+def _stints(committed: Sequence[Promotion], end: datetime) -> Iterator[TradedTime]:
     """Label, begin and end of each time in production."""
     ends = [*(each.at for each in committed[1:]), end][: len(committed)]
     for change, until in zip(committed, ends, strict=True):
