@@ -20,6 +20,8 @@ def in_order(schema: dict[str, Any]) -> None:
 
 NOBODY = "unknown"
 """Requester of a request that names none."""
+UNNAMED = ("", NOBODY)
+"""Requesters that name nobody: some generated clients send the default as if their caller had typed it."""
 
 
 class RetrainRequest(OfModel):

@@ -11,7 +11,7 @@ from clm_core.api.context import Connected, Dispatch
 from clm_core.api.errors import problem
 from clm_core.api.idempotency import Idempotent, json_response
 from clm_core.domain.evidence_window import EvidenceWindow
-from clm_core.domain.jobs import NOBODY, RetrainRequest, TrainingJob
+from clm_core.domain.jobs import UNNAMED, RetrainRequest, TrainingJob
 from clm_core.domain.listings import JobQuery, Page
 from clm_core.domain.triggers import Answer, Observation, Reply, TriggerRequest
 from clm_core.services import Services
@@ -90,8 +90,7 @@ def train(
 ) -> Response:
     """Request a retrain: accepted with a job, coalesced with a pending job, or rejected."""
     fields = body.model_dump(include=set(RetrainRequest.model_fields), exclude_unset=True)
-    if fields.get("requested_by") in ("", NOBODY):
-        # the default, as some generated clients send it
+    if fields.get("requested_by") in UNNAMED:
         del fields["requested_by"]
     training = RetrainRequest.model_validate({"requested_by": actor.name} | fields)
     observed = Observation() if body.observed is None else Observation(**body.observed.model_dump())

@@ -15,7 +15,7 @@ from clm_core.api.pages.surroundings import Surroundings
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import NotAllowed
 from clm_core.domain.evolution import EvolveRequest
-from clm_core.domain.jobs import NOBODY
+from clm_core.domain.jobs import UNNAMED
 from clm_core.domain.requested_runs import RequestedRun
 from clm_core.domain.searches import SearchRequest
 from clm_core.domain.spellings import TIMEFRAMES, TimeframeName
@@ -116,8 +116,7 @@ class RunRequester:
         """
         if body.ray_address is not None:
             raise NotAllowed("A request by REST names no Ray cluster: set RAY_ADDRESS for the workers.")
-        # the default may come from a generated client
-        said = self.actor.name if body.requested_by in ("", NOBODY) else body.requested_by
+        said = self.actor.name if body.requested_by in UNNAMED else body.requested_by
         name = said if said == self.actor.name else f"{said}, by the token of {self.actor.name}"
         return body.model_copy(update={"requested_by": name})
 
