@@ -1,9 +1,11 @@
 """Admission of retrain requests: a pure function of the request, the history and the policy."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+from clm_core.domain.retrain_values import RetrainValue
 from clm_core.domain.trigger_policy import TriggerPolicy
 from clm_core.domain.triggers import (
     History,
@@ -17,13 +19,20 @@ from clm_core.domain.vocabulary import TriggerReason
 
 
 def decide(
-    request: TriggerRequest, history: History, policy: TriggerPolicy, now: datetime
+    request: TriggerRequest,
+    history: History,
+    policy: TriggerPolicy,
+    now: datetime,
+    value: RetrainValue | None = None,
 ) -> TriggerDecision:
     """Accept, coalesce or reject a request, with the reason in words.
 
     A request already covered by a job is coalesced before any other rule applies: a repeated message is not a
     new request, and a second job would train the same. Other parameters than those of the pending job make a
     job of a manual request, and not of a program's request.
+
+    Args:
+        value: expected gain and cost of the retrain; None: not weighed.
     """
     if history.same_key is not None:
         return _coalesced(history.same_key, "the same request was accepted before")
@@ -34,7 +43,7 @@ def decide(
         return covered
     if refusal := next(_exceeded_limits(reason, history, policy, now), None):
         return TriggerDecision(Reply.REJECTED, refusal)
-    return _accepted(history)
+    return _accepted(history) if value is None else _weighed(_accepted(history), value)
 
 
 def _covered(request: TriggerRequest, history: History) -> TriggerDecision | None:
@@ -59,6 +68,13 @@ def _accepted(history: History) -> TriggerDecision:
         )
         return TriggerDecision(Reply.ACCEPTED, because, waits_for=history.pending)
     return TriggerDecision(Reply.ACCEPTED, "no rule refuses the request")
+
+
+def _weighed(accepted: TriggerDecision, value: RetrainValue) -> TriggerDecision:
+    """Rejection of a retrain that does not pay; the acceptance with the expected gain otherwise."""
+    if not value.pays:
+        return TriggerDecision(Reply.REJECTED, value.sentence)
+    return replace(accepted, because=f"{accepted.because}; {value.sentence}")
 
 
 def _trained_before(trained: TrainedBefore) -> TriggerDecision:

@@ -1,8 +1,9 @@
-"""Rules for the admission of retrain requests: evidence, cooldowns and budgets."""
+"""Rules for the admission of retrain requests: evidence, cooldowns, budgets and cost."""
 
 from datetime import timedelta
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clm_core.domain.vocabulary import TriggerReason
 
@@ -31,6 +32,29 @@ class ManualRules(ReasonRules):
     daily_budget_per_model: int | None = Field(default=100, ge=0)
 
 
+class RetrainCostRules(BaseModel):
+    """Expected gain of a retrain against the cost, for requests of programs; `[triggers.cost_aware]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    enabled: bool = False
+    """True to reject requests of programs whose expected gain does not pay for the cost."""
+    capital: float | None = Field(default=None, gt=0)
+    """Money that a model trades with; required if enabled."""
+    compute_price_per_hour: float | None = Field(default=None, ge=0)
+    """Price of an hour of a retrain, in the currency of the capital; required if enabled."""
+    hours_per_retrain: float | None = Field(default=None, ge=0, le=1000)
+    """Hours of a retrain; None: the median of the model's last completed jobs."""
+    half_life_days: float = Field(default=90.0, gt=0, le=36_500)
+    """Days in which half of what a training learned is outdated."""
+
+    @model_validator(mode="after")
+    def _priced_if_enabled(self) -> Self:
+        if self.enabled and (self.capital is None or self.compute_price_per_hour is None):
+            raise ValueError("cost_aware needs capital and compute_price_per_hour, in one currency")
+        return self
+
+
 class TriggerPolicy(BaseModel):
     """Rules for the admission of retrain requests; `[triggers]` in the settings."""
 
@@ -56,6 +80,7 @@ class TriggerPolicy(BaseModel):
     regime_change: ReasonRules = ReasonRules()
     data_threshold: ReasonRules = ReasonRules()
     strategy_evolution: ReasonRules = ReasonRules()
+    cost_aware: RetrainCostRules = RetrainCostRules()
 
     def rules(self, reason: TriggerReason) -> ReasonRules:
         rules: ReasonRules = getattr(self, reason.value)

@@ -8,7 +8,7 @@ process is killed.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from sqlalchemy import (
     LargeBinary,
     Table,
     and_,
+    exists,
     false,
     func,
     literal,
@@ -30,16 +31,26 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as insert_once
 
 from clm_core.domain.jobs import Lease
+from clm_core.domain.promotions import PromotionState
 from clm_core.domain.trials import Trial, TrialSource
-from clm_core.domain.vocabulary import ModelStatus
+from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger import leases
-from clm_core.ledger.tables import Base, BegunTrialRow, EvaluationRow, TrialRow, VersionRow
+from clm_core.ledger.tables import (
+    Base,
+    BegunTrialRow,
+    EvaluationRow,
+    JobRow,
+    PromotionRow,
+    TrialRow,
+    VersionRow,
+)
 
 if TYPE_CHECKING:
     from clm_core.evidence.trials import TrialRecord
 
-_TRIALS, _BEGUN, _EVALUATIONS, _VERSIONS = (
-    Base.metadata.tables[row.__tablename__] for row in (TrialRow, BegunTrialRow, EvaluationRow, VersionRow)
+_TRIALS, _BEGUN, _EVALUATIONS, _VERSIONS, _JOBS, _PROMOTIONS = (
+    Base.metadata.tables[row.__tablename__]
+    for row in (TrialRow, BegunTrialRow, EvaluationRow, VersionRow, JobRow, PromotionRow)
 )
 _COUNTED = _TRIALS.alias()
 _RECORD = tuple(_TRIALS.c[name] for name in ("sharpe", "effective_bars", "first_day", "daily_returns"))
@@ -57,6 +68,22 @@ class LookedAt:
     """Number of trials, begun ones included."""
     newest: datetime
     """Time of the newest trial."""
+
+
+@dataclass(frozen=True)
+class JudgedRetrain:
+    """A judged version with the trial of the judgement and the job of the training."""
+
+    version: str
+    trained_at: datetime
+    job_id: UUID
+    duration: timedelta
+    """Time from the start to the end of the job."""
+    was_promoted: bool
+    """True if the version was ever in production."""
+    side_bps: float
+    """Fee and slippage of the judgement, on each side of a trade."""
+    record: "TrialRecord"
 
 
 class TrialStore:
@@ -168,6 +195,43 @@ class TrialStore:
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
         return [(label, ModelStatus(status), _record(*record)) for label, status, *record in rows]
+
+    def newest_judged(self, model_id: str, limit: int) -> list[JudgedRetrain]:
+        """Newest versions of a model with a verdict from completed jobs, newest first."""
+        same = and_(*(_EVALUATIONS.c[name] == _VERSIONS.c[name] for name in ("model_id", "version")))
+        ever_promoted = exists().where(
+            _PROMOTIONS.c.model_id == _VERSIONS.c.model_id,
+            _PROMOTIONS.c.to_version == _VERSIONS.c.version,
+            _PROMOTIONS.c.state == PromotionState.COMMITTED,
+        )
+        names = ("version", "created_at", "training_job_id")
+        query = (
+            select(
+                *(_VERSIONS.c[name] for name in names),
+                (_JOBS.c.finished_at - _JOBS.c.started_at).label("duration"),
+                ever_promoted.label("was_promoted"),
+                (_EVALUATIONS.c.fee_bps + _EVALUATIONS.c.slippage_bps).label("side_bps"),
+                *_RECORD,
+            )
+            .distinct(_VERSIONS.c.created_at, _VERSIONS.c.version)
+            .join(_EVALUATIONS, same)
+            .join(_TRIALS, _TRIALS.c.id == _EVALUATIONS.c.trial_id)
+            .join(_JOBS, _JOBS.c.id == _VERSIONS.c.training_job_id)
+            .where(_VERSIONS.c.model_id == model_id, _JOBS.c.status == JobStatus.COMPLETED)
+            .order_by(
+                _VERSIONS.c.created_at.desc(),
+                _VERSIONS.c.version.desc(),
+                _EVALUATIONS.c.created_at.desc(),
+                _EVALUATIONS.c.id.desc(),
+            )
+            .limit(limit)
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).all()
+        return [
+            JudgedRetrain(label, at, job_id, duration, promoted, side, _record(*record))
+            for label, at, job_id, duration, promoted, side, *record in rows
+        ]
 
     def of_searches(self, model_id: str, until: datetime | None = None) -> "list[tuple[Trial, TrialRecord]]":
         """Trials of a model made by tunings and evolutions, oldest first.

@@ -27,6 +27,7 @@ from clm_core.platform import tracing
 from clm_core.retraining.jobs import new_job, reap_dead_jobs
 from clm_core.services import Services
 from clm_core.triggers.regime_changes import towards_measured_regime
+from clm_core.triggers.retrain_values import value_of
 
 
 def submit(services: Services, request: TriggerRequest, run_id: UUID | None = None) -> Answer:
@@ -147,6 +148,7 @@ def _decided(
     inbox_number: int | None,
 ) -> Answer:
     trained = _trained_before(services, request, job)
+    value = value_of(services, request, job)
     triggers.lock(connection)
     now = services.clock()
     history = replace(
@@ -156,7 +158,7 @@ def _decided(
     )
     if request.replace_pending:
         history = replace(history, pending=None, same_training=None)
-    decision = decide(request, history, services.settings.triggers, now)
+    decision = decide(request, history, services.settings.triggers, now, value)
     job_id = decision.job_id
     if decision.reply is Reply.ACCEPTED:
         if request.replace_pending:

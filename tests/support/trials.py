@@ -3,6 +3,7 @@
 import uuid
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from clm_core.domain.jobs import Lease
 from clm_core.domain.trials import Trial, TrialSource
@@ -11,7 +12,12 @@ from clm_core.evidence.trials import TrialRecord
 from clm_core.ledger.store import Ledger
 
 
-def count_trial_of(ledger: Ledger, version: ModelVersion, lease: Lease | None = None) -> Trial:
+def count_trial_of(
+    ledger: Ledger,
+    version: ModelVersion,
+    lease: Lease | None = None,
+    daily: ArrayLike = (0.01, -0.01),
+) -> Trial:
     trial = Trial(
         id=uuid.uuid4(),
         source=TrialSource.RETRAIN,
@@ -30,6 +36,5 @@ def count_trial_of(ledger: Ledger, version: ModelVersion, lease: Lease | None = 
         period_end=version.created_at,
         at=version.created_at,
     )
-    return ledger.trials.count(
-        trial, TrialRecord(trial.sharpe, trial.effective_bars, 20_000, np.array([0.01, -0.01])), lease
-    )
+    record = TrialRecord(trial.sharpe, trial.effective_bars, 20_000, np.array(daily))
+    return ledger.trials.count(trial, record, lease)
