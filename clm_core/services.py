@@ -291,6 +291,14 @@ def settle_home(home: Path, database: Database) -> None:
         settle(home, database, engine, read_clock(engine))
 
 
+def replay_address(database: Database, home: Path) -> str:
+    """Address of MLflow's database in the home of a replay, unlike those of the homes before.
+
+    MLflow takes a known address for a migrated database, and one home after another may have the same.
+    """
+    return f"{database.url('mlflow')}&application_name={home.name}"
+
+
 @contextlib.contextmanager
 def _connect(
     settings: Settings,
@@ -306,12 +314,8 @@ def _connect(
     record = HomeRecord.read(settings.home)
     with open_ledger(database) as engine:
         ledger = Ledger(engine, None if replayed is None else replayed.clock)
-        uri = database.url("mlflow", driver="psycopg")
-        if replayed is not None:
-            # MLflow takes a known address for a migrated database, and a home after another may have the same
-            uri = f"{uri}&application_name={settings.home.name}"
         registry = MLflowRegistry(
-            uri,
+            database.url("mlflow") if replayed is None else replay_address(database, settings.home),
             artifacts_folder(settings.home),
             settings.fault,
             max_bytes=settings.max_version_mib * 2**20,

@@ -11,10 +11,7 @@ by the digest of the inputs: policies share a training, and an interrupted repla
 training again.
 """
 
-import contextlib
 import math
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
@@ -57,24 +54,17 @@ from clm_core.evidence.bootstrap import difference_interval
 from clm_core.explain.replay_sections import replay_sections
 from clm_core.lifecycle import shadow_decisions, watch
 from clm_core.lifecycle.paper_record import positions_from
+from clm_core.lifecycle.replay_homes import fresh_home
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.sources import MarketData
 from clm_core.models import catalog
 from clm_core.operations.passes import attempt
-from clm_core.platform.file_locks import lock_file
-from clm_core.platform.home_costs import FILE as COSTS
-from clm_core.platform.home_costs import HomeCosts
-from clm_core.platform.settings_file import FILE as SETTINGS
 from clm_core.retraining import jobs, steps
 from clm_core.services import Replayed, Services, open_services
 from clm_core.settings import Settings
 from clm_core.triggers import intake
 
 FOLDER = "replays"
-HOME = "home-"
-"""Prefix of the homes of replays."""
-IN_USE = "in-use"
-"""File of a replay's home that the replay holds locked."""
 TRAININGS = "trainings"
 PASS_DELAY = timedelta(seconds=5)
 """Time from midnight to the passes, after the close of the last bar of the day before."""
@@ -174,7 +164,7 @@ def _replay_policy(
         "training": settings.training.model_copy(update={"where": TrainingPlace.INLINE}),
         "policy": settings.policy if policy is None else _source(policy),
     }
-    with _fresh_home(settings) as home:
+    with fresh_home(settings, settings.home / FOLDER) as home:
         own = settings.model_copy(update={"home": home, **changes})
         with open_services(own, replayed=replayed) as services:
             course = _Course(services, request, name)
@@ -184,35 +174,6 @@ def _replay_policy(
 
 def _source(policy: str) -> PolicySource:
     return PolicySource(file=Path(policy)) if policy.endswith(".toml") else PolicySource(preset=policy)
-
-
-@contextlib.contextmanager
-def _fresh_home(settings: Settings) -> Iterator[Path]:
-    """Empty home for the time of the block, with the costs and the market sections of the installation.
-
-    The homes that killed replays left behind are deleted.
-    """
-    folder = settings.home / FOLDER
-    with contextlib.ExitStack() as stack:
-        with (folder / "gate").open("ab") as gate:
-            lock_file(gate)
-            _delete_left_homes(folder)
-            home = Path(tempfile.mkdtemp(prefix=HOME, dir=folder))
-            stack.callback(shutil.rmtree, home, ignore_errors=True)
-            lock_file(stack.enter_context((home / IN_USE).open("ab")))
-        for name in (SETTINGS, COSTS):
-            if (settings.home / name).exists():
-                shutil.copy(settings.home / name, home / name)
-        if HomeCosts.read(home) is None:
-            HomeCosts.of(settings.home).write(home)
-        yield home
-
-
-def _delete_left_homes(folder: Path) -> None:
-    for home in folder.glob(f"{HOME}*"):
-        with (home / IN_USE).open("ab") as in_use:
-            if lock_file(in_use, wait=False):
-                shutil.rmtree(home, ignore_errors=True)
 
 
 def _midnight(request: ReplayRequest, days: int) -> datetime:

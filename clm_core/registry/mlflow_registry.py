@@ -213,6 +213,10 @@ class MLflowRegistry:
         assert self._fluent
         return self._client
 
+    def create_tables(self) -> None:
+        """Create the tables of MLflow's database at once, which else the first use does."""
+        assert self._client
+
     @cached_property
     def _client(self) -> "MlflowClient":
         assert self._mlflow

@@ -1,7 +1,5 @@
-import contextlib
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,7 +12,7 @@ from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.replays import ReplayEventKind, ReplayRequest, ReplayResult
 from clm_core.domain.vocabulary import ModelType
 from clm_core.explain.replay_sections import headline, replay_sections
-from clm_core.lifecycle import replay
+from clm_core.lifecycle import replay, replay_homes
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
@@ -58,25 +56,17 @@ def add_noise_after(home: Path, until: datetime) -> None:
 
 
 @pytest.fixture(scope="module")
-def homes(make_home: Callable[[str], Path]) -> Iterator[None]:
-    """Replays whose databases are copies instead of migrated anew."""
-    number = iter(range(100))
-    fresh_home = replay._fresh_home
-
-    @contextlib.contextmanager
-    def prepared(settings: Settings) -> Iterator[Path]:
-        with fresh_home(settings) as home:
-            template = make_home(f"replayed-{next(number)}")
-            shutil.move(template / "postgres", home / "postgres")
-            yield home
-
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folder of the one template of databases for the replays of all tests."""
+    folder = tmp_path_factory.mktemp("templates")
+    template = replay_homes._template
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replay, "_fresh_home", prepared)
-        yield
+        patch.setattr(replay_homes, "_template", lambda _: template(folder))
+        yield folder
 
 
 @pytest.fixture(scope="module")
-def undisturbed(homes: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ReplayResult]:
+def undisturbed(homes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ReplayResult]:
     home = tmp_path_factory.mktemp("replay")
     return home, run(home)
 
@@ -105,8 +95,20 @@ def test_nothing_is_left_behind_but_the_trainings(undisturbed: tuple[Path, Repla
     assert left == {"gate", "trainings"}
 
 
+def test_databases_are_made_once_and_those_of_another_release_are_deleted(
+    homes: Path, undisturbed: tuple[Path, ReplayResult]
+) -> None:
+    [template] = homes.iterdir()
+    assert template.name.startswith(replay_homes.TEMPLATE)
+    former = homes / f"{replay_homes.TEMPLATE}0"
+    template.rename(former)
+    with replay_homes.fresh_home(Settings(home=homes), homes) as home:
+        assert (home / "postgres" / "PG_VERSION").read_text() == "18\n"
+    assert {each.name for each in homes.iterdir()} == {"gate", template.name}
+
+
 def test_an_interrupted_replay_on_bars_with_noise_after_its_end_has_the_same_digest(
-    homes: None, undisturbed: tuple[Path, ReplayResult], tmp_path: Path
+    homes: Path, undisturbed: tuple[Path, ReplayResult], tmp_path: Path
 ) -> None:
     add_noise_after(tmp_path, datetime(2018, 7, 9, tzinfo=UTC))
     with pytest.raises(Stopped):
