@@ -80,25 +80,28 @@ def drift(reference: Floats, newest: Floats, names: Sequence[str]) -> Drift | No
     count = len(reference) // len(newest) if len(newest) else 0
     if count < MIN_STRETCHES:
         return None
-    whole = reference[len(reference) - count * len(newest) :]
-    quantiles = np.quantile(whole, LEVELS, axis=0)
-    own = np.array([_distance(quantiles, stretch) for stretch in np.split(whole, count)])
+    # sorted columns: the vectorised sort of NumPy takes a tenth of a selection of quantiles
+    columns = np.ascontiguousarray(reference[len(reference) - count * len(newest) :].T)
+    whole, recent = np.sort(columns), np.sort(np.ascontiguousarray(newest.T))
+    quantiles = _quantiles(whole)
+    own = _distance(quantiles, np.sort(columns.reshape(len(columns), count, -1)).swapaxes(0, 1))
     # features vary to different degrees: distances are scaled by the median distance of the feature
     usual = np.median(own, axis=0)
     varies = np.flatnonzero(usual > 0.0)
     if not len(varies):
         return None
     limit = (own[:, varies] / usual[varies]).max()
-    scores = _distance(quantiles, newest)[varies] / usual[varies] / limit
-    p_values = _p_values(own[:, varies], _distance(quantiles, newest)[varies])
+    distances = _distance(quantiles, recent)[varies]
+    scores = distances / usual[varies] / limit
+    p_values = _p_values(own[:, varies], distances)
     furthest = np.argsort(-scores, kind="stable")
     by_feature = tuple(
         FeatureDrift(
             name=names[varies[each]],
             score=float(scores[each]),
             p_value=float(p_values[each]),
-            psi=stability_index(whole[:, varies[each]], newest[:, varies[each]]),
-            ks=largest_distance(whole[:, varies[each]], newest[:, varies[each]]),
+            psi=stability_index(whole[varies[each]], recent[varies[each]]),
+            ks=largest_distance(whole[varies[each]], recent[varies[each]]),
         )
         for each in furthest
     )
@@ -115,12 +118,15 @@ def stability_index(reference: Floats, newest: Floats) -> float:
     (q - p) ln(q / p) over the shares p of the reference and q of the new values, each at least `MIN_SHARE`.
 
     Args:
-        reference: shape (n_reference,), at least one value, no NaN.
-        newest: shape (n_newest,), at least one value, no NaN.
+        reference: ascending, shape (n_reference,), at least one value, no NaN.
+        newest: ascending, shape (n_newest,), at least one value, no NaN.
     """
     edges = np.unique(np.quantile(reference, np.linspace(0.0, 1.0, PSI_BINS + 1)[1:-1]))
     expected, found = (
-        np.maximum(np.bincount(np.searchsorted(edges, each), minlength=len(edges) + 1) / len(each), MIN_SHARE)
+        np.maximum(
+            np.diff(np.searchsorted(each, edges, side="right"), prepend=0, append=len(each)) / len(each),
+            MIN_SHARE,
+        )
         for each in (reference, newest)
     )
     return float(np.sum((found - expected) * np.log(found / expected)))
@@ -128,9 +134,12 @@ def stability_index(reference: Floats, newest: Floats) -> float:
 
 def largest_distance(reference: Floats, newest: Floats) -> float:
     """Two-sample statistic of Kolmogorov and Smirnov, 0..1; arguments as in `stability_index`."""
-    values = np.concatenate([reference, newest])
-    below = [np.searchsorted(np.sort(each), values, side="right") / len(each) for each in (reference, newest)]
-    return float(np.abs(below[0] - below[1]).max())
+    # between two new values only the reference rises: the largest distance lies at one of them
+    shares = (
+        [np.searchsorted(each, newest, side=side) / len(each) for each in (reference, newest)]
+        for side in ("left", "right")
+    )
+    return float(max(np.abs(of_reference - of_newest).max() for of_reference, of_newest in shares))
 
 
 def _p_values(own: Floats, newest: Floats) -> Floats:
@@ -158,6 +167,14 @@ def _p_values(own: Floats, newest: Floats) -> Floats:
 
 
 def _distance(quantiles: Floats, values: Floats) -> Floats:
-    """Mean absolute gap between the quantiles of values, shape (n_rows, n_features), and reference quantiles
-    at `LEVELS`, shape (n_levels, n_features); shape (n_features,)."""
-    return np.asarray(np.abs(quantiles - np.quantile(values, LEVELS, axis=0)).mean(axis=0))
+    """Mean absolute gap between the quantiles of ascending values, shape (..., n_values), and reference
+    quantiles at `LEVELS`, shape (..., n_levels); shape (...)."""
+    return np.asarray(np.abs(quantiles - _quantiles(values)).mean(axis=-1))
+
+
+def _quantiles(values: Floats) -> Floats:
+    """Quantiles at `LEVELS` of ascending values, shape (..., n_values); shape (..., n_levels)."""
+    place = LEVELS * (values.shape[-1] - 1)
+    below = place.astype(np.intp)
+    lower, upper = values[..., below], values[..., np.minimum(below + 1, values.shape[-1] - 1)]
+    return np.asarray(lower + (upper - lower) * (place - below))
