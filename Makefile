@@ -19,7 +19,7 @@ EDITABLE = --quiet --no-deps --require-build-hashes --build-constraint constrain
 CHECKED := tests/clm_core/domain tests/clm_core/market tests/clm_core/evidence tests/clm_core/decisions \
   tests/clm_core/evolution tests/clm_core/models/trees tests/test_architecture.py
 
-.PHONY: demo test check chaos deploy-check kubernetes-extra kustomize lint bench lock audit sbom image-sbom licences \
+.PHONY: demo test check chaos deploy-check kubernetes-extra kustomize lint bench bench-tables lock audit sbom image-sbom licences \
   clean help
 
 help:            ## what there is to type
@@ -63,8 +63,11 @@ lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/python scripts/prose.py
 	$(BIN)/python scripts/pins.py
 
-bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md and the tables of the docs
+bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md and simulated tables of the docs; half an hour
 	.venv-bench/bin/python -m benchmarks.run
+
+bench-tables: .venv-bench/.ready ## every table of the docs anew, with those of trainings and large homes; three hours
+	.venv-bench/bin/python -m benchmarks.run --tables
 
 lock: $(VENV)/.uv     ## resolve the constraints anew, with hashes; UPGRADE=1 takes the newest versions
 	$(BIN)/python scripts/lock.py $(BIN)/uv $(if $(UPGRADE),--upgrade)

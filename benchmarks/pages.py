@@ -1,5 +1,6 @@
 """Tables of a benchmark within a page of the documentation."""
 
+import fcntl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +14,16 @@ def replace_part(document: Path, name: str, text: str) -> None:
         ValueError: the page has no such part.
     """
     begin = f"<!-- begin: {name} -->"
-    before, found, after = document.read_text(encoding="utf-8").partition(begin)
-    _, ended, rest = after.partition(END)
-    if not (found and ended):
-        raise ValueError(f"{document} has no part {begin} ... {END}")
-    document.write_text(f"{before}{begin}\n\n{text}\n{END}{rest}", encoding="utf-8")
+    with document.open("r+", encoding="utf-8") as page:
+        # parts of a page are made by several processes at a time
+        fcntl.flock(page, fcntl.LOCK_EX)
+        before, found, after = page.read().partition(begin)
+        _, ended, rest = after.partition(END)
+        if not (found and ended):
+            raise ValueError(f"{document} has no part {begin} ... {END}")
+        page.seek(0)
+        page.truncate()
+        page.write(f"{before}{begin}\n\n{text}\n{END}{rest}")
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,10 +1,12 @@
-"""Benchmarks against peers, and tables of the documentation: `make bench`.
+"""Benchmarks against peers, and tables of the documentation: `make bench` and `make bench-tables`.
 
-python -m benchmarks.run                all sections and tables; writes RESULTS.md
+python -m benchmarks.run                all sections, which write RESULTS.md, and the simulated tables
+python -m benchmarks.run --tables       all tables, with those that train for hours
 python -m benchmarks.run engine gate    the named ones; sections are printed only
 
-Each one runs in a process of its own with a time limit. Whatever fails is named at the end, in RESULTS.md
-too, and does not keep the others from being measured. The exit code is 1 if one failed or missed a target.
+Each one runs in a process of its own with a time limit, and alone where the clock is measured; simulated
+tables run one a processor. Whatever fails is named at the end, in RESULTS.md too, and does not keep the
+others from being measured. The exit code is 1 if one failed or missed a target.
 """
 
 import json
@@ -15,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -52,24 +55,31 @@ SECTIONS = (
     "deliveries",
 )
 """Modules with rows of RESULTS.md."""
-TABLES: dict[str, tuple[str, ...]] = {
-    "gate": (),
-    "allocation": (),
+SIMULATED: dict[str, tuple[str, ...]] = {
     "shadow_decisions": (),
     "protection": (),
-    "paper_record": (),
-    "feature_drift": (),
     "forecast_errors": (),
+    "feature_drift": (),
+    "allocation": (),
     "calibration": (),
     "nsga2": (),
-    "strategy_evolution": ("--home", ".clm-bench"),
     "regimes": (),
-    "samplers": (),
-    "recipes": ("--all",),
+    "paper_record": (),
+}
+"""Modules that write tables of the documentation in a processor minute or two, with their arguments; the
+longest first. They state processor time alone."""
+ALONE: dict[str, tuple[str, ...]] = {"gate": ()}
+"""The same for modules that keep all processors busy."""
+LONG: dict[str, tuple[str, ...]] = {
     "scale": (),
     "sizing": (),
+    "samplers": (),
+    "strategy_evolution": ("--home", ".clm-bench"),
+    "recipes": ("--all",),
 }
-"""Modules that write tables of the documentation, with their arguments."""
+"""Tables of `make bench-tables` alone: large installations, and hours of training."""
+TABLES = SIMULATED | ALONE | LONG
+TABLES_ONLY = "--tables"
 PACKAGES = (
     "numpy",
     "numba",
@@ -91,15 +101,22 @@ PACKAGES = (
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTION_LIMIT_S = 1_800.0
-TABLE_LIMIT_S = 4 * 3_600.0
+TABLE_LIMIT_S = 1_800.0
+LONG_LIMIT_S = 4 * 3_600.0
 GRACE_S = 60.0
 """Seconds between the interruption of a process and its end by force, in which it stops its servers."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Environment of a part beside others: threads of one would only wait for those of another."""
 OF_SECTION = "--section"
 READING = (
     "Times are the minimum and the median of several runs, on the clock and of the processor (all threads "
     "and child processes); the ratio is that of the medians of the time in brackets. Rows with a single "
     "value count waits, with the processor time of all processes for each of them, memory or bars."
 )
+
+
+_running: list["subprocess.Popen[bytes]"] = []
+"""Processes of the parts that run now, to be stopped with the command."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +136,8 @@ class Part:
     name: str
     command: tuple[str, ...]
     limit_s: float
+    is_alone: bool = True
+    """False for a part that may run beside others."""
 
 
 def section(module: str, limit_s: float = SECTION_LIMIT_S) -> Part:
@@ -126,7 +145,8 @@ def section(module: str, limit_s: float = SECTION_LIMIT_S) -> Part:
 
 
 def table(name: str) -> Part:
-    return Part(name, (f"benchmarks.{name}", *TABLES[name]), TABLE_LIMIT_S)
+    limit_s = LONG_LIMIT_S if name in LONG else TABLE_LIMIT_S
+    return Part(name, (f"benchmarks.{name}", *TABLES[name]), limit_s, is_alone=name not in SIMULATED)
 
 
 def run(part: Part) -> Outcome:
@@ -146,15 +166,17 @@ def _exit_code(part: Part, written: Path) -> int | None:
     """Exit code of the process, None if it was stopped at its time limit."""
     process = subprocess.Popen(
         [sys.executable, "-m", *part.command],
-        env=os.environ | {"BENCHMARK_ROWS": str(written)},
+        env=os.environ | {"BENCHMARK_ROWS": str(written)} | ({} if part.is_alone else ONE_THREAD),
         start_new_session=True,
     )
+    _running.append(process)
     try:
         return process.wait(part.limit_s)
     except subprocess.TimeoutExpired:
         return None
     finally:
         _stop(process)
+        _running.remove(process)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
@@ -234,24 +256,43 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def parts_of(names: Sequence[str]) -> list[Part]:
-    """Parts by name, or all; a name of both stands for the section."""
+    """Parts by name, all tables, or those of `make bench`; a name of both stands for the section."""
+    if names == [TABLES_ONLY]:
+        return list(map(table, TABLES))
     if unknown := sorted(set(names) - set(SECTIONS) - set(TABLES)):
         known = ", ".join([*SECTIONS, *(name for name in TABLES if name not in SECTIONS)])
         raise SystemExit(f"no section or table {', '.join(unknown)}: choose from {known}")
     if not names:
-        return [*(section(f"benchmarks.{name}") for name in SECTIONS), *map(table, TABLES)]
+        return [*(section(f"benchmarks.{name}") for name in SECTIONS), *map(table, ALONE | SIMULATED)]
     return [section(f"benchmarks.{name}") if name in SECTIONS else table(name) for name in names]
+
+
+def run_all(parts: Sequence[Part]) -> Iterator[Outcome]:
+    """Run the parts that need the machine one after another, then the others, one a processor."""
+
+    def announced(part: Part) -> Outcome:
+        print(f"{part.name} ...", flush=True)
+        began = time.monotonic()
+        outcome = run(part)
+        print(f"{part.name}: {outcome.failure or 'done'} ({time.monotonic() - began:,.0f} s)", flush=True)
+        return outcome
+
+    yield from (announced(part) for part in parts if part.is_alone)
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        try:
+            yield from pool.map(announced, (part for part in parts if not part.is_alone))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(_running):
+                process.send_signal(signal.SIGINT)
+            raise
 
 
 def main(names: Sequence[str]) -> int:
     outcomes = list[Outcome]()
-    for part in parts_of(names):
-        print(f"{part.name} ...", flush=True)
-        began = time.monotonic()
-        outcomes.append(run(part))
-        failure = outcomes[-1].failure
-        print(f"{part.name}: {failure or 'done'} ({time.monotonic() - began:,.0f} s)", flush=True)
-        if not names and outcomes[-1].rows:
+    for outcome in run_all(parts_of(names)):
+        outcomes.append(outcome)
+        if not names and outcome.rows:
             # written after each section, so that an interruption loses none that is done
             RESULTS.write_text(document(outcomes), encoding="utf-8")
     rows = [row for outcome in outcomes for row in outcome.rows]

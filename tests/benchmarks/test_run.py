@@ -1,5 +1,6 @@
 """`make bench`: every part in a process of its own, failures named, and what succeeded written."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,8 @@ def test_a_table_that_ends_with_an_error_is_named(sections: Path) -> None:
 
 
 def test_parts_are_called_by_name_or_all_in_order() -> None:
-    assert [part.name for part in run.parts_of([])] == [*run.SECTIONS, *run.TABLES]
+    assert [part.name for part in run.parts_of([])] == [*run.SECTIONS, *run.ALONE, *run.SIMULATED]
+    assert [part.name for part in run.parts_of([run.TABLES_ONLY])] == list(run.TABLES)
     assert run.parts_of(["gate", "engine"]) == [table("gate"), section("benchmarks.engine")]
     with pytest.raises(SystemExit, match="no section or table speed: choose from engine, "):
         run.parts_of(["speed"])
@@ -84,3 +86,18 @@ def test_the_whole_run_writes_what_was_measured_and_names_the_rest(
     assert "- `gate`: broken\n" in text
     # the file is there as soon as there are rows, for a run that is interrupted
     assert "| work |" in seen[run.SECTIONS.index("gaps") + 1]
+
+
+def test_timed_parts_run_alone_and_simulations_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2)
+
+    def run_part(part: Part) -> Outcome:
+        # a simulation waits for the other one, and a timed part for none
+        if not part.is_alone:
+            together.wait(10)
+        return Outcome(part.name)
+
+    monkeypatch.setattr(run, "run", run_part)
+    monkeypatch.setattr(run, "cpu_count", lambda: 2)
+    parts = run.parts_of(["allocation", "engine", "protection"])
+    assert [each.name for each in run.run_all(parts)] == ["engine", "allocation", "protection"]
