@@ -41,7 +41,7 @@ check: $(VENV)/.dev   ## the tests of the numerics, the domain and the decisions
 chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again, move the clock; an hour or so
 	CHAOS_REPETITIONS=20 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder \
 	  --hypothesis-profile=search tests/clm_core/api/test_description.py tests/clm_core/api/test_signatures.py \
-	  tests/clm_core/lifecycle/test_lifecycle_machine.py tests/clm_core/registry \
+	  tests/clm_core/lifecycle/test_lifecycle_machine.py tests/clm_core/lifecycle/test_replay.py tests/clm_core/registry \
 	  tests/clm_core/retraining/test_reap_dead_jobs.py tests/clm_core/retraining/test_retraining_crashes.py \
 	  tests/clm_core/triggers tests/clm_core/search tests/deployments tests/benchmarks \
 	  tests/clm_core/ledger/test_upgrades_with_data.py

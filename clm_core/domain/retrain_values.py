@@ -28,7 +28,7 @@ class ServingVersion:
 
 @dataclass(frozen=True)
 class RetrainEvidence:
-    """Measurements that the expected gain of a retrain and its cost are computed from."""
+    """Measurements behind the expected gain and the cost of a retrain."""
 
     judged: DailyRecord
     """Judged record of the newest version."""
@@ -41,7 +41,7 @@ class RetrainEvidence:
     retrains: int
     """Newest retrains, the number behind `promoted`."""
     promoted: int
-    """Number of these retrains whose version was promoted."""
+    """Number of these retrains with a promoted version."""
     trials: float
     """Trials of the market counted so far, at least 1."""
     trials_after: float

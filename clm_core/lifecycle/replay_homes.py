@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from clm_core.ledger.migrations import HEAD, upgrade
-from clm_core.platform.database import open_database
+from clm_core.platform.database import open_database, stop_left_server
 from clm_core.platform.file_locks import lock_file
 from clm_core.platform.home_costs import FILE as COSTS
 from clm_core.platform.home_costs import HomeCosts
@@ -65,6 +65,7 @@ def _delete_left_homes(folder: Path) -> None:
     for home in folder.glob(f"{HOME}*"):
         with (home / IN_USE).open("ab") as in_use:
             if lock_file(in_use, wait=False):
+                stop_left_server(home)
                 shutil.rmtree(home, ignore_errors=True)
 
 

@@ -131,6 +131,13 @@ def open_database(
         yield Database(url, embedded=database_url is None)
 
 
+def stop_left_server(home: Path) -> None:
+    """Stop the embedded server of a home without living processes; leave a server in use alone."""
+    with _opened(home / "postgres.users") as users, _gate(home):
+        if lock_file(users, wait=False):
+            _stop(home)
+
+
 def revive(home: Path) -> bool:
     """Restart the embedded server if the server died under its users; True after a restart.
 

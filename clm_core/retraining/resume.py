@@ -71,8 +71,11 @@ def copy_training(stored: Path, work: Path, job_id: UUID) -> bool:
 
 
 def store_training(stored: Path, work: Path, job_id: UUID) -> None:
-    """Copy the training results of a job to a folder, which appears complete or not at all."""
-    unfinished = stored.with_name(f"{stored.name}.{job_id}")
+    """Copy the training results of a job to a folder, which appears complete or not at all.
+
+    The unfinished copy lies in the work folder, so the copy of a killed process is deleted with the folder.
+    """
+    unfinished = work / f"storing-{job_id}"
     shutil.copytree(workspace(work, job_id), unfinished)
     # another replay may have stored the same results in between
     with contextlib.suppress(OSError):

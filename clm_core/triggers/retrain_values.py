@@ -13,11 +13,11 @@ from clm_core.ledger.trials import JudgedRetrain
 from clm_core.services import Services
 
 NEWEST = 10
-"""Number of the newest retrains that measure duration and probability of a promotion."""
+"""Number of newest retrains, for the duration and the probability of a promotion."""
 PEOPLE = ("terminal", "api")
-"""Sources of requests that people make."""
+"""Sources of requests by people."""
 NEVER_WEIGHED = (TriggerReason.MANUAL, TriggerReason.STRATEGY_EVOLUTION)
-"""Reasons of requests by people, and of candidates that were measured before the request."""
+"""Reasons of requests by people, and of measured candidates."""
 DAY = timedelta(days=1)
 
 
@@ -25,7 +25,7 @@ def value_of(services: Services, request: TriggerRequest, job: TrainingJob) -> R
     """Expected gain and cost of a request; None for a request that is not weighed.
 
     Not weighed are all requests unless `[triggers.cost_aware]` is enabled, requests of people, candidates,
-    and requests for a model without a judged version whose returns vary over 60 days.
+    and requests for a model without a judged record of 60 days.
     """
     rules = services.settings.triggers.cost_aware
     if not rules.enabled or request.source in PEOPLE or job.trigger_reason in NEVER_WEIGHED:
@@ -62,7 +62,7 @@ def value_of(services: Services, request: TriggerRequest, job: TrainingJob) -> R
 def _trials(services: Services, job: TrainingJob, newest: JudgedRetrain) -> tuple[float, float]:
     """Trials of the market, and with those of a further retrain; at least the number of the gate's policy.
 
-    One each under a policy without evidence, whose bar does not rise.
+    One each under a policy without evidence: trials do not raise the bar of such a policy.
     """
     policy = services.policy(job.model_id, job.symbol)
     if policy.evidence is None:

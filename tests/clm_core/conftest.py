@@ -340,5 +340,5 @@ def engine(ledger_url: str) -> Iterator[Engine]:
 def clm(services: Services, ledger_url: str, engine: Engine) -> Services:
     """Services on an empty ledger."""
     with create_engine(ledger_url, poolclass=NullPool).begin() as connection:
-        connection.execute(text("TRUNCATE training_jobs, inbox, strategy_candidates CASCADE"))
+        connection.execute(text("TRUNCATE training_jobs, inbox, strategy_candidates, begun_trials CASCADE"))
     return replace(services, ledger=Ledger(engine))

@@ -1,17 +1,25 @@
 import json
+import os
+import random
+import signal
+import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import Engine
 
 from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars, PolicyError, UnknownSeries
-from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.evaluations import Verdict
+from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.replays import ReplayEventKind, ReplayRequest, ReplayResult
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelType, TriggerReason
 from clm_core.explain.replay_sections import headline, replay_sections
+from clm_core.ledger.store import Ledger
 from clm_core.lifecycle import replay, replay_homes
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.sources import MarketData
@@ -21,6 +29,8 @@ from clm_core.retraining import jobs, resume, steps, training
 from clm_core.services import Services
 from clm_core.settings import Settings
 
+KILLED = 10 if "CHAOS_REPETITIONS" in os.environ else 1
+"""Number of replays killed."""
 REQUEST = ReplayRequest(
     model_type=ModelType.LIGHTGBM,
     symbol="BTCUSD",
@@ -65,16 +75,37 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    home: Path
+    result: ReplayResult
+    verdicts: list[Verdict]
+    """Verdicts on the retrains, in their order."""
+    seconds: float
+
+
 @pytest.fixture(scope="module")
-def undisturbed(homes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ReplayResult]:
+def undisturbed(homes: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     home = tmp_path_factory.mktemp("replay")
-    return home, run(home)
+    retrained = replay._retrained
+    verdicts = list[Verdict]()
+
+    def noted(services: Services, job: TrainingJob) -> tuple[ModelVersion, Verdict]:
+        version, verdict = retrained(services, job)
+        verdicts.append(verdict)
+        return version, verdict
+
+    begun = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay, "_retrained", noted)
+        result = run(home)
+    return Undisturbed(home, result, verdicts, time.monotonic() - begun)
 
 
 def test_each_retrain_of_the_schedule_is_judged_and_the_curves_cover_the_days(
-    undisturbed: tuple[Path, ReplayResult],
+    undisturbed: Undisturbed,
 ) -> None:
-    [replayed] = undisturbed[1].policies
+    [replayed] = undisturbed.result.policies
     retrains = [each for each in replayed.events if each.kind is ReplayEventKind.RETRAIN]
     assert [each.at.date() for each in retrains] == [date(2018, 7, 1), date(2018, 7, 8)]
     assert replayed.policy == "strict"
@@ -85,18 +116,18 @@ def test_each_retrain_of_the_schedule_is_judged_and_the_curves_cover_the_days(
     production, newest, _, hold = replayed.curves
     assert production.figures.exposure == 0.0
     assert newest.figures.exposure > 0.0
-    bars = MarketData(undisturbed[0]).bars("BTCUSD", "1h", closed_by=datetime(2018, 7, 9, tzinfo=UTC))
+    bars = MarketData(undisturbed.home).bars("BTCUSD", "1h", closed_by=datetime(2018, 7, 9, tzinfo=UTC))
     held = bars.close[-1] / bars.open[bars.row_closed_after(datetime(2018, 7, 1, tzinfo=UTC))]
     assert hold.equity[-1] == pytest.approx(held, rel=0.01)
 
 
-def test_nothing_is_left_behind_but_the_trainings(undisturbed: tuple[Path, ReplayResult]) -> None:
-    left = {each.name for each in (undisturbed[0] / "replays").iterdir()}
+def test_nothing_is_left_behind_but_the_trainings(undisturbed: Undisturbed) -> None:
+    left = {each.name for each in (undisturbed.home / "replays").iterdir()}
     assert left == {"gate", "trainings"}
 
 
 def test_databases_are_made_once_and_those_of_another_release_are_deleted(
-    homes: Path, undisturbed: tuple[Path, ReplayResult]
+    homes: Path, undisturbed: Undisturbed
 ) -> None:
     [template] = homes.iterdir()
     assert template.name.startswith(replay_homes.TEMPLATE)
@@ -108,7 +139,7 @@ def test_databases_are_made_once_and_those_of_another_release_are_deleted(
 
 
 def test_an_interrupted_replay_on_bars_with_noise_after_its_end_has_the_same_digest(
-    homes: Path, undisturbed: tuple[Path, ReplayResult], tmp_path: Path
+    homes: Path, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     add_noise_after(tmp_path, datetime(2018, 7, 9, tzinfo=UTC))
     with pytest.raises(Stopped):
@@ -116,12 +147,12 @@ def test_an_interrupted_replay_on_bars_with_noise_after_its_end_has_the_same_dig
     trainings = tmp_path / "replays" / "trainings"
     kept = {each.name for each in trainings.iterdir()} - {"folds"}
     assert len(kept) == 1
-    assert run(tmp_path).digest == undisturbed[1].digest
+    assert run(tmp_path).digest == undisturbed.result.digest
     assert kept < {each.name for each in trainings.iterdir()}
 
     # nor does the noise reach the days before it in a replay that goes on
     [longer] = run(tmp_path, REQUEST.model_copy(update={"end": date(2018, 7, 16)})).policies
-    [replayed] = undisturbed[1].policies
+    [replayed] = undisturbed.result.policies
     before = [each for each in longer.events if each.at < datetime(2018, 7, 9, tzinfo=UTC)]
     assert before == [each for each in replayed.events if each.at < datetime(2018, 7, 9, tzinfo=UTC)]
     # a backtest pays for the end of its last position
@@ -130,31 +161,64 @@ def test_an_interrupted_replay_on_bars_with_noise_after_its_end_has_the_same_dig
         assert curve.equity[:days] == other.equity[:days]
 
 
-def test_a_retrain_of_the_present_at_the_same_moment_makes_the_same_bundle_and_positions(
-    services: Services, undisturbed: tuple[Path, ReplayResult]
+def test_retrains_of_the_present_at_the_same_moments_have_the_same_bundles_positions_and_verdicts(
+    clm: Services, engine: Engine, undisturbed: Undisturbed
 ) -> None:
-    home, _ = undisturbed
-    present = replace(services, open_market=lambda: MarketData(home))
+    """The steps of a retrain, without a replay, on a clock set to the moments of the schedule."""
     request = RetrainRequest(
         model_type=REQUEST.model_type,
         symbol=REQUEST.symbol,
         dataset_span_days=60,
         training_params=REQUEST.training_params,
-        requested_by="tests",
+        trigger_reason=TriggerReason.PERIODIC,
+        requested_by="schedule",
     )
-    moment = datetime(2018, 7, 8, 0, 0, 5, tzinfo=UTC)
-    job = jobs.new_job(present, request).model_copy(update={"created_at": moment})
-    trained = steps.train(present, job, steps.fetch_bars(present, job))
-    key = (resume.workspace(present.work, job.id) / resume.KEY).read_text()
-    resume.clear_workspace(present.work, job.id)
-    stored = home / "replays" / "trainings" / key
-    assert json.loads((stored / training.RESULTS).read_text())["bundle_digest"] == trained.bundle_digest
-    with np.load(stored / training.OUT_OF_SAMPLE) as arrays:
-        np.testing.assert_array_equal(arrays["positions0"], trained.out_of_sample[0].positions)
+    for day, expected in zip((1, 8), undisturbed.verdicts, strict=True):
+        moment = datetime(2018, 7, day, 0, 0, 5, tzinfo=UTC)
+        ledger = Ledger(engine, lambda moment=moment: moment)
+        present = replace(
+            clm, ledger=ledger, clock=ledger.now, open_market=lambda: MarketData(undisturbed.home)
+        )
+        job = ledger.create_job(jobs.new_job(present, request))
+        with jobs.running(present, job) as lease:
+            bars = steps.fetch_bars(present, job)
+            trained = steps.train(present, job, bars)
+            key = (resume.workspace(present.work, job.id) / resume.KEY).read_text()
+            version = steps.register(present, lease, job, bars, trained)
+            evaluation = steps.evaluate_out_of_sample(present, lease, job, bars, trained)
+            verdict = steps.judge(present, lease, version, evaluation)
+        stored = undisturbed.home / "replays" / "trainings" / key
+        assert json.loads((stored / training.RESULTS).read_text())["bundle_digest"] == trained.bundle_digest
+        with np.load(stored / training.OUT_OF_SAMPLE) as arrays:
+            np.testing.assert_array_equal(arrays["positions0"], trained.out_of_sample[0].positions)
+        assert verdict == expected
 
 
-def test_the_page_shows_each_policy_with_curves_and_events(undisturbed: tuple[Path, ReplayResult]) -> None:
-    result = undisturbed[1]
+@pytest.mark.parametrize("repetition", range(KILLED))
+def test_a_replay_killed_at_a_random_moment_ends_with_the_digest_of_an_undisturbed_one(
+    repetition: int, homes: Path, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    share = random.Random(10 + repetition).random()
+    if (process := os.fork()) == 0:
+        try:
+            run(tmp_path)
+        finally:
+            os._exit(0)
+    time.sleep(share * undisturbed.seconds)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    servers = [int(each.read_text().split()[0]) for each in tmp_path.glob("replays/home-*/postgres/*.pid")]
+    assert run(tmp_path).digest == undisturbed.result.digest
+    assert {each.name for each in (tmp_path / "replays").iterdir()} == {"gate", "trainings"}
+    stored = {each.name for each in (tmp_path / "replays" / "trainings").iterdir()}
+    assert stored == {each.name for each in (undisturbed.home / "replays" / "trainings").iterdir()}
+    for server in servers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(server, 0)
+
+
+def test_the_page_shows_each_policy_with_curves_and_events(undisturbed: Undisturbed) -> None:
+    result = undisturbed.result
     both = result.model_copy(update={"policies": (*result.policies, *result.policies)})
     assert [each.name for each in replay_sections(result)] == ["policy-0"]
     assert replay_sections(both)[0].name == "policies"
