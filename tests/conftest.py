@@ -4,6 +4,7 @@ Each test process has servers of its own. Their databases are copies of one temp
 makes (`prepared_homes`).
 """
 
+import contextlib
 import gc
 import os
 import shutil
@@ -222,8 +223,28 @@ def services(home: Path) -> Iterator[Services]:
         yield opened
 
 
-@pytest.fixture(scope="session")
-def prefect_url(services: Services) -> Iterator[str]:
-    """A Prefect server without a password; flows in this process are its flow runs."""
-    with own_server(services.database, services.settings.home / "prefect") as url:
-        yield url
+@pytest.fixture(scope="module")
+def prefect_url(services: Services) -> str:
+    """A Prefect server without a password; flows in this process are its flow runs.
+
+    The server ends with the group of the test: an idle server takes three hundredths of a processor.
+    """
+    if not prefect_urls:
+        server = own_server(services.database, services.settings.home / "prefect")
+        prefect_urls.append(until_the_group_ends.enter_context(server))
+        until_the_group_ends.callback(prefect_urls.clear)
+    return prefect_urls[0]
+
+
+prefect_urls: list[str] = []
+"""Address of the Prefect server of this process while the server runs."""
+until_the_group_ends = contextlib.ExitStack()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if nextitem is None or _group(nextitem.nodeid) != _group(item.nodeid):
+            until_the_group_ends.close()
