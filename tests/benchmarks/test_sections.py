@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import bare_script, engine, raptorbt_engine, run, strategy_search, whole_job
+from benchmarks import bare_script, run, strategy_search, whole_job
 from benchmarks.made_bars import bars_of
 from benchmarks.table import Row
 
@@ -61,6 +61,8 @@ def test_every_part_is_imported_without_the_peers(name: str) -> None:
 
 
 def test_the_engine_trades_as_backtesting_py_in_its_section() -> None:
+    # not imported by every test process: backtesting.py draws with bokeh
+    engine = import_module("benchmarks.engine")
     bars = bars_of(400)
     positions = 2 * engine.long_or_flat(bars.close, 5, 20) - 1
     positions[:20] = positions[-2:] = 0.0
@@ -70,6 +72,7 @@ def test_the_engine_trades_as_backtesting_py_in_its_section() -> None:
 
 
 def test_signals_for_raptorbt_are_the_changes_of_the_position() -> None:
+    raptorbt_engine = import_module("benchmarks.raptorbt_engine")
     entries, exits = raptorbt_engine.signals(np.array([0.0, 1.0, 1.0, 0.0, 1.0]))
     assert entries.tolist() == [False, True, False, False, True]
     assert exits.tolist() == [False, False, False, True, False]
