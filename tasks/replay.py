@@ -9,7 +9,7 @@ from tasks.step import step
 KEY = "replay"
 
 
-@step("replay {request.symbol} {request.start} to {request.end}")
+@step("replay {request.market} {request.start} to {request.end}")
 def replay_days(request: ReplayRequest) -> ReplayResult:
     with progress_bar(services(), f"{KEY}-progress") as announcing:
         return replaying.run(announcing.settings, announcing.market, request, announcing.announce)

@@ -1,7 +1,7 @@
 """`clm replay`: the past under the rules of continuous learning."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAVY
@@ -19,6 +19,7 @@ from clm_core.cli.search_options import (
     validated,
 )
 from clm_core.cli.settings_in_force import settings_for_change
+from clm_core.domain.replays import KnownWorld
 
 if TYPE_CHECKING:
     from clm_core.domain.replays import PolicyReplay, ReplayRequest, ReplayResult
@@ -26,18 +27,24 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 SHOWN_EVENTS = 12
-Day = typer.Option("--from", metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="First day, in UTC.")
+WORLD_START = datetime(2020, 1, 1)
+
+
+def day(name: str, words: str) -> Any:
+    return typer.Option(name, metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help=words, show_default=False)
 
 
 @app.command()
 def replay(
     model: Annotated[KindName, typer.Option(help="Kind of model.")],
-    symbol: Annotated[str, typer.Option(help="Market, as in `clm data list`.")],
-    start: Annotated[datetime, Day],
+    symbol: Annotated[str | None, typer.Option(help="Market, as in `clm data list`.")] = None,
+    world: Annotated[
+        KnownWorld | None, typer.Option(help="Made-up market with a known edge, in place of --symbol.")
+    ] = None,
+    start: Annotated[datetime | None, day("--from", "First day, in UTC; in a world 2020-01-01.")] = None,
     end: Annotated[
-        datetime,
-        typer.Option("--to", metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="Day after the last, in UTC."),
-    ],
+        datetime | None, day("--to", "Day after the last, in UTC; in a world a year later.")
+    ] = None,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -49,8 +56,9 @@ def replay(
     compare: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PRESET|FILE.toml",
-            help="Further policy to replay beside, with the same trainings; may be repeated.",
+            metavar="PRESET|FILE.toml|never|newest",
+            help="Further policy to replay beside, with the same trainings; may be repeated. Without a gate: "
+            "never (the first version for ever) and newest (each version promoted).",
         ),
     ] = None,
     every: Annotated[
@@ -66,6 +74,11 @@ def replay(
     days: Annotated[int | None, typer.Option(min=1, help="Days of bars of a training.")] = None,
     param: TrainingParams = None,
     seed: TrainingSeed = 0,
+    world_seed: Annotated[int, typer.Option(min=0, help="Seed of the bars of the world.")] = 0,
+    change: Annotated[
+        datetime | None,
+        day("--change", "Day from which the edge of the world dying or moving is another; else halfway."),
+    ] = None,
     page: WritesPage = False,
     open_page: OpensPage = False,
     as_json: AsJson = False,
@@ -79,6 +92,11 @@ def replay(
     from clm_core.domain.kinds import Kind
     from clm_core.domain.replays import ReplayRequest
 
+    if world is not None:
+        start = start or WORLD_START
+        end = end or start.replace(year=start.year + 1)
+    if start is None or end is None:
+        raise typer.BadParameter("name the days: --from YYYY-MM-DD --to YYYY-MM-DD")
     kind = Kind.named(model, plugin)
     request = validated(
         ReplayRequest,
@@ -86,6 +104,9 @@ def replay(
             "model_type": kind.model_type,
             "plugin": kind.plugin,
             "symbol": symbol,
+            "world": world,
+            "world_seed": world_seed,
+            "world_change": None if change is None else change.date(),
             "timeframe": timeframe,
             "start": start.date(),
             "end": end.date(),
@@ -133,15 +154,31 @@ def _replayed(settings: "Settings", request: "ReplayRequest") -> "ReplayResult":
 
 
 def _show(result: "ReplayResult") -> None:
-    from clm_core.explain.replay_sections import COLUMNS, figures_row, headline
+    from clm_core.explain.replay_sections import (
+        COLUMNS,
+        WORTH_COLUMNS,
+        figures_row,
+        gateless_sentence,
+        headline,
+        known_sentence,
+        worth_row,
+    )
 
     for each in result.policies:
         plain.print(headline(each), soft_wrap=True)
+        if each.known is not None:
+            plain.print(known_sentence(each.known), soft_wrap=True)
         table = Table(*COLUMNS, box=SIMPLE_HEAVY)
         for curve in each.curves:
             table.add_row(*figures_row(curve))
         console.print(table)
+        table = Table(*WORTH_COLUMNS, box=SIMPLE_HEAVY)
+        for worth in each.worth:
+            table.add_row(*worth_row(worth))
+        console.print(table)
         _show_events(each)
+    if gateless_sentence(result.request):
+        plain.print(gateless_sentence(result.request), soft_wrap=True)
     plain.print(f"Digest {result.digest[:12]}. Curves and time line: --page or --open; all events: --json.")
 
 

@@ -11,12 +11,15 @@ by the digest of the inputs: policies share a training, and an interrupted repla
 training again.
 """
 
+import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
+from time import process_time
 from uuid import uuid4
 
 import numpy as np
@@ -35,6 +38,8 @@ from clm_core.domain.operation_settings import PolicySource
 from clm_core.domain.progress import Announce
 from clm_core.domain.promotions import Promotion, PromotionKind
 from clm_core.domain.replays import (
+    WORLD_DAYS,
+    KnownCourse,
     PolicyReplay,
     ReplayCurve,
     ReplayEvent,
@@ -42,6 +47,7 @@ from clm_core.domain.replays import (
     ReplayFigures,
     ReplayRequest,
     ReplayResult,
+    TriggerWorth,
 )
 from clm_core.domain.shadow_decisions import ShadowAction
 from clm_core.domain.storage_settings import StorageSettings
@@ -54,18 +60,23 @@ from clm_core.evidence.bootstrap import difference_interval
 from clm_core.explain.replay_sections import replay_sections
 from clm_core.lifecycle import shadow_decisions, watch
 from clm_core.lifecycle.paper_record import positions_from
-from clm_core.lifecycle.replay_homes import fresh_home
+from clm_core.lifecycle.replay_homes import fresh_home, own_folder
+from clm_core.lifecycle.replay_truth import ENDING, KnownReplay
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.sources import MarketData
+from clm_core.market.store import SeriesStore
+from clm_core.market.worlds import KnownMarket, known_market
 from clm_core.models import catalog
 from clm_core.operations.passes import attempt
-from clm_core.retraining import jobs, steps
+from clm_core.retraining import jobs, resume, steps
 from clm_core.services import Replayed, Services, open_services
 from clm_core.settings import Settings
 from clm_core.triggers import intake
 
 FOLDER = "replays"
 TRAININGS = "trainings"
+SECONDS = "processor-seconds"
+"""File beside the stored results of a training."""
 PASS_DELAY = timedelta(seconds=5)
 """Time from midnight to the passes, after the close of the last bar of the day before."""
 RETRAIN_TAKES = timedelta(minutes=1)
@@ -75,7 +86,7 @@ MAX_MISSING = timedelta(days=7)
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 SCHEDULE = Actor(name="schedule", role=Role.OPERATOR)
-ENDING = (PromotionKind.ROLLBACK, PromotionKind.HALT)
+WORLD_SOURCE = "a world of clm replay"
 TradedTime = tuple[str, datetime, datetime]
 """Label of a version, and begin and end of the time of its positions."""
 
@@ -100,8 +111,6 @@ def run(settings: Settings, market: MarketData, request: ReplayRequest, announce
     catalog.requested_params(
         request.model_type, request.training_params, request.plugin, settings.execution.rules
     )
-    until = _midnight(request, request.days)
-    _require_days(market.bars(request.symbol, request.timeframe, closed_by=until), request)
     trainings = folder / TRAININGS
     trainings.mkdir(parents=True, exist_ok=True)
     count = len(request.policies)
@@ -109,26 +118,49 @@ def run(settings: Settings, market: MarketData, request: ReplayRequest, announce
     def announce_of(number: int) -> Announce:
         return lambda step, share: announce(step, (number + share) / count)
 
-    policies = [
-        _replay_policy(
-            settings,
-            Replayed(clock=_Clock(_midnight(request, 0)), market=market, trainings=trainings),
-            request,
-            policy,
-            announce_of(number),
-        )
-        for number, policy in enumerate(request.policies)
-    ]
+    with contextlib.ExitStack() as stack:
+        world = None if request.world is None else _world(request)
+        if world is not None:
+            market = stack.enter_context(_stored(folder, world))
+        until = _midnight(request, request.days)
+        _require_days(market.bars(request.market, request.timeframe, closed_by=until), request)
+        policies = [
+            _replay_policy(
+                settings,
+                Replayed(clock=_Clock(_midnight(request, 0)), market=market, trainings=trainings),
+                request,
+                policy,
+                announce_of(number),
+                world,
+            )
+            for number, policy in enumerate(request.policies)
+        ]
     return ReplayResult(request=request, days=tuple(_days(request)), policies=tuple(policies))
+
+
+def _world(request: ReplayRequest) -> KnownMarket:
+    assert request.world is not None
+    change = datetime.combine(request.change, time(), UTC)
+    n_bars = 24 * (WORLD_DAYS + request.days)
+    return known_market(request.world, request.world_seed, _midnight(request, -WORLD_DAYS), n_bars, change)
+
+
+@contextlib.contextmanager
+def _stored(folder: Path, world: KnownMarket) -> Iterator[MarketData]:
+    """The bars of a world as the market of a home, for the time of the block."""
+    with own_folder(folder) as home:
+        newest = world.bars.end.to_pydatetime() + timedelta(seconds=world.bars.timeframe.seconds)
+        SeriesStore(home / "data").add(world.bars, WORLD_SOURCE, newest)
+        yield MarketData(home)
 
 
 def write_page(home: Path, result: ReplayResult) -> Path:
     """Write the page of a replay with curves and time line, below the reports of the home."""
     request = result.request
-    name = f"{request.kind}_{request.symbol.lower()}_{request.timeframe}-{result.digest[:12]}"
+    name = f"{request.kind}_{request.market.lower()}_{request.timeframe}-{result.digest[:12]}"
     days = f"{request.start} to {request.end - timedelta(days=1)}"
     subtitle = f"{days}, day by day, by the code of the present. Digest {result.digest[:12]}"
-    title = f"Replay of {request.kind} on {request.symbol} {request.timeframe}"
+    title = f"Replay of {request.kind} on {request.market} {request.timeframe}"
     path = home / "reports" / "replays" / f"{name}.html"
     return write_sections(path, title, "", subtitle, replay_sections(result))
 
@@ -154,7 +186,12 @@ class _Clock:
 
 
 def _replay_policy(
-    settings: Settings, replayed: Replayed, request: ReplayRequest, policy: str | None, announce: Announce
+    settings: Settings,
+    replayed: Replayed,
+    request: ReplayRequest,
+    policy: str | None,
+    announce: Announce,
+    world: KnownMarket | None,
 ) -> PolicyReplay:
     name = policy or load_document(settings.policy.file, settings.policy.preset).preset
     changes = {
@@ -167,7 +204,7 @@ def _replay_policy(
     with fresh_home(settings, settings.home / FOLDER) as home:
         own = settings.model_copy(update={"home": home, **changes})
         with open_services(own, replayed=replayed) as services:
-            course = _Course(services, request, name)
+            course = _Course(services, request, name, world)
             course.run(announce)
             return course.result()
 
@@ -191,10 +228,10 @@ class _Course:
     services: Services
     request: ReplayRequest
     policy: str
+    world: KnownMarket | None
     events: list[ReplayEvent] = field(default_factory=list)
-    versions: list[ModelVersion] = field(default_factory=list)
-    """Versions trained, in the order of the trainings."""
-    verdicts: list[Verdict] = field(default_factory=list)
+    retrained: list["_Retrained"] = field(default_factory=list)
+    """Retrains, in order."""
     told: set[str] = field(default_factory=set)
     """Problems told before."""
     changes: int = 0
@@ -203,6 +240,10 @@ class _Course:
     @property
     def model_id(self) -> str:
         return self._training().model_id
+
+    @property
+    def versions(self) -> list[ModelVersion]:
+        return [each.version for each in self.retrained]
 
     @property
     def end(self) -> datetime:
@@ -239,21 +280,45 @@ class _Course:
 
     def result(self) -> PolicyReplay:
         committed = self.services.ledger.promotions.committed(self.model_id)
-        bars = self.services.market.bars(self.request.symbol, self.request.timeframe, closed_by=self.end)
+        bars = self.services.market.bars(self.request.market, self.request.timeframe, closed_by=self.end)
         stints = list(_stints(committed, self.end))
+        first = bars.row_closed_after(_midnight(self.request, 0))
+        terms = self.services.version_terms(self.versions[0], bars.calendar)
+        production = self._backtest(terms, bars, stints, first)
         return PolicyReplay(
             policy=self.policy,
             events=tuple(self.events),
-            curves=tuple(self._curves(bars, stints)),
+            curves=tuple(self._curves(bars, first, terms, production)),
             retrains=len(self.versions),
-            passed=sum(each.decision is Decision.PASS for each in self.verdicts),
+            passed=sum(each.verdict.decision is Decision.PASS for each in self.retrained),
             promotions=sum(each.kind is PromotionKind.PROMOTION for each in committed),
             rollbacks=sum(each.kind in ENDING for each in committed),
             days_in_production=sum((until - since) / timedelta(days=1) for _, since, until in stints),
-            trials=sum(
-                len(self.services.ledger.trials.of_job(each.training_job_id)) for each in self.versions
-            ),
+            trials=sum(each.trials for each in self.retrained),
+            worth=tuple(self._worths(bars, first, terms, stints, production)),
+            known=None if self.world is None else self._known(self.world, bars, terms, committed, production),
         )
+
+    def _known(
+        self,
+        world: KnownMarket,
+        bars: Bars,
+        terms: MarketTerms,
+        committed: Sequence[Promotion],
+        production: Backtest,
+    ) -> KnownCourse:
+        changes = self.request.world is not None and self.request.world.changes
+        trained_at = {each.version: each.created_at for each in self.versions}
+        known = KnownReplay(
+            world=world,
+            terms=terms,
+            committed=committed,
+            trained_at=trained_at.__getitem__,
+            positions=lambda version, since, until: self._positions(bars, [(version, since, until)]),
+            days=tuple(_days(self.request)),
+            change=datetime.combine(self.request.change, time(), UTC) if changes else None,
+        )
+        return known.course(production, bars.row_closed_after(_midnight(self.request, 0)))
 
     def _every(self) -> timedelta:
         if self.request.every_days is not None:
@@ -264,10 +329,12 @@ class _Course:
     def _training(self) -> RetrainRequest:
         """Request of the schedule."""
         span = self.request.dataset_span_days
+        if span is None and self.world is not None:
+            span = WORLD_DAYS
         return RetrainRequest(
             model_type=self.request.model_type,
             plugin=self.request.plugin,
-            symbol=self.request.symbol,
+            symbol=self.request.market,
             timeframe=self.request.timeframe,
             training_params=self.request.training_params,
             seed=self.request.seed,
@@ -276,9 +343,23 @@ class _Course:
             **({} if span is None else {"dataset_span_days": span}),
         )
 
-    def _tell(self, kind: ReplayEventKind, version: str, sentence: str) -> None:
+    def _tell(
+        self,
+        kind: ReplayEventKind,
+        version: str,
+        sentence: str,
+        outcome: str = "",
+        reason: TriggerReason | None = None,
+    ) -> None:
         self.events.append(
-            ReplayEvent(at=self.services.clock(), kind=kind, version=version, sentence=sentence)
+            ReplayEvent(
+                at=self.services.clock(),
+                kind=kind,
+                version=version,
+                sentence=sentence,
+                outcome=outcome,
+                reason=reason,
+            )
         )
 
     def _tell_problems(self, problems: Sequence[str]) -> None:
@@ -292,7 +373,8 @@ class _Course:
         if isinstance(answer, TrainingJob):
             self._train(answer, is_first)
         else:
-            self._tell(ReplayEventKind.REQUEST, "", f"periodic retrain {answer.reply}: {answer.because}")
+            sentence = f"periodic retrain {answer.reply}: {answer.because}"
+            self._tell(ReplayEventKind.REQUEST, "", sentence, answer.reply, TriggerReason.PERIODIC)
 
     def _train_waiting(self) -> None:
         """Train the jobs requested by the watch, as a worker does within a minute."""
@@ -305,28 +387,35 @@ class _Course:
             CLMError: the first training of a replay failed, and so would all others.
         """
         try:
-            version, verdict = _retrained(self.services, job)
+            retrained = _retrained(self.services, job)
         except CLMError as error:
             if is_first:
                 raise
             self._tell_problems([f"{job.trigger_reason} retrain failed: {error}"])
             return
-        self.versions.append(version)
-        self.verdicts.append(verdict)
-        self._tell(ReplayEventKind.RETRAIN, version.version, f"{job.trigger_reason}: {verdict.headline}")
+        version, verdict = retrained.version, retrained.verdict
+        self.retrained.append(retrained)
+        self._tell(
+            ReplayEventKind.RETRAIN,
+            version.version,
+            f"{job.trigger_reason}: {_in_words(verdict)}",
+            verdict.decision,
+            job.trigger_reason,
+        )
         decision, problems = attempt(
             version.version, partial(shadow_decisions.decide_on_refresh, self.services, version)
         )
         self._tell_problems(problems)
         if decision is not None:
-            self._tell(ReplayEventKind.SHADOW, version.version, decision.sentence)
+            self._tell(ReplayEventKind.SHADOW, version.version, decision.sentence, decision.action)
         self.clock.now += RETRAIN_TAKES
 
     def _shadow(self) -> None:
         report = shadow_decisions.run(self.services)
         for each in report.versions:
             if each.decision is not None and each.decision.action is not ShadowAction.CONTINUE:
-                self._tell(ReplayEventKind.SHADOW, each.version, each.decision.sentence)
+                decision = each.decision
+                self._tell(ReplayEventKind.SHADOW, each.version, decision.sentence, decision.action)
         self._tell_problems(report.problems)
 
     def _watch(self) -> None:
@@ -335,24 +424,60 @@ class _Course:
             for answer in each.asked:
                 if answer.reply is Reply.ACCEPTED:
                     reason = answer.request.training.trigger_reason
-                    self._tell(ReplayEventKind.REQUEST, each.version, f"{reason} retrain: {answer.because}")
+                    sentence = f"{reason} retrain: {answer.because}"
+                    self._tell(ReplayEventKind.REQUEST, each.version, sentence, answer.reply, reason)
         self._tell_problems(report.problems)
 
     def _tell_changes(self) -> None:
         committed = self.services.ledger.promotions.committed(self.model_id)
         for change in committed[self.changes :]:
-            self._tell(ReplayEventKind.PRODUCTION, change.to_version or "", f"{change.kind}: {change.reason}")
+            sentence = f"{change.kind}: {change.reason}"
+            self._tell(ReplayEventKind.PRODUCTION, change.to_version or "", sentence, change.kind)
         self.changes = len(committed)
 
-    def _curves(self, bars: Bars, stints: Sequence[TradedTime]) -> Iterator[ReplayCurve]:
-        first = bars.row_closed_after(_midnight(self.request, 0))
+    def _worths(
+        self,
+        bars: Bars,
+        first: int,
+        terms: MarketTerms,
+        stints: Sequence[TradedTime],
+        production: Backtest,
+    ) -> Iterator[TriggerWorth]:
+        counts = Counter(each.reason for each in self.retrained)
+        for reason, count in counts.most_common():
+            own = [each for each in self.retrained if each.reason is reason]
+            labels = {each.version.version for each in own}
+            verdicts = Counter(each.verdict.decision for each in own)
+            its_stints = [each for each in stints if each[0] in labels]
+            other = production
+            if its_stints:
+                other = self._backtest(terms, bars, list(_without(labels, stints)), first)
+            rows = np.zeros(len(bars), dtype=bool)
+            for _, since, until in its_stints:
+                rows[bars.row_closed_after(since) : bars.row_closed_after(until)] = True
+            yield TriggerWorth(
+                reason=reason,
+                retrains=count,
+                passed=verdicts[Decision.PASS],
+                inconclusive=verdicts[Decision.INCONCLUSIVE],
+                failed=verdicts[Decision.FAIL],
+                promoted=len({label for label, _, _ in its_stints}),
+                days_in_production=sum((until - since) / timedelta(days=1) for _, since, until in its_stints),
+                earned=_compound(production.returns[rows[first:]]),
+                without=_compound(other.returns[rows[first:]]),
+                fits=sum(each.fits for each in own),
+                trials=sum(each.trials for each in own),
+                seconds=sum(each.seconds for each in own),
+            )
+
+    def _curves(
+        self, bars: Bars, first: int, terms: MarketTerms, production: Backtest
+    ) -> Iterator[ReplayCurve]:
         traded = bars[first:]
         oldest = self.versions[0]
-        terms = self.services.version_terms(oldest, bars.calendar)
         ends = [*(each.created_at for each in self.versions[1:]), self.end]
         newest = [(each.version, each.created_at, end) for each, end in zip(self.versions, ends, strict=True)]
         never = [(oldest.version, oldest.created_at, ends[-1])]
-        production = self._backtest(terms, bars, stints, first)
         yield self._curve("production", f"versions promoted under {self.policy}", traded, production)
         for name, meaning, result in (
             ("newest", "the newest version, without a gate", self._backtest(terms, bars, newest, first)),
@@ -411,15 +536,55 @@ class _Course:
         )
 
 
-def _retrained(services: Services, job: TrainingJob) -> tuple[ModelVersion, Verdict]:
+@dataclass(frozen=True)
+class _Retrained:
+    """A retrain with verdict and cost."""
+
+    version: ModelVersion
+    verdict: Verdict
+    reason: TriggerReason
+    fits: int
+    """Number of models fitted, in folds and final."""
+    trials: int
+    """Backtests counted as trials."""
+    seconds: float
+    """Processor time of the training, when first done."""
+
+
+def _retrained(services: Services, job: TrainingJob) -> _Retrained:
     """The steps of a retrain, without tear sheet and pages."""
     with jobs.running(services, job) as lease:
         bars = steps.fetch_bars(services, job)
+        begun = process_time()
         trained = steps.train(services, job, bars)
+        seconds = _first_seconds(services, job, process_time() - begun)
         version = steps.register(services, lease, job, bars, trained)
         evaluation = steps.evaluate_out_of_sample(services, lease, job, bars, trained)
         verdict = steps.judge(services, lease, version, evaluation)
-    return version, verdict
+    return _Retrained(
+        version=version,
+        verdict=verdict,
+        reason=job.trigger_reason,
+        fits=sum(len(each.folds) for each in trained.out_of_sample) + 1,
+        trials=len(services.ledger.trials.of_job(job.id)),
+        seconds=seconds,
+    )
+
+
+def _first_seconds(services: Services, job: TrainingJob, seconds: float) -> float:
+    """Processor time of a training when first done, kept beside the stored results."""
+    assert services.replayed is not None
+    key = (resume.workspace(services.work, job.id) / resume.KEY).read_text()
+    file = services.replayed.trainings / key / SECONDS
+    if not file.exists():
+        file.write_text(f"{seconds:.3f}")
+    return float(file.read_text())
+
+
+def _in_words(verdict: Verdict) -> str:
+    """Headline of a verdict with the names of the missed checks."""
+    missed = ", ".join(each.name for each in verdict.missed)
+    return f"{verdict.headline}: {missed}" if missed else verdict.headline
 
 
 def _stints(committed: Sequence[Promotion], end: datetime) -> Iterator[TradedTime]:
@@ -428,3 +593,22 @@ def _stints(committed: Sequence[Promotion], end: datetime) -> Iterator[TradedTim
     for change, until in zip(committed, ends, strict=True):
         if change.to_version is not None:
             yield change.to_version, change.at, until
+
+
+def _without(labels: Collection[str], stints: Sequence[TradedTime]) -> Iterator[TradedTime]:
+    """Times in production with the version before in place of some versions, without a gap between."""
+    before: str | None = None
+    ended: datetime | None = None
+    for label, since, until in stints:
+        if label not in labels:
+            before = label
+        elif since != ended:
+            # after a halt, no version was left to stay in production
+            before = None
+        if before is not None:
+            yield before, since, until
+        ended = until
+
+
+def _compound(returns: Floats) -> float:
+    return float(np.prod(1.0 + returns) - 1.0)

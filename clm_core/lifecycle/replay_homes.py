@@ -43,14 +43,9 @@ def fresh_home(settings: Settings, folder: Path) -> Iterator[Path]:
         settings: settings of the installation.
         folder: existing folder of the homes.
     """
-    with contextlib.ExitStack() as stack:
-        with (folder / "gate").open("ab") as gate:
-            lock_file(gate)
-            _delete_left_homes(folder)
+    with own_folder(folder) as home:
+        with _gate(folder):
             template = _template(folder)
-            home = Path(tempfile.mkdtemp(prefix=HOME, dir=folder))
-            stack.callback(shutil.rmtree, home, ignore_errors=True)
-            lock_file(stack.enter_context((home / IN_USE).open("ab")))
         # a server started by root takes over the files that root copied
         shutil.copytree(template / DATABASES, home / DATABASES, symlinks=True)
         for name in (SETTINGS, COSTS):
@@ -59,6 +54,25 @@ def fresh_home(settings: Settings, folder: Path) -> Iterator[Path]:
         if HomeCosts.read(home) is None:
             HomeCosts.of(settings.home).write(home)
         yield home
+
+
+@contextlib.contextmanager
+def own_folder(folder: Path) -> Iterator[Path]:
+    """New folder for the time of the block; folders left by killed replays are deleted."""
+    with contextlib.ExitStack() as stack:
+        with _gate(folder):
+            _delete_left_homes(folder)
+            own = Path(tempfile.mkdtemp(prefix=HOME, dir=folder))
+            stack.callback(shutil.rmtree, own, ignore_errors=True)
+            lock_file(stack.enter_context((own / IN_USE).open("ab")))
+        yield own
+
+
+@contextlib.contextmanager
+def _gate(folder: Path) -> Iterator[None]:
+    with (folder / "gate").open("ab") as gate:
+        lock_file(gate)
+        yield
 
 
 def _delete_left_homes(folder: Path) -> None:

@@ -27,6 +27,8 @@ EDGE = 0.2
 """Drift of a bar per unit of the hidden state, in standard deviations of the return."""
 LOUDNESS = 0.5
 """Log volume per unit of the hidden state."""
+DECAY = 0.5 ** (1.0 / HALF_LIFE)
+"""Share of the hidden state that is left a bar later."""
 STEPS_A_BAR = 12
 """Prices drawn inside each bar, for highs and lows."""
 
@@ -34,7 +36,7 @@ STEPS_A_BAR = 12
 def planted_bars(n_bars: int, seed: int = 0) -> Bars:
     """The series `PLANTED 1h`, n_bars long; the same seed gives the same bars."""
     rng = np.random.default_rng(seed)
-    state = _autoregression(n_bars + 1, rng)
+    state = _hidden_state(n_bars + 1, rng)
     drift = EDGE * SIGMA * state[:-1]
     noise = rng.normal(0.0, SIGMA / np.sqrt(STEPS_A_BAR), (n_bars, STEPS_A_BAR))
     path = np.cumsum(noise + drift[:, None] / STEPS_A_BAR, axis=1)
@@ -55,10 +57,18 @@ def planted_bars(n_bars: int, seed: int = 0) -> Bars:
     )
 
 
-def _autoregression(n: int, rng: np.random.Generator) -> Floats:
-    """Stationary autoregression of variance 1, shape (n,)."""
-    decay = 0.5 ** (1.0 / HALF_LIFE)
-    shocks = rng.normal(0.0, np.sqrt(1.0 - decay**2), n)
+def _hidden_state(n: int, rng: np.random.Generator) -> Floats:
+    """Hidden state: a stationary autoregression of variance 1, shape (n,)."""
+    shocks = rng.normal(0.0, np.sqrt(1.0 - DECAY**2), n)
     shocks[0] = rng.normal()
+    return remembered(shocks, DECAY)
+
+
+def remembered(shocks: Floats, decay: float) -> Floats:
+    """Autoregression begun at the first shock, shape (n,).
+
+    Args:
+        decay: share of a value that is left a bar later.
+    """
     # the answer of scipy.signal.lfilter to the last bit, without the seconds of its import
     return np.array(list(accumulate(shocks.tolist(), lambda state, shock: shock + decay * state)))

@@ -16,7 +16,6 @@ from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars, PolicyE
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.replays import ReplayEventKind, ReplayRequest, ReplayResult
-from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 from clm_core.explain.replay_sections import headline, replay_sections
 from clm_core.ledger.store import Ledger
@@ -25,6 +24,7 @@ from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.market.timeframes import Timeframe
+from clm_core.market.worlds import TOO_LATE
 from clm_core.retraining import jobs, resume, steps, training
 from clm_core.services import Services
 from clm_core.settings import Settings
@@ -39,6 +39,8 @@ REQUEST = ReplayRequest(
     dataset_span_days=60,
     training_params={"rounds": 2, "label": "volatility_scaled_return", "horizon": 12, "calibrate": False},
 )
+
+NAMED = REQUEST.model_copy(update={"compare": ("never", "newest")})
 
 
 class Stopped(Exception):
@@ -90,10 +92,10 @@ def undisturbed(homes: Path, tmp_path_factory: pytest.TempPathFactory) -> Undist
     retrained = replay._retrained
     verdicts = list[Verdict]()
 
-    def noted(services: Services, job: TrainingJob) -> tuple[ModelVersion, Verdict]:
-        version, verdict = retrained(services, job)
-        verdicts.append(verdict)
-        return version, verdict
+    def noted(services: Services, job: TrainingJob) -> replay._Retrained:
+        result = retrained(services, job)
+        verdicts.append(result.verdict)
+        return result
 
     begun = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
@@ -217,6 +219,56 @@ def test_a_replay_killed_at_a_random_moment_ends_with_the_digest_of_an_undisturb
             os.kill(server, 0)
 
 
+def test_policies_without_a_gate_are_curves_beside_the_others(
+    undisturbed: Undisturbed,
+) -> None:
+    named = undisturbed.result.model_copy(update={"request": NAMED})
+    assert NAMED.policies == (None,)
+    beside = replay_sections(named)[0]
+    assert beside.sentences[-1].startswith("Without a gate: never and newest")
+    assert [row[0] for row in beside.tables[0].rows] == ["strict", "never", "newest"]
+
+
+def test_compute_is_counted_and_the_seconds_are_not_part_of_the_digest(
+    undisturbed: Undisturbed,
+) -> None:
+    [replayed] = undisturbed.result.policies
+    [worth] = replayed.worth
+    assert worth.trials == replayed.trials
+    assert worth.fits > worth.retrains
+    assert worth.seconds > 0.0
+    slower = worth.model_copy(update={"seconds": 1e9})
+    assert replayed.model_copy(update={"worth": (slower,)}).digest == replayed.digest
+
+
+def test_without_a_trigger_the_version_before_stays_until_nothing_served() -> None:
+    days = [datetime(2020, 1, day, tzinfo=UTC) for day in range(1, 9)]
+    stints = [("a", days[0], days[1]), ("b", days[1], days[2]), ("c", days[2], days[3])]
+    stints += [("d", days[4], days[5]), ("e", days[5], days[6])]
+    assert list(replay._without({"b", "d"}, stints)) == [
+        ("a", days[0], days[1]),
+        ("a", days[1], days[2]),
+        ("c", days[2], days[3]),
+        ("e", days[5], days[6]),
+    ]
+
+
+def test_a_world_is_replayed_with_its_own_bars_and_judged_by_its_knowledge(
+    homes: Path, tmp_path: Path
+) -> None:
+    changes = {"symbol": None, "world": "dying", "dataset_span_days": 60}
+    request = ReplayRequest.model_validate(REQUEST.model_dump() | changes | {"end": date(2018, 7, 8)})
+    result = run(tmp_path, request)
+    known = result.policies[0].known
+    assert known is not None
+    assert known.services == ()
+    assert [known.edge[0], known.edge[-1]] == [1.0, -TOO_LATE]
+    assert {each.name for each in (tmp_path / "replays").iterdir()} == {"gate", "trainings"}
+    [section] = replay_sections(result)
+    assert section.sentences[1].startswith("The world knows: false promotions 0 of 0")
+    assert section.charts[-1].name == "known"
+
+
 def test_the_page_shows_each_policy_with_curves_and_events(undisturbed: Undisturbed) -> None:
     result = undisturbed.result
     both = result.model_copy(update={"policies": (*result.policies, *result.policies)})
@@ -225,7 +277,9 @@ def test_the_page_shows_each_policy_with_curves_and_events(undisturbed: Undistur
     [section] = replay_sections(result)
     assert "retrains: 2, passed the gate: 0" in headline(result.policies[0])
     assert [row[0] for row in section.tables[0].rows] == ["production", "newest", "never", "hold"]
-    [[first], [second]] = section.tables[1].rows
+    assert section.tables[1].rows[0][:4] == ("periodic", "2", "0, 0, 2", "0")
+    assert [each.name for each in section.charts] == ["equity", "time-line"]
+    [[first], [second]] = section.tables[2].rows
     assert first.startswith("2018-07-01 00:00 retrain v20180701_000005: periodic: FAIL")
     assert second.startswith("2018-07-08 00:00 retrain v20180708_000005: periodic: FAIL")
 
@@ -247,6 +301,22 @@ def test_an_impossible_replay_is_refused_before_a_database_is_made(
     with pytest.raises(error, match=words):
         run(tmp_path, REQUEST.model_copy(update=changes))
     assert not list((tmp_path / "replays").glob("home-*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"world": "dying"}, "either a symbol or a world"),
+        ({"symbol": None}, "either a symbol or a world"),
+        ({"symbol": None, "world": "none", "timeframe": "1d"}, "hourly bars"),
+        ({"symbol": None, "world": "none", "world_change": date(2018, 7, 4)}, "dying and moving"),
+        ({"policy": "never"}, "has no gate"),
+    ],
+    ids=["both", "neither", "days", "change of none", "policy without a gate"],
+)
+def test_a_contradictory_request_is_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ReplayRequest.model_validate(REQUEST.model_dump() | changes)
 
 
 def test_a_replay_of_less_than_a_week_is_refused() -> None:

@@ -1,0 +1,67 @@
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from clm_core.domain.replays import KnownWorld
+from clm_core.market.bars import Floats
+from clm_core.market.worlds import TOO_LATE, KnownMarket, known_market
+
+START = datetime(2018, 1, 1, tzinfo=UTC)
+CHANGE = START + timedelta(hours=60_000)
+
+
+def made(world: KnownWorld, seed: int = 0, n_bars: int = 120_000) -> KnownMarket:
+    return known_market(world, seed, START, n_bars, CHANGE)
+
+
+def earned_by_followers(market: KnownMarket) -> Floats:
+    """Returns of a position after each bar on the side of the volume of a day, shape (n_bars - 1,)."""
+    volume = np.log(market.bars.volume)
+    day = np.convolve(volume, np.ones(24) / 24, mode="full")[: len(volume)]
+    return np.asarray(
+        np.sign(day - np.log(1000.0))[:-1] * np.diff(market.bars.close) / market.bars.close[:-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("world", "before", "after"),
+    [
+        (KnownWorld.PLANTED, 1, 1),
+        (KnownWorld.DYING, 1, -1),
+        (KnownWorld.MOVING, 1, -1),
+        (KnownWorld.NONE, 0, 0),
+    ],
+)
+def test_followers_of_the_volume_earn_while_the_edge_lives(
+    world: KnownWorld, before: int, after: int
+) -> None:
+    returns = earned_by_followers(made(world))
+    signs = []
+    for part in (returns[:60_000], returns[60_000:]):
+        t = part.mean() / part.std() * np.sqrt(len(part))
+        signs.append(int(np.sign(t)) if abs(t) > 4.0 else 0)
+    assert signs == [before, after]
+
+
+@pytest.mark.parametrize("world", list(KnownWorld))
+def test_returns_differ_from_the_expected_returns_by_noise_of_mean_zero(world: KnownWorld) -> None:
+    market = made(world)
+    returns = np.diff(market.bars.close) / market.bars.close[:-1]
+    surprise = returns - market.expected[1:]
+    assert abs(surprise.mean()) < 4.0 * surprise.std() / np.sqrt(len(surprise))
+    tied = np.mean(surprise * market.expected[1:]) / surprise.std() / max(market.expected.std(), 1e-9)
+    assert abs(tied) < 4.0 / np.sqrt(len(surprise))
+
+
+def test_the_edge_has_its_strength_up_to_the_change_and_another_from_then_on() -> None:
+    strength = made(KnownWorld.DYING).strength
+    assert strength[59_999] == 1.0
+    assert strength[60_000] == -TOO_LATE
+    assert not made(KnownWorld.NONE).expected.any()
+
+
+def test_a_world_is_the_same_by_seed_and_start_however_many_bars() -> None:
+    short, long = made(KnownWorld.DYING, n_bars=500), made(KnownWorld.DYING, n_bars=900)
+    assert long.bars[:500].content_hash == short.bars.content_hash
+    assert made(KnownWorld.DYING, 1, 500).bars.content_hash != short.bars.content_hash
