@@ -1,6 +1,8 @@
 from clm_core.domain.replays import ReplayRequest, ReplayResult
 from clm_core.explain.replay_sections import headline, markdown
 from clm_core.lifecycle import replay as replaying
+from clm_core.lifecycle.kept_replays import keep
+from clm_core.platform.flow_run import current_run
 from clm_core.services import services
 from tasks.progress import progress_bar
 from tasks.run_page import show_markdown
@@ -17,5 +19,7 @@ def replay_days(request: ReplayRequest) -> ReplayResult:
 
 @step("show the replay")
 def show_replay(result: ReplayResult) -> None:
-    page = replaying.write_page(services().settings.home, result)
+    clm, run = services(), current_run()
+    page = replaying.write_page(clm.settings.home, result)
+    keep(clm.reports, page, result, None if run is None else str(run.id))
     show_markdown(KEY, lambda: markdown(result, page), headline(result.policies[0]))

@@ -41,6 +41,8 @@ OPERATIONS: Mapping[str, str] = {
     "models.one_version": "get_version",
     "models.record": "get_paper_record",
     "models.report": "get_report",
+    "replays.one_replay": "get_replay",
+    "replays.page": "get_replay_page",
     "runs.one_run": "get_run",
     "runs.one_study": "get_study",
     "runs.shadow": "shadow_now",

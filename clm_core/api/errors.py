@@ -45,6 +45,7 @@ STATUS: Mapping[type[CLMError], HTTPStatus] = {
     errors.AllocationRefused: HTTPStatus.CONFLICT,
     errors.ApprovalRefused: HTTPStatus.CONFLICT,
     errors.TooManyWaiting: HTTPStatus.CONFLICT,
+    errors.ReplayRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.FillRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.BarNotStored: HTTPStatus.CONFLICT,
     errors.ConflictError: HTTPStatus.CONFLICT,

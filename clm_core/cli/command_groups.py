@@ -26,6 +26,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "explain": "Explain a version: what moves it, how well it knows.",
         "compare": "Show two versions beside each other.",
         "replay": "Replay the past under the rules of continuous learning.",
+        "replays": "List the replays with a page.",
         "gate": "The gate: levels, verdicts explained, simulations.",
         "reproduce": "Train a version again, and compare to the bit.",
         "stats": "Count models, versions, jobs and promotions.",

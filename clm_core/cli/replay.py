@@ -18,7 +18,7 @@ from clm_core.cli.search_options import (
     TrainingSeed,
     validated,
 )
-from clm_core.cli.settings_in_force import settings_for_change
+from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
 from clm_core.domain.replays import KnownWorld
 
 if TYPE_CHECKING:
@@ -121,13 +121,40 @@ def replay(
     settings = settings_for_change()
     result = _replayed(settings, request)
     if page or open_page:
+        from clm_core.lifecycle.kept_replays import keep
         from clm_core.lifecycle.replay import write_page
 
-        hand_over(write_page(settings.home, result), open_page)
+        written = write_page(settings.home, result)
+        keep(written.parent.parent, written, result)
+        hand_over(written, open_page)
     elif as_json:
         print_json({**result.model_dump(mode="json"), "digest": result.digest})
     else:
         _show(result)
+
+
+@app.command()
+def replays(as_json: AsJson = False) -> None:
+    """List the replays with a page, newest first: those of Prefect and REST, and of `clm replay --page`."""
+    from clm_core.lifecycle.kept_replays import kept_replays
+
+    kept = kept_replays(settings_for_look().home / "reports")
+    if as_json:
+        print_json(kept.model_dump(mode="json"))
+        return
+    for each in kept.replays:
+        request = each.request
+        plain.print(
+            f"{each.at.astimezone(UTC):%Y-%m-%d %H:%M} {each.name}: {request.kind} on {request.market} "
+            f"{request.timeframe}, {request.start} to {request.end}, digest {each.digest[:12]}",
+            soft_wrap=True,
+        )
+        for line in each.headlines:
+            plain.print(f"  {line}", soft_wrap=True)
+    for name in kept.unread:
+        plain.print(f"{name} was kept by another release: replay again to see it.", soft_wrap=True)
+    if not kept.replays and not kept.unread:
+        plain.print("No replay has a page yet: `clm replay ... --page` writes one.")
 
 
 def _replayed(settings: "Settings", request: "ReplayRequest") -> "ReplayResult":

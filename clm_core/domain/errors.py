@@ -67,6 +67,7 @@ CLMError                        the root
 ├── PromotionRefused            a version may not become the production version
 ├── ApprovalRefused             an answer comes to no waiting approval, or without a reason
 ├── AllocationRefused           a version may not take part in an allocation
+├── ReplayRefused           a replay cannot begin as requested
 ├── TooManyWaiting              too many candidates wait for their evaluation
 ├── FillRefused                 a reported fill cannot be true
 │   └── BarNotStored            the bar of a reported fill is not stored yet
@@ -409,6 +410,10 @@ class ApprovalRefused(CLMError):
 
 class AllocationRefused(CLMError):
     """A version may not share the capital of a model, or the weights cannot be kept; says what to do."""
+
+
+class ReplayRefused(CLMError):
+    """A replay cannot begin as requested, because of the policies."""
 
 
 class TooManyWaiting(CLMError):

@@ -13,7 +13,7 @@ class RequestedRun(BaseModel):
     run_id: UUID
     """Id of the run in Prefect."""
     flow: str
-    """`watch`, `shadow`, `tune`, `evolve`, `evolve-strategies`."""
+    """`watch`, `shadow`, `tune`, `evolve`, `evolve-strategies`, `replay`."""
     name: str
     """Prefect's name of the run until the run starts."""
     search: str | None = None

@@ -33,6 +33,7 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.errors import CLMError, NotEnoughBars
 from clm_core.domain.evaluations import Decision, Verdict
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.kinds import model_id
 from clm_core.domain.measures import finite_or_none
 from clm_core.domain.operation_settings import PolicySource
 from clm_core.domain.progress import Announce
@@ -105,12 +106,7 @@ def run(settings: Settings, market: MarketData, request: ReplayRequest, announce
     """
     folder = settings.home / FOLDER
     # whatever is refused is refused before a database is made and a year is replayed under another policy
-    for policy in request.policies:
-        source = settings.policy if policy is None else _source(policy)
-        load_document(source.file, source.preset)
-    catalog.requested_params(
-        request.model_type, request.training_params, request.plugin, settings.execution.rules
-    )
+    require_possible(settings, market, request)
     trainings = folder / TRAININGS
     trainings.mkdir(parents=True, exist_ok=True)
     count = len(request.policies)
@@ -122,8 +118,6 @@ def run(settings: Settings, market: MarketData, request: ReplayRequest, announce
         world = None if request.world is None else _world(request)
         if world is not None:
             market = stack.enter_context(_stored(folder, world))
-        until = _midnight(request, request.days)
-        _require_days(market.bars(request.market, request.timeframe, closed_by=until), request)
         policies = [
             _replay_policy(
                 settings,
@@ -136,6 +130,26 @@ def run(settings: Settings, market: MarketData, request: ReplayRequest, announce
             for number, policy in enumerate(request.policies)
         ]
     return ReplayResult(request=request, days=tuple(_days(request)), policies=tuple(policies))
+
+
+def require_possible(settings: Settings, market: MarketData, request: ReplayRequest) -> None:
+    """Refuse a replay that cannot begin.
+
+    Raises:
+        UnknownSeries: no source has the bars.
+        NotEnoughBars: the bars do not cover the days.
+        PolicyError: a policy cannot be read.
+        InvalidTrainingParams: a parameter is unknown or out of range.
+    """
+    for policy in request.policies:
+        source = settings.policy if policy is None else _source(policy)
+        load_document(source.file, source.preset)
+    catalog.requested_params(
+        request.model_type, request.training_params, request.plugin, settings.execution.rules
+    )
+    if request.symbol is not None:
+        until = _midnight(request, request.days)
+        _require_days(market.bars(request.symbol, request.timeframe, closed_by=until), request)
 
 
 def _world(request: ReplayRequest) -> KnownMarket:
@@ -157,7 +171,7 @@ def _stored(folder: Path, world: KnownMarket) -> Iterator[MarketData]:
 def write_page(home: Path, result: ReplayResult) -> Path:
     """Write the page of a replay with curves and time line, below the reports of the home."""
     request = result.request
-    name = f"{request.kind}_{request.market.lower()}_{request.timeframe}-{result.digest[:12]}"
+    name = f"{model_id(request.kind, request.market, request.timeframe)}-{result.digest[:12]}"
     days = f"{request.start} to {request.end - timedelta(days=1)}"
     subtitle = f"{days}, day by day, by the code of the present. Digest {result.digest[:12]}"
     title = f"Replay of {request.kind} on {request.market} {request.timeframe}"

@@ -30,6 +30,7 @@ EXAMPLES = {
     "symbol": "NOSUCHTHING",
     "timeframe": "1h",
     "study": "nosuchthing",
+    "replay": "nosuchthing",
 }
 BODIES = {
     "/clm/train": {"model_type": "xgboost", "symbol": "NOSUCHTHING"},
@@ -41,6 +42,12 @@ BODIES = {
     "/clm/tune": {"model_type": "xgboost", "symbol": "NOSUCHTHING"},
     "/clm/evolve": {"model_type": "xgboost", "symbol": "NOSUCHTHING"},
     "/clm/evolve-strategies": {"symbol": "NOSUCHTHING"},
+    "/clm/replays": {
+        "model_type": "xgboost",
+        "symbol": "NOSUCHTHING",
+        "start": "2018-07-01",
+        "end": "2018-08-01",
+    },
     "/clm/approvals/{model_id}": {"version": EXAMPLES["version"], "approve": True},
     "/clm/allocation/{model_id}": {"candidates": [EXAMPLES["version"]]},
     "/clm/allocation/{model_id}/served": {"bars": []},

@@ -19,6 +19,7 @@ EXAMPLES = {
     "symbol": "NOSUCHTHING",
     "timeframe": "1h",
     "study": "nosuchthing",
+    "replay": "nosuchthing",
     "name": "nosuchthing",
 }
 ALLOWED = {
@@ -38,6 +39,7 @@ ALLOWED = {
     "/clm/tune": "OPTIONS, POST",
     "/clm/evolve": "OPTIONS, POST",
     "/clm/evolve-strategies": "OPTIONS, POST",
+    "/clm/replays": "GET, HEAD, OPTIONS, POST",
     "/clm/approvals/{model_id}": "OPTIONS, POST",
     "/clm/allocation/{model_id}": "DELETE, GET, HEAD, OPTIONS, POST",
     "/clm/allocation/{model_id}/served": "OPTIONS, POST",

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -10,11 +11,21 @@ from fastapi.testclient import TestClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from clm_core.domain.actors import Actor
+from clm_core.domain.replays import PolicyReplay, ReplayCurve, ReplayFigures, ReplayRequest, ReplayResult
 from clm_core.domain.vocabulary import Role
+from clm_core.lifecycle import replay
+from clm_core.lifecycle.kept_replays import keep
 from clm_core.services import Services
 from clm_core.triggers.requested_runs import request_run
 
 Client = Callable[[Role | None], TestClient]
+REPLAY: dict[str, Any] = {
+    "model_type": "lightgbm",
+    "symbol": "BTC/USD",
+    "start": "2018-07-01",
+    "end": "2018-08-01",
+    "compare": ["thresholds-only"],
+}
 NOWHERE = "http://127.0.0.1:9/api"
 SEARCHES: dict[str, dict[str, Any]] = {
     "tune": {"model_type": "lightgbm", "symbol": "BTC/USD", "trials": 2},
@@ -28,7 +39,10 @@ def prefect(prefect_url: str) -> Iterator[httpx.Client]:
     """Server with deployments without worker, so that runs stay scheduled."""
     with httpx.Client(base_url=prefect_url) as client:
         made = []
-        for flow, deployment in (*((each, each) for each in ("watch", *SEARCHES)), ("shadow", "shadow-1h")):
+        for flow, deployment in (
+            *((each, each) for each in ("watch", "replay", *SEARCHES)),
+            ("shadow", "shadow-1h"),
+        ):
             flow_id = client.post("/flows/", json={"name": flow}).json()["id"]
             made.append(client.post("/deployments/", json={"name": deployment, "flow_id": flow_id}).json())
         yield client
@@ -113,6 +127,69 @@ def test_a_search_that_cannot_begin_is_refused_before_a_run_exists(
     answer = client(Role.OPERATOR).post(f"/clm/{flow}", json=SEARCHES[flow] | changes)
     assert answer.status_code == status
     assert named in answer.json()["detail"]
+
+
+def test_a_replay_is_requested_for_a_worker(client: Client, prefect: httpx.Client) -> None:
+    answer = client(Role.OPERATOR).post("/clm/replays", json=REPLAY)
+    run = run_of(prefect, answer)
+    assert answer.json()["flow"] == "replay"
+    request = ReplayRequest.model_validate(run["parameters"]["request"])
+    assert request == ReplayRequest.model_validate(REPLAY)
+    assert client(Role.VIEWER).post("/clm/replays", json=REPLAY).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"symbol": "NOSUCH"}, "NOSUCH"),
+        ({"end": "2030-01-01"}, "name days within the bars"),
+        ({"end": "2018-07-02"}, "7 days or more"),
+        ({"training_params": {"max_dpeth": 3}}, "max_dpeth"),
+        ({"policy": "no such preset"}, "no such preset"),
+        ({"policy": "/etc/passwd.toml"}, "names presets, and not the file"),
+    ],
+    ids=["unknown market", "after the bars", "too short", "unknown parameter", "unknown policy", "a file"],
+)
+def test_an_impossible_replay_is_refused_before_a_run_exists(
+    changes: dict[str, Any], named: str, client: Client
+) -> None:
+    answer = client(Role.OPERATOR).post("/clm/replays", json=REPLAY | changes)
+    assert answer.status_code == 422
+    assert named in answer.text
+
+
+def test_a_kept_replay_is_listed_and_read_with_its_page(client: Client, services: Services) -> None:
+    figures = ReplayFigures(total_return=0.1, sharpe_ratio=None, max_drawdown=0.0, trades=1, exposure=0.5)
+    curves = tuple(
+        ReplayCurve(name=name, meaning=name, figures=figures, equity=(1.0, 1.1))
+        for name in ("production", "newest", "never", "hold")
+    )
+    replayed = PolicyReplay.model_validate(
+        dict.fromkeys(("retrains", "passed", "promotions", "rollbacks", "days_in_production", "trials"), 0)
+        | {"policy": "strict", "events": (), "curves": curves}
+    )
+    days = tuple(datetime(2018, 7, day, tzinfo=UTC) for day in (2, 3))
+    result = ReplayResult(request=ReplayRequest.model_validate(REPLAY), days=days, policies=(replayed,))
+    page = replay.write_page(services.settings.home, result)
+    name = f"{uuid.uuid4()}"
+    keep(services.reports, page, result, name)
+    (services.reports / "replays" / "former.json").write_text("{}")
+    viewer = client(Role.VIEWER)
+    listed = viewer.get("/clm/replays").json()
+    [own] = [each for each in listed["replays"] if each["name"] == name]
+    assert own["digest"] == result.digest
+    assert own["headlines"][0].startswith("Under strict: retrains: 0")
+    assert listed["unread"] == ["former"]
+    kept = viewer.get(f"/clm/replays/{name}").json()
+    assert ReplayResult.model_validate(kept["result"]) == result
+    shown = viewer.get(f"/clm/replays/{name}/report")
+    assert shown.status_code == 200, shown.text
+    assert shown.headers["content-type"].startswith("text/html")
+    assert "Replay of lightgbm on BTC/USD 1h" in shown.text
+    assert "`clm replays`" in viewer.get("/clm/replays/nosuchthing").json()["detail"]
+    assert "another release" in viewer.get("/clm/replays/former").json()["detail"]
+    page.unlink()
+    assert viewer.get(f"/clm/replays/{name}/report").status_code == 404
 
 
 def test_without_a_server_the_answer_says_what_to_start_and_names_no_address(
