@@ -42,7 +42,14 @@ ENVIRONMENT = {
 }
 """Variables of the server itself; a child has those of its worker."""
 PACKAGES = ("clm_core", "flows", "tasks", "deployments")
-PRELOADED = ("prefect.flow_engine", "mlflow.pyfunc", "xgboost", "lightgbm", "plotly.graph_objects")
+PRELOADED = (
+    "prefect.flow_engine",
+    "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "xgboost",
+    "lightgbm",
+    "plotly.graph_objects",
+)
 """Modules that most runs import, beside those of the flows."""
 BACKLOG = 64
 REQUEST_SECONDS = 10.0
@@ -51,6 +58,9 @@ END_SECONDS = 10.0
 """Time for the children to report their end when the server is stopped."""
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
+M_ARENA_MAX = -8
+ARENAS = 2
+"""Arenas of glibc's allocator: with one a thread, by default, every pool of threads keeps freed memory."""
 Code = Mapping[str, int]
 
 
@@ -188,12 +198,12 @@ def is_supported() -> bool:
     return sys.platform == "linux"
 
 
-def preload() -> None:
-    """Import the flows with their imports, and the libraries of most runs."""
+def preload(*others: str) -> None:
+    """Import the flows with their imports, the libraries of most runs, and other modules."""
     flows = importlib.import_module("flows")
     for module in pkgutil.iter_modules(flows.__path__, "flows."):
         importlib.import_module(module.name)
-    for name in PRELOADED:
+    for name in (*PRELOADED, *others):
         # a library of an extra may be missing
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
@@ -230,17 +240,24 @@ def carry_out(request: Request) -> None:
     os.environ.clear()
     os.environ.update(request.environment)
     os.chdir(request.folder)
+    run_module(request.module, *request.arguments)
+
+
+def run_module(module: str, *arguments: str) -> None:
+    """Run a module in this process, a fork, as by `python -m`."""
+    library = ctypes.CDLL(None)
+    library.mallopt(M_ARENA_MAX, ARENAS)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     from prefect.context import refresh_global_settings_context
 
     refresh_global_settings_context()
-    sys.argv = [request.module, *request.arguments]
-    # a module imported by the server is executed once more, as a program
+    sys.argv = [module, *arguments]
+    # a module imported before the fork is executed once more, as a program
     warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
-    # for `ps` and `top`, which would show the name of the server
-    ctypes.CDLL(None).prctl(PR_SET_NAME, request.module.rpartition(".")[2].encode())
-    runpy.run_module(request.module, run_name="__main__", alter_sys=True)
+    # for `ps` and `top`, which would show the name of the parent
+    library.prctl(PR_SET_NAME, module.rpartition(".")[2].encode())
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _read(connection: socket.socket) -> Request | None:

@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -33,9 +35,10 @@ from clm_core.platform.prefect_server import server_environment
 from clm_core.platform.private_files import close_settings, keep_files_private, secure_home
 from clm_core.platform.run_engine import is_listening
 from clm_core.platform.stack_state import PartState, PartStatus, StackState
+from clm_core.registry.mlflow_webhooks import webhook_variables
 from clm_core.services import loading_problem, open_ledger, settle_home
 from clm_core.settings import Settings, child_variables, load_settings, names_secrets, settings_file
-from deployments import fork_server, maintenance_loop
+from deployments import fork_server, forks, maintenance_loop
 from deployments.supervisor import StackPart, Stopped, Supervisor, stoppable
 from deployments.watchdog import Watchdog
 from deployments.work_pool import PROCESS, process_template
@@ -87,7 +90,11 @@ def run(settings: Settings, console: Console) -> None:
         )
         reporter.supervisor = supervisor
         supervisor.start(plan.prefect(database))
-        supervisor.start(plan.mlflow(database))
+        if fork_server.is_supported():
+            # while the server starts on another processor;
+            # a class of MLflow keeps the key of the webhooks that it finds when it is imported
+            forks.preload(plan.environment | webhook_variables(settings.home))
+        supervisor.start(_forked(plan.mlflow(database)))
         # migrate the ledger while the servers start on the other core
         with open_ledger(database) as engine:
             # no pass could succeed while nothing was up
@@ -101,16 +108,16 @@ def run(settings: Settings, console: Console) -> None:
         # a worker goes by the template that the pool has when the worker starts
         _wait_for_work_pool(settings, plan.environment, deploying)
         if fork_server.is_supported():
-            supervisor.start(plan.fork_server())
-        supervisor.start(plan.worker())
-        supervisor.start(plan.maintenance())
+            supervisor.start(_forked(plan.fork_server()))
+        supervisor.start(_forked(plan.worker()))
+        supervisor.start(_forked(plan.maintenance()))
         # both migrate MLflow's database, and two migrations at once would collide
         _wait(supervisor, ["mlflow"])
         if fork_server.is_supported():
             _wait(supervisor, ["fork-server"])
-        supervisor.start(plan.maintenance_loop())
+        supervisor.start(_forked(plan.maintenance_loop(), "deployments.maintenance_loop"))
         if plan.state.api_url is not None:
-            supervisor.start(plan.api())
+            supervisor.start(_forked(plan.api()))
         _wait(supervisor, [part.name for part in supervisor.states])
         schedules.go_on(deploying)
         running.enter_context(_watchdog(settings, database, plan.environment, console))
@@ -146,7 +153,9 @@ class _Plan:
             command=(*MODULE, "clm_core.platform.prefect_server", str(self._ports["prefect"])),
             environment=self.environment
             | server_environment(database, home / "prefect", url)
-            | {"PREFECT_SERVER_API_AUTH_STRING": stack_state.prefect_auth(home)},
+            | {
+                "PREFECT_SERVER_API_AUTH_STRING": stack_state.prefect_auth(home),
+            },
             is_ready=lambda: is_answering(f"{url}/health"),
             is_alive=lambda: is_answering(f"{url}/health"),
         )
@@ -215,6 +224,18 @@ class _Plan:
             # alive without the database too: /health reports the outage
             is_alive=lambda: is_answering(f"{self.state.api_url}/livez"),
         )
+
+
+def _forked(part: StackPart, *module: str) -> StackPart:
+    """The part as a fork of this process, where that is possible.
+
+    Args:
+        module: module and arguments; by default those of the command.
+    """
+    if not forks.is_possible():
+        return part
+    run = module or tuple(part.command[len(MODULE) :])
+    return replace(part, fork=partial(forks.Fork, run, part.environment))
 
 
 class _Schedules:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any, Protocol
 
 from clm_core.platform.interpreter import MODULE
 from clm_core.platform.stack_state import PartState, PartStatus
@@ -46,6 +46,23 @@ class StackPart:
     """Quick readiness probe, called repeatedly until True."""
     is_alive: Callable[[], bool] | None = None
     """Liveness probe of a ready part, if any."""
+    fork: Callable[[IO[bytes]], "PartProcess"] | None = None
+    """Starts the part as a fork of this process, with a file for the output; a restart is the command, since
+    the code may have changed."""
+
+
+class PartProcess(Protocol):
+    """Process that leads a group; what a supervisor needs of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
 
 
 class Stopped(BaseException):
@@ -173,20 +190,24 @@ class _RunningPart:
         self._change(status=PartStatus.STOPPED, pid=None)
 
     def _launch(self, restarts: int = 0) -> None:
+        fork = self._part.fork
         with self.state.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                self._part.command,
-                env=os.environ | self._part.environment,
-                # some parts end when the pipe closes
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self._process = self._command(output) if fork is None or restarts else fork(output)
         self._started = self._probed = time.monotonic()
         self._unanswered = 0
         self._notify_janitor(f"+{self._process.pid}")
         self._change(status=PartStatus.STARTING, pid=self._process.pid, restarts=restarts)
+
+    def _command(self, output: IO[bytes]) -> "PartProcess":
+        return subprocess.Popen(
+            self._part.command,
+            env=os.environ | self._part.environment,
+            # some parts end when the pipe closes
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def _handle_exit(self) -> None:
         """Schedules the restart of a dead part, after its children have ended."""
@@ -198,7 +219,7 @@ class _RunningPart:
         self._delay = min(2 * self._delay, MAX_DELAY_SECONDS)
         self._signal(signal.SIGTERM)
         hung = self._silent_seconds >= SILENT_SECONDS
-        cause = f"no answer for {SILENT_SECONDS:g} s" if hung else _exit_in_words(self._process.returncode)
+        cause = f"no answer for {SILENT_SECONDS:g} s" if hung else _exit_in_words(self._process.wait())
         self._change(status=PartStatus.RESTARTING, pid=None, last_exit=cause)
 
     def _is_hung(self) -> bool:

@@ -188,6 +188,16 @@ def test_the_fork_server_has_a_single_thread_after_its_imports(up: Installation)
     assert len(os.listdir(f"/proc/{server.pid}/task")) == 1
 
 
+@pytest.mark.skipif(not fork_server.is_supported(), reason="forks are used on Linux")
+def test_the_parts_share_the_libraries_of_the_supervisor(up: Installation) -> None:
+    def started_as(process: int) -> bytes:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+
+    first = [part for part in up.state.parts if part.pid is not None and not part.restarts]
+    forks = {part.name for part in first if part.pid and started_as(part.pid) == started_as(up.state.pid)}
+    assert {part.name for part in first} - forks == {"prefect"}
+
+
 def test_the_files_of_every_process_are_private(up: Installation) -> None:
     masks = dict[int, str]()
     for process in up.processes():

@@ -1,0 +1,133 @@
+"""Processes of `clm up` that are forks of the supervisor, which share its libraries in memory.
+
+The supervisor imports the libraries once, while Prefect's server starts. A server or worker started then is a
+fork: it begins at once, and the pages of the libraries count once. A fork is a process of its own, with the
+environment and the output of a command. A part restarted later is a command, with the code of the moment.
+"""
+
+import atexit
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, NoReturn
+
+from deployments import fork_server
+
+OF_PARTS = ("prefect.cli.worker", "prefect.workers.process", "uvicorn", "fastapi", "starlette.middleware")
+"""Modules of several parts, beside those of the runs."""
+POLL_SECONDS = 0.05
+
+
+def preload(environment: Mapping[str, str]) -> None:
+    """Import the libraries that the parts share.
+
+    Args:
+        environment: variables of the parts, which Prefect and MLflow read when they are imported.
+    """
+    with _variables({**environment, **fork_server.ENVIRONMENT}):
+        fork_server.preload(*OF_PARTS)
+
+
+def is_possible() -> bool:
+    """True if the libraries are loaded and this process has a single thread: a fork copies one."""
+    return "prefect" in sys.modules and fork_server.is_supported() and len(os.listdir("/proc/self/task")) == 1
+
+
+class Fork:
+    """A module in a fork of this process, in a session of its own: `subprocess.Popen` without a command."""
+
+    def __init__(self, module: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> None:
+        """
+        Args:
+            module: name of the module and its arguments, as after `python -m`.
+            environment: variables in addition to those of this process.
+            output: file of standard output and error.
+        """
+        self.returncode: int | None = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        stdin, self._stdin = os.pipe()
+        leads, leader = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(module, environment, stdin, output.fileno(), leader)
+        os.close(stdin)
+        os.close(leader)
+        # a signal to the group must not come before the group
+        os.read(leads, 1)
+        os.close(leads)
+
+    def poll(self) -> int | None:
+        """Exit code, negative after a signal; None while the process lives."""
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                self.returncode = os.waitstatus_to_exitcode(status)
+                os.close(self._stdin)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Exit code at the end of the process.
+
+        Raises:
+            subprocess.TimeoutExpired: the process still lives.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if until is not None and time.monotonic() > until:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+            time.sleep(POLL_SECONDS)
+        return code
+
+
+def _become(
+    module: Sequence[str], environment: Mapping[str, str], stdin: int, output: int, leader: int
+) -> NoReturn:
+    """Run a module to its end in a process just forked, and end the process."""
+    code = 1
+    try:
+        os.setsid()
+        os.write(leader, b"+")
+        for number, file in enumerate((stdin, output, output)):
+            os.dup2(file, number)
+        # locks and pipes of the supervisor and of other parts
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        os.environ.update(environment)
+        fork_server.run_module(*module)
+        code = 0
+    except SystemExit as ended:
+        code = _exit_code(ended)
+    except BaseException:  # noqa: BLE001 - the process ends here
+        traceback.print_exc()
+    finally:
+        # the frames of the supervisor stay: no block of them ends in this process
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _exit_code(ended: SystemExit) -> int:
+    if ended.code is None or isinstance(ended.code, int):
+        return ended.code or 0
+    print(ended.code, file=sys.stderr)
+    return 1
+
+
+@contextlib.contextmanager
+def _variables(environment: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the time of a block."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
