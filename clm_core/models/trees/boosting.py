@@ -83,6 +83,8 @@ MIN_CALIBRATION_ROWS = 15
 """Minimum number of rows to calibrate on; the priors decide where rows are few."""
 CALIBRATION_SHARE = 1 / 4
 """Share of the newest rows that calibrate; the older ones stop the boosting."""
+ROWS_AT_ONCE = 65_536
+"""Rows answered at once, whose features are copied."""
 READING = "reading.json"
 """File of the bundle with the reading of the trees' answers."""
 LEAST_DEVIATION = 1e-9
@@ -552,7 +554,7 @@ def _material(panel: Panel, params: BoostingParams, horizon: int) -> _Material:
         _Parts(member, *own, average_uniqueness(own[0], member.label_end[own[0]]))
         for member, own in zip(members, rows, strict=True)
     )
-    target = np.concatenate([each.member.targets.labels.values[each.fit] for each in parts])
+    target = _joined([each.member.targets.labels.values[each.fit] for each in parts])
     if len(np.unique(target)) < 2:
         raise NotEnoughBars(
             f"{panel.name} {panel.timeframe}: every row to fit on has the same label, so there is nothing "
@@ -560,12 +562,23 @@ def _material(panel: Panel, params: BoostingParams, horizon: int) -> _Material:
         )
     fit, validation = (
         Sample(
-            np.concatenate([each.member.values[rows] for each, rows in chosen]),
-            np.concatenate([each.member.targets.labels.values[rows] for each, rows in chosen]),
+            _joined([_taken(each.member.values, rows) for each, rows in chosen]),
+            _joined([each.member.targets.labels.values[rows] for each, rows in chosen]),
         )
         for chosen in ([(each, each.fit) for each in parts], [(each, each.validation) for each in parts])
     )
     return _Material(Sample(fit.values, fit.target, _weights(parts, params)), validation, parts)
+
+
+def _joined(parts: Sequence[Floats]) -> Floats:
+    """The parts one after another; a single part itself, since a million bars have 0.3 GB of features."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _taken(values: Floats, rows: Rows) -> Floats:
+    """Ascending rows of values; a view where no row is left out between them."""
+    follow = len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1
+    return values[rows[0] : rows[-1] + 1] if follow else values[rows]
 
 
 def _member(panel: Panel, number: int, params: BoostingParams, horizon: int) -> _Member:
@@ -590,11 +603,17 @@ def _answers(
     """The trees' answers, NaN in rows without a full look-back, and the rule's side, shape (n_bars,)."""
     table = compute_features(bars, params.features).changed(change)
     side = side_of_rule(bars) if params.label == "meta" else None
-    answers = np.full(len(bars), np.nan)
-    known = _known(table, side)
-    if known.any():
-        answers[known] = trees.answers(table.values[known])
-    return answers, side
+    return _answers_to(trees, table.values, _known(table, side)), side
+
+
+def _answers_to(trees: Trees, values: Floats, known: NDArray[np.bool_]) -> Floats:
+    """The trees' answers, NaN in rows that are not known, shape (n_rows,)."""
+    answers = np.full(len(values), np.nan)
+    for first in range(0, len(values), ROWS_AT_ONCE):
+        block = slice(first, first + ROWS_AT_ONCE)
+        if known[block].any():
+            answers[block][known[block]] = trees.answers(values[block][known[block]])
+    return answers
 
 
 def _known(table: FeatureTable, side: Floats | None) -> NDArray[np.bool_]:
@@ -774,10 +793,7 @@ def _reading(
 
 def _answers_of(trees: Trees, member: _Member) -> Floats:
     """`_answers` on the training bars of a member, whose features are computed already."""
-    answers = np.full(len(member.bars), np.nan)
-    if member.known.any():
-        answers[member.known] = trees.answers(member.values[member.known])
-    return answers
+    return _answers_to(trees, member.values, member.known)
 
 
 def _curve(
