@@ -1,12 +1,12 @@
 """Benchmarks against peers, and tables of the documentation: `make bench` and `make bench-tables`.
 
-python -m benchmarks.run                all sections, which write RESULTS.md, and the simulated tables
-python -m benchmarks.run --tables       all tables, with those that train for hours
+python -m benchmarks.run                all sections, for RESULTS.md, and the simulated tables
+python -m benchmarks.run --tables       all tables, trainings of hours included
 python -m benchmarks.run engine gate    the named ones; sections are printed only
 
 Each one runs in a process of its own with a time limit, and alone where the clock is measured; simulated
-tables run one a processor. Whatever fails is named at the end, in RESULTS.md too, and does not keep the
-others from being measured. The exit code is 1 if one failed or missed a target.
+tables run one a processor. Failures are named at the end, in RESULTS.md too, and keep no other from being
+measured. The exit code is 1 after a failure or a missed target.
 """
 
 import json
@@ -137,7 +137,7 @@ class Part:
     command: tuple[str, ...]
     limit_s: float
     is_alone: bool = True
-    """False for a part that may run beside others."""
+    """False for a simulation: several run at a time."""
 
 
 def section(module: str, limit_s: float = SECTION_LIMIT_S) -> Part:
@@ -268,7 +268,7 @@ def parts_of(names: Sequence[str]) -> list[Part]:
 
 
 def run_all(parts: Sequence[Part]) -> Iterator[Outcome]:
-    """Run the parts that need the machine one after another, then the others, one a processor."""
+    """Run the timed parts one after another, then the simulations, one a processor."""
 
     def announced(part: Part) -> Outcome:
         print(f"{part.name} ...", flush=True)

@@ -141,10 +141,7 @@ def retrains(stack: Stack, rest_share: float) -> tuple[float, float]:
 
 
 def watch(stack: Stack) -> float:
-    """Processor seconds that each production version after the first adds to a watch.
-
-    The first one brings the libraries of a model along.
-    """
+    """Processor seconds of a watch for each production version after the first, which loads the libraries."""
     first, *others = stack.versions()
     command_seconds(stack, "promote", first, "--force", "--reason", "Measured")
     # usage of features is measured by the first watch of a day

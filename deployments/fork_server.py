@@ -199,7 +199,7 @@ def is_supported() -> bool:
 
 
 def preload(*others: str) -> None:
-    """Import the flows with their imports, the libraries of most runs, and other modules."""
+    """Import the flows, the libraries of most runs, and other modules."""
     flows = importlib.import_module("flows")
     for module in pkgutil.iter_modules(flows.__path__, "flows."):
         importlib.import_module(module.name)
@@ -244,7 +244,7 @@ def carry_out(request: Request) -> None:
 
 
 def run_module(module: str, *arguments: str) -> None:
-    """Run a module in this process, a fork, as by `python -m`."""
+    """Run a module in a fork, as by `python -m`."""
     library = ctypes.CDLL(None)
     library.mallopt(M_ARENA_MAX, ARENAS)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

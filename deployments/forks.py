@@ -1,8 +1,8 @@
-"""Processes of `clm up` that are forks of the supervisor, which share its libraries in memory.
+"""Servers and workers of `clm up` as forks of the supervisor: libraries are in memory once.
 
-The supervisor imports the libraries once, while Prefect's server starts. A server or worker started then is a
-fork: it begins at once, and the pages of the libraries count once. A fork is a process of its own, with the
-environment and the output of a command. A part restarted later is a command, with the code of the moment.
+The supervisor imports the libraries while Prefect's server starts, and forks the other parts. A fork begins
+at once, with the environment and the output of a command, and keeps none of the supervisor's files. A part
+restarted later is a command, with the code of the moment.
 """
 
 import atexit
@@ -24,28 +24,28 @@ POLL_SECONDS = 0.05
 
 
 def preload(environment: Mapping[str, str]) -> None:
-    """Import the libraries that the parts share.
+    """Import the libraries of several parts.
 
     Args:
-        environment: variables of the parts, which Prefect and MLflow read when they are imported.
+        environment: variables of the parts; Prefect and MLflow read some during their import.
     """
     with _variables({**environment, **fork_server.ENVIRONMENT}):
         fork_server.preload(*OF_PARTS)
 
 
 def is_possible() -> bool:
-    """True if the libraries are loaded and this process has a single thread: a fork copies one."""
+    """True with the libraries loaded and a single thread: a fork copies one."""
     return "prefect" in sys.modules and fork_server.is_supported() and len(os.listdir("/proc/self/task")) == 1
 
 
 class Fork:
-    """A module in a fork of this process, in a session of its own: `subprocess.Popen` without a command."""
+    """Module in a fork, in a session of its own: `subprocess.Popen` without a command."""
 
     def __init__(self, module: Sequence[str], environment: Mapping[str, str], output: IO[bytes]) -> None:
         """
         Args:
-            module: name of the module and its arguments, as after `python -m`.
-            environment: variables in addition to those of this process.
+            module: name of the module and arguments, as after `python -m`.
+            environment: additional variables.
             output: file of standard output and error.
         """
         self.returncode: int | None = None
@@ -88,7 +88,7 @@ class Fork:
 def _become(
     module: Sequence[str], environment: Mapping[str, str], stdin: int, output: int, leader: int
 ) -> NoReturn:
-    """Run a module to its end in a process just forked, and end the process."""
+    """Run a module in a process just forked, and end the process."""
     code = 1
     try:
         os.setsid()

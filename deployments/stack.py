@@ -227,7 +227,7 @@ class _Plan:
 
 
 def _forked(part: StackPart, *module: str) -> StackPart:
-    """The part as a fork of this process, where that is possible.
+    """The part as a fork of the supervisor, where possible.
 
     Args:
         module: module and arguments; by default those of the command.

@@ -47,12 +47,12 @@ class StackPart:
     is_alive: Callable[[], bool] | None = None
     """Liveness probe of a ready part, if any."""
     fork: Callable[[IO[bytes]], "PartProcess"] | None = None
-    """Starts the part as a fork of this process, with a file for the output; a restart is the command, since
+    """Starts the part as a fork, with a file for the output; a restart is the command, since
     the code may have changed."""
 
 
 class PartProcess(Protocol):
-    """Process that leads a group; what a supervisor needs of `subprocess.Popen`."""
+    """Leader of a process group: the part of `subprocess.Popen` in use by a supervisor."""
 
     @property
     def pid(self) -> int: ...

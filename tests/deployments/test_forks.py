@@ -1,4 +1,4 @@
-"""Parts of `clm up` that are forks: processes of their own, with the libraries of the supervisor alone."""
+"""Parts of `clm up` as forks: processes of their own, with the libraries of the supervisor alone."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ if sys.argv[1] == "serves":
 
 
 def supervised(folder: Path, script: str) -> "subprocess.CompletedProcess[str]":
-    """A supervisor that runs a script, at its end."""
+    """A supervisor at the end of a script."""
     (folder / "a_part.py").write_text(PART, encoding="utf-8")
     return subprocess.run(
         [sys.executable, "-c", SUPERVISOR + script, str(folder / "part.log")],

@@ -576,7 +576,7 @@ def _joined(parts: Sequence[Floats]) -> Floats:
 
 
 def _taken(values: Floats, rows: Rows) -> Floats:
-    """Ascending rows of values; a view where no row is left out between them."""
+    """Ascending rows of values; a view of consecutive rows."""
     follow = len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1
     return values[rows[0] : rows[-1] + 1] if follow else values[rows]
 
@@ -607,7 +607,7 @@ def _answers(
 
 
 def _answers_to(trees: Trees, values: Floats, known: NDArray[np.bool_]) -> Floats:
-    """The trees' answers, NaN in rows that are not known, shape (n_rows,)."""
+    """The trees' answers, NaN in rows not known, shape (n_rows,)."""
     answers = np.full(len(values), np.nan)
     for first in range(0, len(values), ROWS_AT_ONCE):
         block = slice(first, first + ROWS_AT_ONCE)
