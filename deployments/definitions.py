@@ -530,8 +530,10 @@ def _form(deployment: Deployment) -> dict[str, Any]:
         if symbol is not None:
             # the form shows a choice between both
             kinds = {"Known": {"enum": list(deployment.offered_symbols)}, "Other": {}}
-            del symbol["type"]
-            symbol["anyOf"] = [{"title": title, "type": "string", **kind} for title, kind in kinds.items()]
+            nothing = [each for each in symbol.get("anyOf", ()) if each.get("type") == "null"]
+            symbol.pop("type", None)
+            offered = [{"title": title, "type": "string", **kind} for title, kind in kinds.items()]
+            symbol["anyOf"] = [*offered, *nothing]
     return schema
 
 

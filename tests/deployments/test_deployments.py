@@ -208,6 +208,13 @@ def test_the_form_of_a_search_for_strategies_has_selects_and_a_word_on_every_fie
     assert form["families"]["items"] == {"$ref": "#/definitions/RuleFamily"}
 
 
+def test_the_form_of_a_replay_offers_the_symbols_and_none_for_a_world(deployed: str) -> None:
+    form = deployments(deployed)["replay"]["parameter_openapi_schema"]["definitions"]["ReplayRequest"]
+    known, *others = form["properties"]["symbol"]["anyOf"]
+    assert {"BTCUSD", "EURUSD"} <= set(known["enum"])
+    assert others == [{"title": "Other", "type": "string"}, {"type": "null"}]
+
+
 @pytest.mark.parametrize(
     ("name", "part"),
     [
