@@ -262,15 +262,16 @@ def open_ledger(database: Database) -> Iterator["Engine"]:
         DatabaseUnavailable: the tables belong to another release.
     """
     from clm_core.ledger.engine import open_engine
-    from clm_core.ledger.migrations import create_or_require, upgrade
+    from clm_core.ledger.migrations import create_or_require, is_current, upgrade
 
     url = database.url("ledger", driver="psycopg")
-    if database.embedded:
-        upgrade(url)
-    else:
-        create_or_require(url)
     engine = open_engine(url)
     try:
+        if not is_current(engine):
+            if database.embedded:
+                upgrade(url)
+            else:
+                create_or_require(url)
         yield engine
     finally:
         engine.dispose()

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import IO, Literal, NamedTuple, get_args
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple, get_args
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import SecretStr
@@ -38,6 +38,10 @@ from clm_core.domain.errors import DatabaseUnavailable, HomeUnfinished
 from clm_core.platform.file_locks import lock_file
 from clm_core.platform.locks import AdvisoryLock
 from clm_core.platform.private_files import admit, let_all_pass, secure_home
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
 
 Name = Literal["ledger", "mlflow", "prefect", "optuna"]
 Driver = Literal["psycopg", "asyncpg"]
@@ -121,14 +125,13 @@ def open_database(
             f"The restoration of {home} was interrupted: repeat `clm restore`, or remove the folder."
         )
     secure_home(home)
-    server: contextlib.AbstractContextManager[str]
     if database_url is None:
-        server = _own_server(home)
+        with _own_server(home) as server:
+            yield Database(server, embedded=True)
     else:
-        server = contextlib.nullcontext(_named_server(database_url.get_secret_value()))
-    with server as url:
-        _create_missing(url)
-        yield Database(url, embedded=database_url is None)
+        server = _named_server(database_url.get_secret_value())
+        _complete(server)
+        yield Database(server)
 
 
 def stop_left_server(home: Path) -> None:
@@ -171,28 +174,47 @@ def _named_server(url: str) -> str:
     return parts._replace(scheme="postgresql", path=parts.path.rstrip("/") or "/postgres").geturl()
 
 
-def _create_missing(server: str) -> None:
+def _complete(server: str) -> None:
+    """Create the databases that a server lacks."""
+    import psycopg
+
+    try:
+        connection = psycopg.connect(server, autocommit=True, connect_timeout=10)
+    except psycopg.Error as error:
+        raise _refused(error) from error
+    with connection:
+        _create_missing(connection)
+
+
+def _create_missing(connection: "Connection[TupleRow]") -> None:
     import psycopg
     from psycopg.sql import SQL, Identifier
 
     required = [_database(name) for name in get_args(Name)]
+
+    def missing() -> list[str]:
+        present = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
+        return [name for name in required if name not in present]
+
     try:
-        with psycopg.connect(server, autocommit=True, connect_timeout=10) as connection:
+        if missing():
             # two processes could both see a database as missing
             connection.execute("SELECT pg_advisory_lock(%s)", [AdvisoryLock.DATABASE_CREATION])
-            present = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
-            for name in required:
-                if name not in present:
-                    connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+            for name in missing():
+                connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
     except psycopg.errors.InsufficientPrivilege as error:
         raise DatabaseUnavailable(
             f"The user of CLM_DATABASE_URL may not create databases. Grant the user CREATEDB, or let an "
             f"administrator create {', '.join(required)}: docs/how-to/run-the-stack.md has the SQL."
         ) from error
     except psycopg.Error as error:
-        raise DatabaseUnavailable(
-            f"PostgreSQL refuses the connection; if CLM_DATABASE_URL is set, check it: {error}"
-        ) from error
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"PostgreSQL refuses the connection; if CLM_DATABASE_URL is set, check it: {error}"
+    )
 
 
 @contextlib.contextmanager
@@ -233,14 +255,16 @@ def _opened(file: Path) -> IO[bytes]:
 
 
 def _running(home: Path) -> Path:
-    """Folder of the sockets of an answering server, started if none is alive."""
+    """Folder of the sockets of an answering server with all databases, started if none is alive."""
     deadline = time.monotonic() + READY_WITHIN_SECONDS
     while time.monotonic() < deadline:
         with _opened(home / "postgres.alive") as alive:
             if lock_file(alive, wait=False):
                 _start(home, alive)
         sockets = _sockets_in_use(home)
-        if sockets is not None and _answers(sockets):
+        if sockets is not None and (connection := _connection(sockets)) is not None:
+            with connection:
+                _create_missing(connection)
             return sockets
         time.sleep(0.05)
     raise DatabaseUnavailable(
@@ -249,14 +273,14 @@ def _running(home: Path) -> Path:
     )
 
 
-def _answers(sockets: Path) -> bool:
+def _connection(sockets: Path) -> "Connection[TupleRow] | None":
+    """Connection to the server; None while the server does not answer."""
     import psycopg
 
     try:
-        psycopg.connect(_url(sockets), connect_timeout=2).close()
+        return psycopg.connect(_url(sockets), autocommit=True, connect_timeout=2)
     except psycopg.OperationalError:
-        return False
-    return True
+        return None
 
 
 def _start(home: Path, alive: IO[bytes]) -> None:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from clm_core.domain.errors import DatabaseUnavailable
 from clm_core.platform.locks import AdvisoryLock
@@ -16,6 +17,21 @@ REVISIONS = tuple(sorted(file.stem[1:5] for file in FOLDER.glob("versions/v[0-9]
 HEAD = REVISIONS[-1]
 """Newest revision. Revisions are numbered in order and never branch, so that the newest revision is known
 without alembic, whose import takes longer than the rest of an unneeded upgrade."""
+
+
+def is_current(engine: Engine) -> bool:
+    """True for a ledger at the newest revision, by a connection that the engine keeps for later.
+
+    Raises:
+        DatabaseUnavailable: a newer release has upgraded the ledger.
+    """
+    try:
+        with engine.begin() as connection:
+            # the role of the application, which an empty ledger lacks, may not read the revision
+            connection.execute(text("SET LOCAL ROLE NONE"))
+            return current_revision(connection) == HEAD
+    except DBAPIError:
+        return False
 
 
 def upgrade(url: str) -> tuple[str, ...]:
