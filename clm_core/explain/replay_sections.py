@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ def _section(result: ReplayResult, replayed: PolicyReplay) -> Section:
                 note=WORTH_NOTE,
             ),
             *(() if known is None else (_services_table(known),)),
-            SectionTable(title="Time line", columns=("UTC",), rows=tuple(_event_rows(replayed))),
+            SectionTable(title="Events", columns=("UTC",), rows=tuple(_event_rows(replayed))),
         ),
         charts=(
             _chart(result, drawn, _changes(result, replayed)),
@@ -342,11 +343,12 @@ def _row_of(event: ReplayEvent) -> str:
 
 
 def _known_chart(result: ReplayResult, known: KnownCourse) -> SectionChart:
+    largest = max(1.0, *(1e4 * abs(each) for each in known.drift))
     days = [f"{each:%Y-%m-%d}" for each in result.days]
     data: list[Trace] = [
         {
             "type": "bar",
-            "name": "expected return of the market, bps an hour",
+            "name": "market by expectation, bps an hour",
             "x": days,
             "y": [round(1e4 * each, 3) for each in known.drift],
             "marker": {"color": "#b9c3d3"},
@@ -365,20 +367,28 @@ def _known_chart(result: ReplayResult, known: KnownCourse) -> SectionChart:
         "legend": LEGEND,
         "bargap": 0,
         "xaxis": {"type": "date"},
-        "yaxis": {"title": {"text": "bps an hour"}},
-        "yaxis2": {"overlaying": "y", "side": "right", "range": [-1, 1], "showgrid": False},
+        "yaxis": {"title": {"text": "bps an hour"}, "range": [-largest, largest]},
+        "yaxis2": {
+            "overlaying": "y",
+            "side": "right",
+            "range": [-1, 1],
+            "tickvals": [-1, -0.5, 0, 0.5, 1],
+            "showgrid": False,
+        },
         "shapes": _shapes(result.request),
     }
     return SectionChart(
         name="known",
-        title="Position of each day beside what the world knows",
+        title="Position of each day beside the expected return of the market",
         height=300,
         figure={"data": data, "layout": layout},
     )
 
 
 def _span(result: ReplayResult) -> list[str]:
-    return [f"{result.request.start}", f"{result.request.end}"]
+    # a mark on the first or last day is drawn whole
+    aside = timedelta(days=max(1, result.request.days // 60))
+    return [f"{result.request.start - aside}", f"{result.request.end + aside}"]
 
 
 def _shapes(request: ReplayRequest) -> list[dict[str, Any]]:
