@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
+from importlib import import_module
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -828,7 +829,24 @@ class _PyfuncFlavor:
         from mlflow import pyfunc
 
         assert not validate_serving_input, "Model.log tries the version out"
-        pyfunc.save_model(path=path, mlflow_model=mlflow_model, **arguments)
+        with _requirements_as_given():
+            pyfunc.save_model(path=path, mlflow_model=mlflow_model, **arguments)
+
+
+@contextlib.contextmanager
+def _requirements_as_given() -> Iterator[None]:
+    """Keep MLflow from comparing requirements with the installed versions.
+
+    The requirements are the installed versions. For the comparison MLflow reads the metadata of all packages,
+    a second of processor time.
+    """
+    environment: Any = import_module("mlflow.utils.environment")
+    before = environment.warn_dependency_requirement_mismatches
+    environment.warn_dependency_requirement_mismatches = lambda requirements: None
+    try:
+        yield
+    finally:
+        environment.warn_dependency_requirement_mismatches = before
 
 
 @contextlib.contextmanager
