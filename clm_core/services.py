@@ -252,7 +252,7 @@ def loading_problem() -> str | None:
 
 
 @contextlib.contextmanager
-def open_ledger(database: Database) -> Iterator["Engine"]:
+def open_ledger(database: Database, outlives_server: bool = True) -> Iterator["Engine"]:
     """The ledger's database with the tables of this release.
 
     The tables of the embedded server are upgraded. On a shared server, where an older release may still run,
@@ -265,7 +265,7 @@ def open_ledger(database: Database) -> Iterator["Engine"]:
     from clm_core.ledger.migrations import create_or_require, is_current, upgrade
 
     url = database.url("ledger", driver="psycopg")
-    engine = open_engine(url)
+    engine = open_engine(url, outlives_server)
     try:
         if not is_current(engine):
             if database.embedded:
@@ -313,7 +313,8 @@ def _connect(
     store = None if settings.policy.store is None else load_store(settings.policy.store)
     settle_home(settings.home, database)
     record = HomeRecord.read(settings.home)
-    with open_ledger(database) as engine:
+    # a replay ends with the server of its home
+    with open_ledger(database, outlives_server=replayed is None) as engine:
         ledger = Ledger(engine, None if replayed is None else replayed.clock)
         registry = MLflowRegistry(
             database.url("mlflow") if replayed is None else replay_address(database, settings.home),

@@ -8,6 +8,7 @@ A condition (any kind outside `domain.alerts.HAPPENINGS`) is recorded once: unti
 recording the alert again does nothing.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -42,26 +43,32 @@ def end(connection: Connection, kind: AlertKind, subject: str, now: datetime) ->
 
     The recovery is sent as an alert is.
     """
+    return end_all(connection, kind, (subject,), now) > 0
+
+
+def end_all(connection: Connection, kind: AlertKind, subjects: Collection[str], now: datetime) -> int:
+    """Record the end of the condition for several subjects; returns the number of conditions ended."""
     ended = (
         update(_ALERTS)
-        .where(_ALERTS.c.kind == kind, _ALERTS.c.subject == subject, _ALERTS.c.ended_at.is_(None))
+        .where(_ALERTS.c.kind == kind, _ALERTS.c.subject.in_(subjects), _ALERTS.c.ended_at.is_(None))
         .values(ended_at=now)
-        .returning(_ALERTS.c.seq, _ALERTS.c.at)
+        .returning(_ALERTS.c.seq, _ALERTS.c.subject, _ALERTS.c.at)
     )
-    alert = connection.execute(ended).one_or_none()
-    if alert is None:
-        return False
-    recovery = {
-        "kind": kind,
-        "subject": subject,
-        "message": f"The condition of alert #{alert.seq}, since {alert.at:%Y-%m-%d %H:%M} UTC, has ended.",
-        "at": now,
-        "ended_at": now,
-        "recovers": alert.seq,
-    }
-    connection.execute(insert(_ALERTS).values(recovery))
-    commit_signals.signal(connection)
-    return True
+    alerts = sorted(connection.execute(ended).all())
+    for alert in alerts:
+        since = f"{alert.at:%Y-%m-%d %H:%M} UTC"
+        recovery = {
+            "kind": kind,
+            "subject": alert.subject,
+            "message": f"The condition of alert #{alert.seq}, since {since}, has ended.",
+            "at": now,
+            "ended_at": now,
+            "recovers": alert.seq,
+        }
+        connection.execute(insert(_ALERTS).values(recovery))
+    if alerts:
+        commit_signals.signal(connection)
+    return len(alerts)
 
 
 class AlertStore:
@@ -78,6 +85,11 @@ class AlertStore:
     def end(self, kind: AlertKind, subject: str, now: datetime) -> bool:
         with self._engine.begin() as connection:
             return end(connection, kind, subject, now)
+
+    def end_all(self, kind: AlertKind, subjects: Collection[str], now: datetime) -> int:
+        """Record the end of the condition for several subjects; returns the number of conditions ended."""
+        with self._engine.begin() as connection:
+            return end_all(connection, kind, subjects, now)
 
     def settle(self, kind: AlertKind, subject: str, message: str | None, now: datetime) -> None:
         """Record a condition that lasts, once, or its end.

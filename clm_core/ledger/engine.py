@@ -10,11 +10,15 @@ _LOCKS: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
 _POOLED: WeakSet[Engine] = WeakSet()
 
 
-def open_engine(url: str) -> Engine:
-    """Engine for a ledger with existing tables; connects at the first use."""
+def open_engine(url: str, outlives_server: bool = True) -> Engine:
+    """Engine for a ledger with existing tables; connects at the first use.
+
+    Args:
+        outlives_server: True to ask a pooled connection for a sign of life before each use.
+    """
     # after a restart of the server, pooled connections are closed: the ping replaces them
     # the API answers 32 requests at a time, beside its event streams
-    engine = create_engine(url, pool_pre_ping=True, max_overflow=35)
+    engine = create_engine(url, pool_pre_ping=outlives_server, max_overflow=35)
     event.listen(engine, "connect", _become_the_application)
     return engine
 

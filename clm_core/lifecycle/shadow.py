@@ -36,7 +36,7 @@ from clm_core.lifecycle.paper_record import PaperTrack, extend_track, paper_mark
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.panel import Panel
 from clm_core.market.timeframes import Timeframe
-from clm_core.operations.passes import PassReport, Row, attempt, formatted, report_problems
+from clm_core.operations.passes import PassReport, Row, attempt, formatted, report_parts
 from clm_core.services import Services
 
 R = TypeVar("R")
@@ -195,8 +195,9 @@ def run(
         services.announce(f"Following {name}", number / len(models))
         _follow_model(services, name, model, whole, collector)
     if model_id is None:
-        for each in Timeframe if timeframe is None else (timeframe,):
-            report_problems(services, f"shadow-{each}", "clm shadow", collector.problems[each])
+        parts = Timeframe if timeframe is None else (timeframe,)
+        found = {f"shadow-{each}": collector.problems[each] for each in parts}
+        report_parts(services, "clm shadow", found)
     return ShadowReport(
         at=services.clock(),
         versions=tuple(collector.versions),

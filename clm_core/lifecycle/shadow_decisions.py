@@ -36,7 +36,7 @@ from clm_core.evidence.track_record import TrackRecord, track_record
 from clm_core.lifecycle import allocation, approvals, shadow
 from clm_core.lifecycle.shadow import ShadowReport
 from clm_core.market.timeframes import Timeframe
-from clm_core.operations.passes import attempt, report_problems
+from clm_core.operations.passes import attempt, report_parts
 from clm_core.platform import tracing
 from clm_core.platform.tracing import traced
 from clm_core.retraining import promoting
@@ -111,15 +111,13 @@ def run(
         for each in (Timeframe if timeframe is None else (timeframe,))
     }
     if model_id is None:
-        for part, its_problems in problems.items():
-            report_problems(services, f"shadow-decisions-{part}", "clm shadow", its_problems)
+        parts = {f"shadow-decisions-{part}": its_problems for part, its_problems in problems.items()}
+        report_parts(services, "clm shadow", parts)
     unasked = approvals.keep_forms(services) if model_id is None else []
-    if model_id is None:
-        report_problems(services, "approvals", "clm shadow", unasked)
     allocations, unmoved = allocation.update_all(services, model_id, timeframe)
     if model_id is None:
-        for each in Timeframe if timeframe is None else (timeframe,):
-            report_problems(services, f"allocation-{each}", "clm shadow", unmoved.get(each, []))
+        parts = {f"allocation-{part}": unmoved.get(part, []) for part in problems}
+        report_parts(services, "clm shadow", parts | {"approvals": unasked})
     decided = tuple(
         each.model_copy(update={"decision": decisions.get((each.model_id, each.version))})
         for each in report.versions

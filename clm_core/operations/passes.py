@@ -14,7 +14,7 @@ A new pass consists of:
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import ClassVar, Self, TypeVar
 
@@ -118,6 +118,15 @@ def report_problems(services: Services, part: str, command: str, problems: Seque
     """
     message = "\n".join([*problems, f"See `{command}`; every pass tries again."]) if problems else None
     services.alerts.settle(AlertKind.MAINTENANCE_FAILING, part, message, services.clock())
+
+
+def report_parts(services: Services, command: str, problems: Mapping[str, Sequence[str]]) -> None:
+    """`report_problems` for several parts of a pass; the parts without problems take one statement."""
+    whole = [part for part, found in problems.items() if not found]
+    services.alerts.end_all(AlertKind.MAINTENANCE_FAILING, whole, services.clock())
+    for part, found in problems.items():
+        if found:
+            report_problems(services, part, command, found)
 
 
 def run_name(title: str) -> Callable[[], str]:

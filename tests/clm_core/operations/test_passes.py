@@ -14,7 +14,15 @@ from clm_core.cli.output import AsJson, print_report
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import NotFound, PassIncomplete
 from clm_core.domain.tracing_settings import TracingSettings
-from clm_core.operations.passes import PassReport, Row, attempt, formatted, report_problems, run_each
+from clm_core.operations.passes import (
+    PassReport,
+    Row,
+    attempt,
+    formatted,
+    report_parts,
+    report_problems,
+    run_each,
+)
 from clm_core.platform import tracing
 from clm_core.services import Services
 
@@ -85,6 +93,23 @@ def test_problems_open_one_alert_that_ends_with_the_first_pass_without_problems(
     assert alert.message == "one: no\nSee `clm count`; every pass tries again."
     report_problems(clm, "count", "clm count", [])
     assert not is_alerted()
+
+
+def test_parts_of_a_pass_open_and_end_alerts_of_their_own(services: Services) -> None:
+    clm = replace(services, clock=lambda: NOW)
+
+    def alerted() -> set[str]:
+        lasting = clm.alerts.lasting(AlertKind.MAINTENANCE_FAILING)
+        return {each.subject for each in lasting if each.subject.startswith("part-")}
+
+    report_parts(clm, "clm count", {"part-1": ["one: no"], "part-2": ["two: no"], "part-3": []})
+    assert alerted() == {"part-1", "part-2"}
+    report_parts(clm, "clm count", {"part-1": [], "part-2": ["two: no"], "part-3": []})
+    assert alerted() == {"part-2"}
+    report_parts(clm, "clm count", {"part-1": [], "part-2": [], "part-3": []})
+    assert alerted() == set()
+    recovered = [each for each in clm.alerts.newest(500) if each.subject.startswith("part-")]
+    assert [each.ended_at for each in recovered] == [NOW, NOW]
 
 
 def test_a_report_with_problems_fails_the_run_of_the_flow() -> None:
