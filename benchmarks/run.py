@@ -43,6 +43,7 @@ SECTIONS = (
     "tree_shap",
     "conformal",
     "whole_job",
+    "long_series",
     "overhead",
     "evidence",
     "audit",
@@ -56,14 +57,13 @@ SECTIONS = (
 )
 """Modules with rows of RESULTS.md."""
 SIMULATED: dict[str, tuple[str, ...]] = {
-    "shadow_decisions": (),
-    "protection": (),
-    "forecast_errors": (),
     "feature_drift": (),
+    "forecast_errors": (),
+    "shadow_decisions": (),
     "allocation": (),
-    "calibration": (),
     "nsga2": (),
-    "regimes": (),
+    "protection": (),
+    "calibration": (),
     "paper_record": (),
 }
 """Modules that write tables of the documentation in a processor minute or two, with their arguments; the
@@ -71,13 +71,14 @@ longest first. They state processor time alone."""
 ALONE: dict[str, tuple[str, ...]] = {"gate": ()}
 """The same for modules that keep all processors busy."""
 LONG: dict[str, tuple[str, ...]] = {
+    "regimes": (),
     "scale": (),
     "sizing": (),
     "samplers": (),
     "strategy_evolution": ("--home", ".clm-bench"),
     "recipes": ("--all",),
 }
-"""Tables of `make bench-tables` alone: large installations, and hours of training."""
+"""Tables of `make bench-tables` alone: large installations, bars beyond the repository, hours of training."""
 TABLES = SIMULATED | ALONE | LONG
 TABLES_ONLY = "--tables"
 PACKAGES = (

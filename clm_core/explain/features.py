@@ -21,7 +21,7 @@ from clm_core.explain.forest import boosted_of, forest_of
 from clm_core.explain.importance import Importance, importances_of
 from clm_core.explain.tree_shap import ShapValues, shap_values
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import compute_features
+from clm_core.market.features import compute_features, memory_of
 from clm_core.models.contract import Model
 
 NAME = "features"
@@ -95,15 +95,24 @@ def explain_features(model: Model, bars: Bars, rows: int) -> FeatureImportances:
         NotEnoughBars: no bar has every feature.
     """
     boosted = boosted_of(model)
-    table = compute_features(bars, boosted.params.features)
+    names = boosted.params.features
+    memory = memory_of(names)
+    # the older bars of a long series have no part in the newest values
+    first = max(len(bars) - rows - memory, 0)
+    table = compute_features(bars[first:], names)
     newest = np.flatnonzero(table.complete)[-rows:]
+    if first and (len(newest) < rows or newest[0] < memory):
+        # after outages the newest rows with every feature lie further apart
+        first = 0
+        table = compute_features(bars, names)
+        newest = np.flatnonzero(table.complete)[-rows:]
     if len(newest) == 0:
         raise NotEnoughBars(
             f"{bars.symbol} {bars.timeframe}: none of {len(bars)} bars has every feature. Import more bars"
         )
     values = table.values[newest]
     shap = shap_values(forest_of(model), values)
-    explained = bars[newest[0] : newest[-1] + 1]
+    explained = bars[first + newest[0] : first + newest[-1] + 1]
     return FeatureImportances(
         symbol=bars.symbol,
         rows=len(newest),

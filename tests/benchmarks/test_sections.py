@@ -26,6 +26,7 @@ LONGER: dict[str, dict[str, Any]] = {
     "pools": {"N_BARS": 1_600, "SYMBOLS": 2, "ROUNDS": 1, "PARAMS": {"rounds": 2}},
     "audit": {"ENTRIES": 20, "REPEATS": 1},
     "deliveries": {"EVENTS": 3},
+    "long_series": {"N_BARS": 80_000},
     "looks": {"REPEATS": 1},
     "overhead": {"REPEATS": 1},
     "forecasting": {"BARS": 1_500, "PARAMS": {"steps": 4, "patience": 4}, "PREDICTED_BARS": 900, "ROUNDS": 1},

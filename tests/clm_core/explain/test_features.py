@@ -14,6 +14,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.explain.feature_charts import SWARM_WIDTH, beside, ranks, thinned
 from clm_core.explain.features import explain_features, features_section
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.features import compute_features
 from clm_core.models import catalog
 
 NAN = float("nan")
@@ -24,6 +25,14 @@ def section(bars: Bars) -> Section:
     params = {"horizon": 6, "rounds": 5}
     model = catalog.recipe(ModelType.XGBOOST, params, Costs()).fit(bars, seed=1)
     return features_section(explain_features(model, bars, rows=300))
+
+
+def test_the_newest_values_are_those_of_the_whole_series(bars: Bars) -> None:
+    model = catalog.recipe(ModelType.XGBOOST, {"horizon": 6, "rounds": 5}, Costs()).fit(bars, seed=1)
+    found = explain_features(model, bars, rows=50)
+    table = compute_features(bars, found.shap.features)
+    np.testing.assert_allclose(found.values, table.values[table.complete][-50:], rtol=1e-9, atol=1e-12)
+    assert (found.rows, found.end) == (50, bars.end)
 
 
 def test_base_and_parts_of_the_newest_bar_add_up_to_the_last_step_of_the_waterfall(section: Section) -> None:
