@@ -153,6 +153,8 @@ def server_environment(database: Database, folder: Path, url: str) -> dict[str, 
         "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "30",
         "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "60",
         "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT15S",
+        # looks at every deployment; a changed one has runs within seconds, any other for an hour ahead
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "600",
     }
 
 
