@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from clm_core.decisions.health import alarm_of
 from clm_core.domain.replays import KnownWorld
 from clm_core.market.bars import Floats
 from clm_core.market.worlds import TOO_LATE, KnownMarket, known_market
@@ -65,3 +66,18 @@ def test_a_world_is_the_same_by_seed_and_start_however_many_bars() -> None:
     short, long = made(KnownWorld.DYING, n_bars=500), made(KnownWorld.DYING, n_bars=900)
     assert long.bars[:500].content_hash == short.bars.content_hash
     assert made(KnownWorld.DYING, 1, 500).bars.content_hash != short.bars.content_hash
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_protection_finds_a_dead_edge_and_leaves_a_living_one_alone(seed: int) -> None:
+    """Daily returns of followers of the volume, two years before the change and a year after."""
+    n_bars = 3 * 365 * 24
+    change = START + timedelta(days=2 * 365)
+    raised = {}
+    for world in (KnownWorld.PLANTED, KnownWorld.DYING):
+        market = known_market(world, seed, START, n_bars, change)
+        returns = np.append(earned_by_followers(market), 0.0).reshape(-1, 24)
+        raised[world] = alarm_of(np.prod(1.0 + returns, axis=1) - 1.0, 365.0).raised_on_day
+    assert raised[KnownWorld.PLANTED] is None
+    assert raised[KnownWorld.DYING] is not None
+    assert 2 * 365 < raised[KnownWorld.DYING] < 3 * 365
