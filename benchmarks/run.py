@@ -77,6 +77,7 @@ LONG: dict[str, tuple[str, ...]] = {
     "samplers": (),
     "strategy_evolution": ("--home", ".clm-bench"),
     "recipes": ("--all",),
+    "retraining_cost": (),
 }
 """Tables of `make bench-tables` alone: large installations, bars beyond the repository, hours of training."""
 TABLES = SIMULATED | ALONE | LONG
