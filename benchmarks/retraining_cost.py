@@ -1,6 +1,6 @@
 """Cost of five rules of retraining in four worlds: rewrites the table of docs/decisions/0098.
 
-    python -m benchmarks.retraining_cost [--days 112] [--seeds 1]     ten minutes on two idle cores
+    python -m benchmarks.retraining_cost [--days 84] [--seeds 1]     five minutes on two idle cores
 
 Each world is replayed under each rule by `lifecycle.replay`. The world knows the expected return of every
 bar, so the net return of a rule is without luck; costs of trading are subtracted, those of a switch of
@@ -203,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--days", type=int, default=112)
+    parser.add_argument("--days", type=int, default=84)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--workers", type=int, default=cpu_count())
     given = parser.parse_args()
