@@ -9,6 +9,11 @@ Three triggers, measured on the bars since the promotion:
 - The alarm on the tail: the sequential test of `evidence.tail_risk` on the losses of the worst bars, declared
   to raise at most one false alarm in 100 quarters of a version like its backtest.
 
+Refreshes replace a version by the same recipe on newer bars, weekly or sooner, and each begins at zero. So
+the hard stop and the alarm on the mean are measured a second time: over all successive versions of the
+recipe, since the first of them came into production. A trigger of the recipe rolls back to the version before
+the first one, or halts, since the versions in between have the same recipe.
+
 The two alarms wait for `hold_days` after a person's decision about the production version. A trigger rolls
 back to the version before. Without a usable version before, the model is halted: no version serves, and
 traders are flat. After `max_rollbacks` rollbacks in a row without a person, no alarm acts any more, and a
@@ -23,7 +28,8 @@ trades take a quarter (`python -m benchmarks.protection`).
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from clm_core.decisions.health import Alarm
@@ -47,6 +53,22 @@ class ProtectionTrigger(StrEnum):
     TAIL = "tail"
     FIRST_TRADES = "first_trades"
     EXPIRED = "expired"
+
+
+@dataclass(frozen=True)
+class RecipeFacts:
+    """Measurements of the recipe in production over successive versions, since the first came into
+    production."""
+
+    versions: int
+    """Number of the versions, at least 2."""
+    drawdown: float
+    """Fall of equity below its peak, 0..1; NaN if not measurable."""
+    alarm: Alarm
+    target: str | None
+    """Version in production before the first of the versions; None without one."""
+    target_problem: str | None = None
+    """Reason why the target cannot serve, if any."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +96,8 @@ class ProtectionFacts:
     """Days since the registration of the version."""
     target_problem: str | None = None
     """Reason why the target cannot serve, if any."""
+    recipe: RecipeFacts | None = None
+    """None for a version that is no refresh."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +107,19 @@ class ProtectionDecision:
     """None for a version kept without a trigger."""
     reasons: tuple[str, ...]
     """Sentences: the trigger with the figures, then the reason for the action."""
+    target: str | None = None
+    """Version to roll back to; None for any other action."""
+
+
+@dataclass(frozen=True)
+class _Fired:
+    """A trigger that has fired."""
+
+    trigger: ProtectionTrigger
+    reason: str
+    """The figures in words."""
+    of_recipe: RecipeFacts | None = None
+    """The recipe over successive versions, if that fired; None: the version alone."""
 
 
 def protect(facts: ProtectionFacts, rules: ProtectionRules) -> ProtectionDecision:
@@ -98,15 +135,24 @@ def protect(facts: ProtectionFacts, rules: ProtectionRules) -> ProtectionDecisio
         return ProtectionDecision(ProtectionAction.HALT, ProtectionTrigger.EXPIRED, (reason,))
     if fired is None:
         return ProtectionDecision(ProtectionAction.KEEP, None, ())
-    trigger, reason = fired
-    action, note = _action(facts, rules, trigger is ProtectionTrigger.HARD_STOP)
-    return ProtectionDecision(action, trigger, (reason,) if note is None else (reason, note))
+    action, note = _action(facts, rules, fired)
+    reasons = (fired.reason,) if note is None else (fired.reason, note)
+    target = None
+    if action is ProtectionAction.ROLL_BACK:
+        target = (fired.of_recipe or facts).target
+    return ProtectionDecision(action, fired.trigger, reasons, target)
+
+
+def recipe_has_fired(recipe: RecipeFacts, rules: ProtectionRules) -> bool:
+    """True if a trigger of the recipe fires, unless a person has switched the hard stop off."""
+    return recipe.drawdown > rules.max_drawdown or recipe.alarm.raised_on_day is not None
 
 
 def _action(
-    facts: ProtectionFacts, rules: ProtectionRules, is_hard: bool
+    facts: ProtectionFacts, rules: ProtectionRules, fired: _Fired
 ) -> tuple[ProtectionAction, str | None]:
     """Action after a trigger, and a clause on the reason for another action than a rollback."""
+    is_hard = fired.trigger is ProtectionTrigger.HARD_STOP
     decided = facts.person_decided_days
     if decided is not None and decided < rules.hold_days and not is_hard:
         note = f"a person decided {decided:.1f} days ago, and no alarm acts within {rules.hold_days:g} days"
@@ -114,46 +160,69 @@ def _action(
     if facts.rollbacks >= rules.max_rollbacks:
         note = f"{facts.rollbacks} rollbacks in a row were made without a person, and no more are"
         return (ProtectionAction.HALT if is_hard else ProtectionAction.FREEZE), note
-    if facts.target is None:
-        return ProtectionAction.HALT, "no earlier version was in production"
-    if facts.target_problem is not None:
-        note = f"the version before, {facts.target}, cannot serve: {facts.target_problem}"
+    before = fired.of_recipe or facts
+    if before.target is None:
+        of = "" if fired.of_recipe is None else " of another recipe"
+        return ProtectionAction.HALT, f"no earlier version{of} was in production"
+    if before.target_problem is not None:
+        note = f"the version before, {before.target}, cannot serve: {before.target_problem}"
         return ProtectionAction.HALT, note
     return ProtectionAction.ROLL_BACK, None
 
 
-def _fired(facts: ProtectionFacts, rules: ProtectionRules) -> tuple[ProtectionTrigger, str] | None:
-    """First trigger fired, with the figures in words."""
+def _fired(facts: ProtectionFacts, rules: ProtectionRules) -> _Fired | None:
+    """First trigger fired."""
+    return next(_all_fired(facts, rules), None)
+
+
+def _all_fired(facts: ProtectionFacts, rules: ProtectionRules) -> Iterator[_Fired]:
     if facts.drawdown > rules.max_drawdown and not facts.hard_stop_off:
-        return ProtectionTrigger.HARD_STOP, (
-            f"equity has fallen {100 * facts.drawdown:.1f} % below its peak since the promotion, and the "
-            f"hard stop is at {100 * rules.max_drawdown:g} %"
-        )
-    alarm = facts.alarm
-    if alarm.raised_on_day is not None:
-        return ProtectionTrigger.MEAN, (
-            f"the sequential test of the returns raised its alarm on day {alarm.raised_on_day} since the "
-            "promotion: a version with a Sharpe ratio of 2 does so in one quarter of a hundred"
-        )
+        yield _hard_stop(facts.drawdown, rules, "since the promotion")
+    if facts.alarm.raised_on_day is not None:
+        yield _alarm(facts.alarm, "since the promotion")
     tail = facts.tail
     if tail is not None and tail.raised_at is not None:
-        return ProtectionTrigger.TAIL, (
+        reason = (
             f"the losses of the worst bars have grown beyond the backtest's (mean of the worst tenth "
             f"{tail.worst_tenth:.1f} times the volatility): alarm on bar {tail.raised_at} with a position "
             "since the promotion, which a version like its backtest raises in one quarter of a hundred"
         )
+        yield _Fired(ProtectionTrigger.TAIL, reason)
+    recipe = facts.recipe
+    if recipe is not None:
+        since = f"since the recipe came into production, {recipe.versions} versions ago"
+        if recipe.drawdown > rules.max_drawdown and not facts.hard_stop_off:
+            yield replace(_hard_stop(recipe.drawdown, rules, since), of_recipe=recipe)
+        if recipe.alarm.raised_on_day is not None:
+            yield replace(_alarm(recipe.alarm, since), of_recipe=recipe)
     # Written as `>=` and `<` so that a NaN fires nothing.
     if (
         rules.mode == "classic"
         and facts.trades >= rules.first_trades
         and facts.sharpe_of_first < rules.min_sharpe
     ):
-        return ProtectionTrigger.FIRST_TRADES, (
+        reason = (
             f"Sharpe ratio {facts.sharpe_of_first:.2f} over the first {rules.first_trades} trades, below "
             f"{rules.min_sharpe:g}; of versions with a true ratio of 2, 23 % miss this where the trades take "
             "a quarter, and 7 % where they take a year"
         )
-    return None
+        yield _Fired(ProtectionTrigger.FIRST_TRADES, reason)
+
+
+def _hard_stop(drawdown: float, rules: ProtectionRules, since: str) -> _Fired:
+    reason = (
+        f"equity has fallen {100 * drawdown:.1f} % below its peak {since}, and the hard stop is at "
+        f"{100 * rules.max_drawdown:g} %"
+    )
+    return _Fired(ProtectionTrigger.HARD_STOP, reason)
+
+
+def _alarm(alarm: Alarm, since: str) -> _Fired:
+    reason = (
+        f"the sequential test of the returns raised its alarm on day {alarm.raised_on_day} {since}: a "
+        "version with a Sharpe ratio of 2 does so in one quarter of a hundred"
+    )
+    return _Fired(ProtectionTrigger.MEAN, reason)
 
 
 def years_to_hard_stop(sharpe: float, volatility: float, limit: float) -> float:

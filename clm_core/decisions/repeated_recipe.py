@@ -1,9 +1,9 @@
 """Choice of the recipe for a retrain without a stated recipe.
 
 A rollback or a halt takes a disappointing version back, and no automatic retrain repeats the recipe. The
-order of preference: the newest version with time in production and not taken back, the newest version
-awaiting a decision, the defaults of the kind. Deletion in MLflow and a halt for age alone take no version
-back. A later promotion of a version, or a rollback to the version, settles the matter.
+order of preference: the newest version with time in production whose recipe was not taken back, the newest
+version awaiting a decision, the defaults of the kind. Deletion in MLflow and a halt for age alone take no
+version back. A later promotion of a version, or a rollback to the version, settles the matter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,10 +75,11 @@ def repeated_recipe(
         why = f"in production again, after {newest.from_version} was taken back" if again else "in production"
         return RepeatedRecipe(newest.to_version, why)
     served = served_versions(history)
-    if served.standing:
-        return RepeatedRecipe(served.standing[-1], "the newest version that served and was not taken back")
-    why = f"{served.taken_back[-1]} was taken back" if served.taken_back else "no version has served"
     disproved = {recipes[each] for each in served.taken_back} - {None}
+    standing = next((each for each in reversed(served.standing) if recipes[each] not in disproved), None)
+    if standing is not None:
+        return RepeatedRecipe(standing, "the newest version that served and was not taken back")
+    why = f"{served.taken_back[-1]} was taken back" if served.taken_back else "no version has served"
     candidate = next((each for each in waiting if recipes[each] not in disproved), None)
     if candidate is None:
         return RepeatedRecipe(None, f"{why}, and no version of another recipe awaits a decision")

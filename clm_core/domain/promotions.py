@@ -1,6 +1,7 @@
 """Changes of the production version: records, permissions and the order of rollbacks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Self
@@ -8,7 +9,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from clm_core.domain.actors import Actor
+from clm_core.domain.actors import AUTOMATIC, Actor
 from clm_core.domain.errors import NotAllowed
 from clm_core.domain.evaluations import Decision
 from clm_core.domain.versions import ModelVersion
@@ -246,3 +247,46 @@ def rollback_target(history: Sequence[Promotion]) -> str | None:
     line = line_of_champions(history)
     before = line if history[-1].to_version is None else line[:-1]
     return before[-1] if before else None
+
+
+@dataclass(frozen=True)
+class Succession:
+    """Versions of a recipe in production one after the other, by refreshes alone."""
+
+    since: datetime
+    """Time at which the first of the versions came into production."""
+    versions: tuple[str, ...]
+    """At least two, the present production version last."""
+    before: str | None
+    """Version in production before the first of them, the target of a rollback from it; None without one."""
+
+
+def is_automatic_refresh(change: Promotion) -> bool:
+    """True for a promotion without a person that may have replaced a version by one of the same recipe."""
+    automatic = change.kind is PromotionKind.PROMOTION and change.by in AUTOMATIC
+    return automatic and change.from_version is not None
+
+
+def succession(history: Sequence[Promotion], of_recipe: Collection[str]) -> Succession | None:
+    """The versions that led to the present production version by refreshes; None without a refresh.
+
+    A person's decision, a rollback, a halt and another recipe begin anew.
+
+    Args:
+        history: committed changes of a model, oldest first.
+        of_recipe: labels of the versions with the recipe of the production version.
+    """
+    first = len(history) - 1
+    while first >= 0 and is_automatic_refresh(history[first]):
+        if not {history[first].from_version, history[first].to_version} <= {*of_recipe}:
+            break
+        first -= 1
+    refreshes = history[first + 1 :]
+    if first < 0 or not refreshes:
+        return None
+    versions = (refreshes[0].from_version, *(each.to_version for each in refreshes))
+    return Succession(
+        since=history[first].at,
+        versions=tuple(each for each in versions if each is not None),
+        before=rollback_target(history[: first + 1]),
+    )

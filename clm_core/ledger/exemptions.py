@@ -1,5 +1,6 @@
 """Versions whose hard stop a person switched off, each until a moment."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Engine, insert, select
@@ -31,11 +32,18 @@ class ExemptionStore:
             action = Action.HARD_STOP_SWITCHED_OFF
             audit_records.record(connection, action, version.model_id, now, details, actor)
 
-    def until(self, version: ModelVersion) -> datetime | None:
-        """Moment until which the hard stop of a version is off; None for a version never exempted."""
+    def until(self, version: ModelVersion, before: Sequence[str] = ()) -> datetime | None:
+        """Moment until which the hard stop of a version is off; None for a version never exempted.
+
+        Args:
+            before: labels of versions that the version has replaced as a refresh: their exemptions hold on.
+        """
         newest = (
             select(_EXEMPTIONS.c.until)
-            .where(_EXEMPTIONS.c.model_id == version.model_id, _EXEMPTIONS.c.version == version.version)
+            .where(
+                _EXEMPTIONS.c.model_id == version.model_id,
+                _EXEMPTIONS.c.version.in_([version.version, *before]),
+            )
             .order_by(_EXEMPTIONS.c.number.desc())
             .limit(1)
         )

@@ -137,6 +137,15 @@ class VersionStore:
         newest = sorted(versions, key=lambda each: (each.created_at, each.version), reverse=True)
         return [each for each in newest if each.params]
 
+    def labels_of_recipe(self, version: ModelVersion) -> set[str]:
+        """Labels of the versions of the model with the recipe of a version; the version alone if its recipe
+        is not recorded."""
+        query = select(_VERSIONS.c.version).where(
+            _VERSIONS.c.model_id == version.model_id, _VERSIONS.c.recipe_digest == version.recipe_digest
+        )
+        with self._engine.begin() as connection:
+            return {version.version, *connection.scalars(query)}
+
     def recipes(self, symbol: str, timeframe: str) -> int:
         """Number of recipes of a market or pool with a registered version."""
         query = select(func.count(_VERSIONS.c.recipe_digest.distinct())).where(

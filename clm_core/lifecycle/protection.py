@@ -7,7 +7,7 @@ every pass, before any need.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -21,7 +21,9 @@ from clm_core.decisions.protection import (
     ProtectionDecision,
     ProtectionFacts,
     ProtectionTrigger,
+    RecipeFacts,
     protect,
+    recipe_has_fired,
     years_to_hard_stop,
 )
 from clm_core.decisions.protection_rules import ProtectionRules
@@ -29,13 +31,32 @@ from clm_core.domain.actors import PROTECTION
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import CLMError, ConflictError
 from clm_core.domain.measures import MIN_BARS, finite_or_none
-from clm_core.domain.promotions import Promotion, PromotionKind, rollback_target
+from clm_core.domain.promotions import (
+    Promotion,
+    PromotionKind,
+    Succession,
+    is_automatic_refresh,
+    rollback_target,
+    succession,
+)
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence.tail_risk import TailTest
 from clm_core.market.bars import Bars
 from clm_core.models import golden
 from clm_core.models.bundle import load_bundle
 from clm_core.services import Services
+
+
+@dataclass(frozen=True, eq=False)
+class RecipeInProduction:
+    """The recipe of a production version, traded from flat on the bars closed since its first version came
+    into production, after costs."""
+
+    bars: Bars
+    """Of a pool, the common axis; at least one."""
+    result: Backtest
+    alarm: Alarm
+    """Test of the daily returns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +71,8 @@ class ServingRecord:
     """Test of the daily returns since the promotion."""
     tail: TailTest | None
     """Test of the worst bars since the promotion; None without a reference."""
+    recipe: RecipeInProduction | None = None
+    """The recipe over successive versions; None for a version that is no refresh, and without a bar."""
 
 
 class ProtectedVersion(BaseModel):
@@ -76,6 +99,15 @@ class ProtectedVersion(BaseModel):
     with too few bars."""
     tail_statistic: float | None = None
     tail_threshold: float | None = None
+    recipe_since: AwareDatetime | None = None
+    """Time at which the recipe came into production, from when on refreshes alone have replaced its versions;
+    None for a version that is no refresh."""
+    recipe_versions: int = 1
+    """Number of the versions since then."""
+    recipe_return: float | None = None
+    """Since then, after costs, a fraction; None without a bar."""
+    recipe_drawdown: float | None = None
+    """Fall of equity below its peak since then, 0..1; None without a bar."""
     target: str | None = None
     """Target of a rollback."""
     target_problem: str | None = None
@@ -102,6 +134,11 @@ class ProtectedVersion(BaseModel):
             )
         if self.years_to_hard_stop is not None:
             figures += f", which a true Sharpe ratio of 1 reaches every {self.years_to_hard_stop:.1f} years"
+        if self.recipe_since is not None and self.recipe_drawdown is not None:
+            figures += (
+                f"; its recipe in {self.recipe_versions} versions since {self.recipe_since:%Y-%m-%d} "
+                f"{100 * (self.recipe_return or 0.0):+.1f} %, drawdown {100 * self.recipe_drawdown:.1f} %"
+            )
         if self.hard_stop_off_until is not None:
             figures += f"; the hard stop is off until {self.hard_stop_off_until:%Y-%m-%d %H:%M} UTC"
         reasons = f": {'; '.join(self.reasons)}" if self.reasons else ""
@@ -118,13 +155,31 @@ def promoted_at(history: Sequence[Promotion], version: ModelVersion) -> datetime
     return next(times, version.created_at)
 
 
+def refreshed_since(
+    services: Services, version: ModelVersion, history: Sequence[Promotion]
+) -> Succession | None:
+    """Versions of the recipe that led to a production version by refreshes; None without a refresh.
+
+    Args:
+        history: committed changes of the model, oldest first.
+    """
+    if not history or not is_automatic_refresh(history[-1]):
+        return None
+    return succession(history, services.ledger.labels_of_recipe(version))
+
+
 def protect_version(
-    services: Services, version: ModelVersion, record: ServingRecord, history: Sequence[Promotion]
+    services: Services,
+    version: ModelVersion,
+    record: ServingRecord,
+    history: Sequence[Promotion],
+    refreshed: Succession | None = None,
 ) -> ProtectedVersion:
     """Decide about a production version, and act on the decision.
 
     Args:
         history: committed changes of the model, oldest first.
+        refreshed: versions that led to this one by refreshes, if any.
 
     Raises:
         CLMError: the change that was decided could not be made; the next pass tries again.
@@ -133,7 +188,7 @@ def protect_version(
     now = services.clock()
     target = rollback_target(history)
     problem = None if target is None else target_problem(services, version.model_id, target)
-    until = services.ledger.exemptions.until(version)
+    until = services.ledger.exemptions.until(version, () if refreshed is None else refreshed.versions)
     is_off = until is not None and until > now
     facts = ProtectionFacts(
         drawdown=_drawdown(record),
@@ -147,10 +202,47 @@ def protect_version(
         target=target,
         age_days=(now - version.created_at) / timedelta(days=1),
         target_problem=problem,
+        recipe=_recipe_facts(services, version, record, refreshed, rules),
     )
     decision = protect(facts, rules)
     _act(services, version, decision, now)
-    return _shown(version, history, record, facts, decision, rules, until if is_off else None)
+    shown = _shown(version, history, record, facts, decision, rules, until if is_off else None)
+    if refreshed is None:
+        return shown
+    changes = {
+        "recipe_since": refreshed.since,
+        "recipe_versions": len(refreshed.versions),
+        "recipe_return": None if record.recipe is None else _total_return(record.recipe),
+        "recipe_drawdown": None if facts.recipe is None else finite_or_none(facts.recipe.drawdown),
+    }
+    return shown.model_copy(update=changes)
+
+
+def _recipe_facts(
+    services: Services,
+    version: ModelVersion,
+    record: ServingRecord,
+    refreshed: Succession | None,
+    rules: ProtectionRules,
+) -> RecipeFacts | None:
+    recipe = record.recipe
+    if refreshed is None or recipe is None:
+        return None
+    figures = summarise(recipe.result, recipe.bars.periods_per_year)
+    facts = RecipeFacts(
+        versions=len(refreshed.versions),
+        drawdown=abs(figures.max_drawdown),
+        alarm=recipe.alarm,
+        target=refreshed.before,
+    )
+    if refreshed.before is None or not recipe_has_fired(facts, rules):
+        return facts
+    # tested when needed: the bundle of an old version takes longer to read than the rest of a pass
+    return replace(facts, target_problem=target_problem(services, version.model_id, refreshed.before))
+
+
+def _total_return(recipe: RecipeInProduction) -> float | None:
+    return finite_or_none(summarise(recipe.result, recipe.bars.periods_per_year).total_return)
 
 
 def rollbacks_in_a_row(history: Sequence[Promotion]) -> int:
@@ -203,7 +295,9 @@ def _act(services: Services, version: ModelVersion, decision: ProtectionDecision
     change = services.promotions
     try:
         if decision.action is ProtectionAction.ROLL_BACK:
-            change.rollback(model_id, PROTECTION, reason, now, expected_champion=version.version)
+            change.rollback(
+                model_id, PROTECTION, reason, now, to=decision.target, expected_champion=version.version
+            )
         else:
             change.halt(model_id, PROTECTION, reason, now, expected_champion=version.version)
     except ConflictError:

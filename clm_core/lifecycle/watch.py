@@ -7,6 +7,7 @@ leaves the other models unaffected.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import ClassVar
@@ -46,7 +47,14 @@ from clm_core.lifecycle.drift_watch import (
     usage_drift,
 )
 from clm_core.lifecycle.pool_members import PoolMember, pool_members, portfolio_on
-from clm_core.lifecycle.protection import ProtectedVersion, ServingRecord, promoted_at, protect_version
+from clm_core.lifecycle.protection import (
+    ProtectedVersion,
+    RecipeInProduction,
+    ServingRecord,
+    promoted_at,
+    protect_version,
+    refreshed_since,
+)
 from clm_core.lifecycle.standing import standing_of
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import Drift
@@ -277,9 +285,11 @@ def _error_sentences(of: str, errors: ErrorDrift | None) -> Iterator[str]:
 
 def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
     history = services.ledger.promotions.committed(version.model_id)
-    measured, record = _measure_version(services, version, promoted_at(history, version))
+    refreshed = refreshed_since(services, version, history)
+    recipe_since = None if refreshed is None else refreshed.since
+    measured, record = _measure_version(services, version, promoted_at(history, version), recipe_since)
     discovered = record_drift(services, version, _named_drifts(measured))
-    protected = protect_version(services, version, record, history)
+    protected = protect_version(services, version, record, history, refreshed)
     measured = measured.model_copy(update={"protection": protected, "discoveries": discovered})
     sentences = tuple(_sentences(measured))
     services.ledger.standings.record(standing_of(services, version, record, protected, sentences))
@@ -348,12 +358,16 @@ def _end_alerts_of_others(services: Services, serving: Sequence[ModelVersion]) -
 
 
 def _measure_version(
-    services: Services, version: ModelVersion, promoted: datetime
+    services: Services, version: ModelVersion, promoted: datetime, recipe_since: datetime | None = None
 ) -> tuple[WatchedVersion, ServingRecord]:
-    """The measured version, before any request, and its record since the promotion."""
+    """The measured version, before any request, and its record since the promotion.
+
+    Args:
+        recipe_since: time at which the recipe came into production, for a refresh.
+    """
     model = services.registry.load(version.model_path, version.bundle_digest)
     if isinstance(model, PooledModel):
-        return _measure_pool(services, version, model, promoted)
+        return _measure_pool(services, version, model, promoted, recipe_since)
     bars = services.market.bars(version.symbol, version.timeframe, closed_by=services.clock())
     bars = services.market.with_series(bars, series_names(version.params))
     first_new = bars.row_after(model.trained_on.end)
@@ -376,7 +390,29 @@ def _measure_version(
     backtest = (
         None if result is None else out_of_sample_returns(services, version, bars, {bars.symbol: market})
     )
-    return watched, serving_record(served, result, bars, backtest)
+    recipe = None
+    if recipe_since is not None:
+        tested, held = _tested(bars, first_new, positions, record)
+        recipe = _recipe_in_production(tested, held, recipe_since, bars, market)
+    return watched, replace(serving_record(served, result, bars, backtest), recipe=recipe)
+
+
+def _recipe_in_production(
+    tested: Bars, positions: Floats, since: datetime, market: Bars, terms: MarketTerms
+) -> RecipeInProduction | None:
+    """The recipe since it came into production; None without a bar.
+
+    Args:
+        tested: bars of the recipe's forward record and of the version, see `_tested`.
+        positions: positions on them.
+        market: all bars of the market.
+    """
+    first = tested.row_closed_after(since)
+    bars = tested[first:]
+    if not len(bars):
+        return None
+    result = terms.backtest(bars, positions[first:])
+    return RecipeInProduction(bars, result, alarm_on(bars, result, market))
 
 
 def _regime(bars: Bars, training_end: datetime) -> WatchedRegime | None:
@@ -394,7 +430,11 @@ def _regime(bars: Bars, training_end: datetime) -> WatchedRegime | None:
 
 
 def _measure_pool(
-    services: Services, version: ModelVersion, model: PooledModel, promoted: datetime
+    services: Services,
+    version: ModelVersion,
+    model: PooledModel,
+    promoted: datetime,
+    recipe_since: datetime | None,
 ) -> tuple[WatchedVersion, ServingRecord]:
     """A pool in production: its portfolio is judged, performance and drift of each member are reported."""
     settings = services.settings
@@ -405,7 +445,8 @@ def _measure_pool(
     unseen = axis[max(first_new, len(axis) - len(axis.last_days(settings.watch.window_days))) :]
     whole = portfolio_on(unseen, members)
     performance = Performance() if whole is None else performance_of(whole, axis.periods_per_year)
-    alarm = _alarm_of_pool(services, version, members, axis, first_new)
+    record = forward_runs(services, version)
+    alarm = _alarm_of_pool(members, axis, first_new, record)
     performance = performance.model_copy(update={"alarm": alarm})
     errors = error_drift_of_members(
         {each.bars.symbol: errors_since(version, each.model, each.bars, each.first_new) for each in members}
@@ -423,7 +464,26 @@ def _measure_pool(
     result = portfolio_on(served, members)
     terms = {each.bars.symbol: each.market for each in members}
     backtest = None if result is None else out_of_sample_returns(services, version, panel, terms)
-    return watched, serving_record(served, result, axis, backtest)
+    recipe = None
+    if recipe_since is not None:
+        recipe = _pool_in_production(members, axis, first_new, record, recipe_since)
+    return watched, replace(serving_record(served, result, axis, backtest), recipe=recipe)
+
+
+def _pool_in_production(
+    members: Sequence[PoolMember],
+    axis: Bars,
+    first_new: int,
+    record: Sequence[MarketRuns],
+    since: datetime,
+) -> RecipeInProduction | None:
+    """The recipe of a pool since it came into production; None without a bar."""
+    first = max(_begin_of_record(axis, first_new, record), axis.row_closed_after(since))
+    bars = axis[first:]
+    if not len(bars):
+        return None
+    result = _portfolio_of_recipe(members, bars, record)
+    return None if result is None else RecipeInProduction(bars, result, alarm_on(bars, result, axis))
 
 
 def _watched_symbol(
@@ -522,21 +582,32 @@ def _watched(
 
 
 def _alarm_of_pool(
-    services: Services, version: ModelVersion, members: Sequence[PoolMember], axis: Bars, first_new: int
+    members: Sequence[PoolMember], axis: Bars, first_new: int, record: Sequence[MarketRuns]
 ) -> Alarm:
     """Test of the pool's portfolio on the forward record of the recipe and all bars after the training."""
-    record = forward_runs(services, version)
+    first = _begin_of_record(axis, first_new, record)
+    whole = _portfolio_of_recipe(members, axis[first:], record)
+    return Alarm() if whole is None else alarm_on(axis[first:], whole, axis, first_new - first)
+
+
+def _begin_of_record(axis: Bars, first_new: int, record: Sequence[MarketRuns]) -> int:
+    """First row of the axis with a forward bar of the recipe, or the first row after the training."""
     begun = [int(np.searchsorted(axis.time, each.time[0])) for each in record if len(each.time)]
-    first = min([first_new, *begun])
+    return min([first_new, *begun])
+
+
+def _portfolio_of_recipe(
+    members: Sequence[PoolMember], bars: Bars, record: Sequence[MarketRuns]
+) -> Backtest | None:
+    """Portfolio on bars of the common axis, each member from flat; None without a bar of any member."""
     traded = []
     for each in members:
         tested, positions = _tested(each.bars, each.first_new, each.positions, record)
-        if len(tested):
-            traded.append((tested, each.market.backtest(tested, positions)))
-    if not traded:
-        return Alarm()
-    whole = portfolio(axis[first:], traded, 1.0, members=len(members))
-    return alarm_on(axis[first:], whole, axis, first_new - first)
+        first = int(np.searchsorted(tested.time, bars.time[0])) if len(bars) else len(tested)
+        if first < len(tested):
+            own = tested[first:]
+            traded.append((own, each.market.backtest(own, positions[first:])))
+    return portfolio(bars, traded, 1.0, members=len(members)) if traded else None
 
 
 def _tested(

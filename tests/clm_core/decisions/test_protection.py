@@ -13,6 +13,7 @@ from clm_core.decisions.protection import (
     ProtectionAction,
     ProtectionFacts,
     ProtectionTrigger,
+    RecipeFacts,
     protect,
     years_to_hard_stop,
 )
@@ -72,6 +73,34 @@ def test_the_action_follows_from_trigger_target_and_people(
     assert decision.action is action
     assert decision.trigger == (None if trigger is None else ProtectionTrigger(trigger))
     assert bool(decision.reasons) == (action is not KEEP or trigger is not None or mode == "off")
+
+
+@pytest.mark.parametrize(
+    ("changes", "action", "target"),
+    [
+        pytest.param({}, KEEP, None, id="healthy"),
+        pytest.param({"alarm": RAISED}, ROLL_BACK, "v20250101_000000", id="alarm on the mean"),
+        pytest.param({"drawdown": 0.21}, ROLL_BACK, "v20250101_000000", id="hard stop"),
+        pytest.param({"drawdown": math.nan}, KEEP, None, id="not measurable"),
+        pytest.param({"alarm": RAISED, "target": None}, HALT, None, id="no other recipe before"),
+        pytest.param({"alarm": RAISED, "target_problem": "gone"}, HALT, None, id="unusable"),
+    ],
+)
+def test_a_trigger_of_the_recipe_goes_back_behind_its_refreshes(
+    changes: dict[str, Any], action: ProtectionAction, target: str | None
+) -> None:
+    recipe = RecipeFacts(
+        versions=9, drawdown=0.1, alarm=Alarm(days=400, statistic=1.0), target="v20250101_000000"
+    )
+    facts = replace(HEALTHY, recipe=replace(recipe, **changes))
+    decision = protect(facts, ProtectionRules())
+    assert (decision.action, decision.target) == (action, target)
+    assert all("9 versions ago" in reason for reason in decision.reasons[:1])
+    # the newest version's own loss leads to the version before, as without refreshes
+    own = protect(replace(facts, drawdown=0.3), ProtectionRules())
+    assert (own.action, own.target) == (ROLL_BACK, HEALTHY.target)
+    off = protect(replace(facts, hard_stop_off=True), ProtectionRules())
+    assert off.trigger is not ProtectionTrigger.HARD_STOP
 
 
 @given(

@@ -71,6 +71,7 @@ def test_a_version_is_taken_back_by_a_rollback_or_a_halt_until_it_serves_again(
         pytest.param("A B", "", "B", "in production", id="served"),
         pytest.param("A B <A", "", "A", "in production again, after B was taken back", id="rolled back"),
         pytest.param("A B |", "C", "A", "served and was not taken back", id="halted with a version before"),
+        pytest.param("C a A |", "", "C", "served and was not taken back", id="halted after refreshes"),
         pytest.param("A old", "C", "A", "served and was not taken back", id="halted for its age"),
         pytest.param("A |", "DC", "D", "A was taken back, and this is the newest", id="halted with a shadow"),
         pytest.param("A |", "aC", "C", "A was taken back, and this is the newest", id="of another recipe"),

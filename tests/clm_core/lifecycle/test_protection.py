@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from clm_core.decisions.gate_policy import Levels
 from clm_core.decisions.protection import ProtectionAction, ProtectionTrigger
-from clm_core.domain.actors import PROTECTION, Actor
+from clm_core.domain.actors import PROTECTION, SYSTEM, Actor
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.promotions import Promotion, PromotionKind
@@ -78,14 +78,14 @@ class Life:
         document = self.services.policies.model_copy(update={"models": {MODEL: lenient}})
         self.services = replace(self.services, policies=document)
 
-    def serve(self, seed: int) -> ModelVersion:
+    def serve(self, seed: int, by: Actor = ADMIN, **params: Any) -> ModelVersion:
         """A model that trades often, in production."""
         services = self.services
         fields = {
             "model_type": ModelType.LIGHTGBM,
             "symbol": "BTCUSD",
             "dataset_span_days": 60,
-            "training_params": EAGER,
+            "training_params": EAGER | params,
             "seed": seed,
             "requested_by": "tests",
         }
@@ -100,7 +100,7 @@ class Life:
                 version,
                 steps.evaluate_out_of_sample(services, lease, job, bars, trained),
             )
-        promoting.promote(services, MODEL, version.version, ADMIN, "tested")
+        promoting.promote(services, MODEL, version.version, by, "tested")
         return version
 
     def watch(self) -> WatchedVersion:
@@ -253,3 +253,52 @@ def test_a_target_that_cannot_serve_is_alerted_before_it_is_needed_and_halts_the
     assert protection.action is ProtectionAction.HALT
     assert first.version in protection.reasons[-1]
     assert life.services.ledger.promotions.committed(MODEL)[-1].from_version == second.version
+
+
+def test_refreshes_do_not_hide_the_losses_of_a_recipe(life: Life) -> None:
+    other, first = life.serve(3, rounds=10), life.serve(3, by=SYSTEM)
+    life.live(200)
+    alone = life.watch().protection
+    assert alone is not None
+    assert (alone.recipe_since, alone.recipe_drawdown) == (None, None)
+    refresh = life.serve(3, by=SYSTEM)
+    life.live(24)
+    watched = life.watch().protection
+    assert watched is not None
+    assert watched.drawdown is not None
+    assert watched.recipe_drawdown is not None
+    assert watched.action is ProtectionAction.KEEP
+    assert watched.bars == 24
+    assert (watched.recipe_since, watched.recipe_versions) == (alone.since, 2)
+    assert "its recipe in 2 versions" in watched.sentence
+    # the refresh is followed from its first bar on, and the version before up to there
+    assert watched.recipe_drawdown >= max(alone.drawdown or 0.0, watched.drawdown)
+
+    life.rules(max_drawdown=(watched.drawdown + watched.recipe_drawdown) / 2)
+    protection = life.watch().protection
+    assert protection is not None
+    assert protection.target == first.version
+    assert (protection.action, protection.trigger) == (
+        ProtectionAction.ROLL_BACK,
+        ProtectionTrigger.HARD_STOP,
+    )
+    assert "since the recipe came into production, 2 versions ago" in protection.reasons[0]
+    change = life.services.ledger.promotions.committed(MODEL)[-1]
+    assert (change.from_version, change.to_version) == (refresh.version, other.version)
+
+
+def test_a_recipe_without_another_recipe_before_is_halted_and_not_repeated(life: Life) -> None:
+    life.serve(3)
+    life.live(200)
+    life.serve(3, by=SYSTEM)
+    life.live(24)
+    watched = life.watch().protection
+    assert watched is not None
+    life.rules(max_drawdown=((watched.drawdown or 0.0) + (watched.recipe_drawdown or 0.0)) / 2)
+    halted = life.watch()
+    assert halted.protection is not None
+    assert halted.protection.action is ProtectionAction.HALT
+    assert "no earlier version of another recipe was in production" in halted.protection.reasons
+    assert life.services.ledger.promotions.champion(MODEL) is None
+    [asked] = [each for each in halted.asked if each.request.observed.alarm]
+    assert asked.request.training.training_params == {}

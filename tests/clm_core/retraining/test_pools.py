@@ -313,6 +313,13 @@ def test_the_record_of_a_pool_grows_by_the_bars_its_version_was_followed_on(
         assert np.abs(followed).max() > 0
         assert np.array_equal(now.positions[0, -NEW:], followed)
 
+    # the protection of the refresh follows the version before from its first bar on
+    since = first.panel.members[0].end.to_pydatetime() + timedelta(hours=1)
+    _, served = watch._measure_version(own, second.version, own.clock(), since)
+    assert served.recipe is not None
+    assert len(served.recipe.bars) == NEW
+    assert np.abs(served.recipe.result.exposure).max() > 0
+
 
 def test_the_watch_measures_a_pool_by_symbol_and_requests_a_retrain_of_the_pool(
     own: Services, folder: Path, monkeypatch: pytest.MonkeyPatch
