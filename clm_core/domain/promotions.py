@@ -253,12 +253,17 @@ def rollback_target(history: Sequence[Promotion]) -> str | None:
 class Succession:
     """Versions of a recipe in production one after the other, by refreshes alone."""
 
-    since: datetime
-    """Time at which the first of the versions came into production."""
     versions: tuple[str, ...]
     """At least two, the present production version last."""
+    begun: tuple[datetime, ...]
+    """Time at which each of the versions came into production."""
     before: str | None
     """Version in production before the first of them, the target of a rollback from it; None without one."""
+
+    @property
+    def since(self) -> datetime:
+        """Time at which the recipe came into production."""
+        return self.begun[0]
 
 
 def is_automatic_refresh(change: Promotion) -> bool:
@@ -286,7 +291,7 @@ def succession(history: Sequence[Promotion], of_recipe: Collection[str]) -> Succ
         return None
     versions = (refreshes[0].from_version, *(each.to_version for each in refreshes))
     return Succession(
-        since=history[first].at,
         versions=tuple(each for each in versions if each is not None),
+        begun=tuple(each.at for each in history[first:]),
         before=rollback_target(history[: first + 1]),
     )

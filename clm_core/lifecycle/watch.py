@@ -30,6 +30,7 @@ from clm_core.domain.events import MarketRegimeChanged
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.kinds import Kind
 from clm_core.domain.measures import finite_or_none
+from clm_core.domain.promotions import Succession
 from clm_core.domain.triggers import Answer, Observation, TriggerRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, TriggerReason
@@ -55,6 +56,7 @@ from clm_core.lifecycle.protection import (
     protect_version,
     refreshed_since,
 )
+from clm_core.lifecycle.recipe_in_production import ServedMarket, ServedRows, held_since
 from clm_core.lifecycle.standing import standing_of
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import Drift
@@ -286,8 +288,7 @@ def _error_sentences(of: str, errors: ErrorDrift | None) -> Iterator[str]:
 def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
     history = services.ledger.promotions.committed(version.model_id)
     refreshed = refreshed_since(services, version, history)
-    recipe_since = None if refreshed is None else refreshed.since
-    measured, record = _measure_version(services, version, promoted_at(history, version), recipe_since)
+    measured, record = _measure_version(services, version, promoted_at(history, version), refreshed)
     discovered = record_drift(services, version, _named_drifts(measured))
     protected = protect_version(services, version, record, history, refreshed)
     measured = measured.model_copy(update={"protection": protected, "discoveries": discovered})
@@ -358,16 +359,16 @@ def _end_alerts_of_others(services: Services, serving: Sequence[ModelVersion]) -
 
 
 def _measure_version(
-    services: Services, version: ModelVersion, promoted: datetime, recipe_since: datetime | None = None
+    services: Services, version: ModelVersion, promoted: datetime, refreshed: Succession | None = None
 ) -> tuple[WatchedVersion, ServingRecord]:
     """The measured version, before any request, and its record since the promotion.
 
     Args:
-        recipe_since: time at which the recipe came into production, for a refresh.
+        refreshed: versions that led to this one by refreshes, if any.
     """
     model = services.registry.load(version.model_path, version.bundle_digest)
     if isinstance(model, PooledModel):
-        return _measure_pool(services, version, model, promoted, recipe_since)
+        return _measure_pool(services, version, model, promoted, refreshed)
     bars = services.market.bars(version.symbol, version.timeframe, closed_by=services.clock())
     bars = services.market.with_series(bars, series_names(version.params))
     first_new = bars.row_after(model.trained_on.end)
@@ -391,28 +392,21 @@ def _measure_version(
         None if result is None else out_of_sample_returns(services, version, bars, {bars.symbol: market})
     )
     recipe = None
-    if recipe_since is not None:
-        tested, held = _tested(bars, first_new, positions, record)
-        recipe = _recipe_in_production(tested, held, recipe_since, bars, market)
+    if refreshed is not None:
+
+        def positions_of(stint: ServedRows) -> dict[str, Floats]:
+            former = services.ledger.version(version.model_id, stint.version)
+            begin, end = stint.rows[bars.symbol]
+            loaded = services.registry.load(former.model_path, former.bundle_digest)
+            return {bars.symbol: positions_from(loaded, bars[:end], begin)}
+
+        traded = ServedMarket(bars, first_new, positions)
+        home = services.settings.home
+        [(followed, held)] = held_since(home, version.model_id, refreshed, [traded], positions_of)
+        if len(followed):
+            whole = market.backtest(followed, held)
+            recipe = RecipeInProduction(followed, whole, alarm_on(followed, whole, bars))
     return watched, replace(serving_record(served, result, bars, backtest), recipe=recipe)
-
-
-def _recipe_in_production(
-    tested: Bars, positions: Floats, since: datetime, market: Bars, terms: MarketTerms
-) -> RecipeInProduction | None:
-    """The recipe since it came into production; None without a bar.
-
-    Args:
-        tested: bars of the recipe's forward record and of the version, see `_tested`.
-        positions: positions on them.
-        market: all bars of the market.
-    """
-    first = tested.row_closed_after(since)
-    bars = tested[first:]
-    if not len(bars):
-        return None
-    result = terms.backtest(bars, positions[first:])
-    return RecipeInProduction(bars, result, alarm_on(bars, result, market))
 
 
 def _regime(bars: Bars, training_end: datetime) -> WatchedRegime | None:
@@ -434,7 +428,7 @@ def _measure_pool(
     version: ModelVersion,
     model: PooledModel,
     promoted: datetime,
-    recipe_since: datetime | None,
+    refreshed: Succession | None,
 ) -> tuple[WatchedVersion, ServingRecord]:
     """A pool in production: its portfolio is judged, performance and drift of each member are reported."""
     settings = services.settings
@@ -445,8 +439,7 @@ def _measure_pool(
     unseen = axis[max(first_new, len(axis) - len(axis.last_days(settings.watch.window_days))) :]
     whole = portfolio_on(unseen, members)
     performance = Performance() if whole is None else performance_of(whole, axis.periods_per_year)
-    record = forward_runs(services, version)
-    alarm = _alarm_of_pool(members, axis, first_new, record)
+    alarm = _alarm_of_pool(services, version, members, axis, first_new)
     performance = performance.model_copy(update={"alarm": alarm})
     errors = error_drift_of_members(
         {each.bars.symbol: errors_since(version, each.model, each.bars, each.first_new) for each in members}
@@ -464,26 +457,42 @@ def _measure_pool(
     result = portfolio_on(served, members)
     terms = {each.bars.symbol: each.market for each in members}
     backtest = None if result is None else out_of_sample_returns(services, version, panel, terms)
-    recipe = None
-    if recipe_since is not None:
-        recipe = _pool_in_production(members, axis, first_new, record, recipe_since)
+    recipe = None if refreshed is None else _pool_in_production(services, version, members, axis, refreshed)
     return watched, replace(serving_record(served, result, axis, backtest), recipe=recipe)
 
 
 def _pool_in_production(
+    services: Services,
+    version: ModelVersion,
     members: Sequence[PoolMember],
     axis: Bars,
-    first_new: int,
-    record: Sequence[MarketRuns],
-    since: datetime,
+    refreshed: Succession,
 ) -> RecipeInProduction | None:
     """The recipe of a pool since it came into production; None without a bar."""
-    first = max(_begin_of_record(axis, first_new, record), axis.row_closed_after(since))
-    bars = axis[first:]
-    if not len(bars):
+
+    def positions_of(stint: ServedRows) -> dict[str, Floats]:
+        former = services.ledger.version(version.model_id, stint.version)
+        loaded = services.registry.load(former.model_path, former.bundle_digest)
+        assert isinstance(loaded, PooledModel)
+        held = {}
+        for each in members:
+            begin, end = stint.rows[each.bars.symbol]
+            held[each.bars.symbol] = positions_from(loaded.member(each.bars.symbol), each.bars[:end], begin)
+        return held
+
+    markets = [ServedMarket(each.bars, each.first_new, each.positions) for each in members]
+    followed = held_since(services.settings.home, version.model_id, refreshed, markets, positions_of)
+    begun = [int(bars.time[0]) for bars, _ in followed if len(bars)]
+    if not begun:
         return None
-    result = _portfolio_of_recipe(members, bars, record)
-    return None if result is None else RecipeInProduction(bars, result, alarm_on(bars, result, axis))
+    served = axis[int(np.searchsorted(axis.time, min(begun))) :]
+    traded = [
+        (bars, each.market.backtest(bars, held))
+        for each, (bars, held) in zip(members, followed, strict=True)
+        if len(bars)
+    ]
+    whole = portfolio(served, traded, 1.0, members=len(members))
+    return RecipeInProduction(served, whole, alarm_on(served, whole, axis))
 
 
 def _watched_symbol(
@@ -582,32 +591,21 @@ def _watched(
 
 
 def _alarm_of_pool(
-    members: Sequence[PoolMember], axis: Bars, first_new: int, record: Sequence[MarketRuns]
+    services: Services, version: ModelVersion, members: Sequence[PoolMember], axis: Bars, first_new: int
 ) -> Alarm:
     """Test of the pool's portfolio on the forward record of the recipe and all bars after the training."""
-    first = _begin_of_record(axis, first_new, record)
-    whole = _portfolio_of_recipe(members, axis[first:], record)
-    return Alarm() if whole is None else alarm_on(axis[first:], whole, axis, first_new - first)
-
-
-def _begin_of_record(axis: Bars, first_new: int, record: Sequence[MarketRuns]) -> int:
-    """First row of the axis with a forward bar of the recipe, or the first row after the training."""
+    record = forward_runs(services, version)
     begun = [int(np.searchsorted(axis.time, each.time[0])) for each in record if len(each.time)]
-    return min([first_new, *begun])
-
-
-def _portfolio_of_recipe(
-    members: Sequence[PoolMember], bars: Bars, record: Sequence[MarketRuns]
-) -> Backtest | None:
-    """Portfolio on bars of the common axis, each member from flat; None without a bar of any member."""
+    first = min([first_new, *begun])
     traded = []
     for each in members:
         tested, positions = _tested(each.bars, each.first_new, each.positions, record)
-        first = int(np.searchsorted(tested.time, bars.time[0])) if len(bars) else len(tested)
-        if first < len(tested):
-            own = tested[first:]
-            traded.append((own, each.market.backtest(own, positions[first:])))
-    return portfolio(bars, traded, 1.0, members=len(members)) if traded else None
+        if len(tested):
+            traded.append((tested, each.market.backtest(tested, positions)))
+    if not traded:
+        return Alarm()
+    whole = portfolio(axis[first:], traded, 1.0, members=len(members))
+    return alarm_on(axis[first:], whole, axis, first_new - first)
 
 
 def _tested(

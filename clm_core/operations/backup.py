@@ -50,6 +50,7 @@ NOT_COPIED = {
     "work": "files of unfinished trainings",
     "cache": "copies of files of the storage",
     "folds": "models of past folds, trained again where needed",
+    "served": "positions of former production versions, computed again where needed",
     "replays": "trainings of replays, done again where needed",
     "maintenance": "times of verifications: a restored home verifies every version again",
     "audit/git": "a clone of the repository of the anchors",

@@ -36,6 +36,7 @@ from clm_core.domain.evolution import EvolveRequest
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.paper import PaperQuery
 from clm_core.domain.pools import PoolSettings
+from clm_core.domain.promotions import Succession
 from clm_core.domain.terms import CostSettings, MarketSettings
 from clm_core.domain.tuning import TuneRequest
 from clm_core.domain.versions import ModelVersion
@@ -313,9 +314,10 @@ def test_the_record_of_a_pool_grows_by_the_bars_its_version_was_followed_on(
         assert np.abs(followed).max() > 0
         assert np.array_equal(now.positions[0, -NEW:], followed)
 
-    # the protection of the refresh follows the version before from its first bar on
-    since = first.panel.members[0].end.to_pydatetime() + timedelta(hours=1)
-    _, served = watch._measure_version(own, second.version, own.clock(), since)
+    # the protection of the refresh follows the version before on the bars that it served
+    begun = (first.panel.members[0].end.to_pydatetime() + timedelta(hours=1), own.clock())
+    refreshed = Succession((first.version.version, second.version.version), begun, None)
+    _, served = watch._measure_version(own, second.version, own.clock(), refreshed)
     assert served.recipe is not None
     assert len(served.recipe.bars) == NEW
     assert np.abs(served.recipe.result.exposure).max() > 0
