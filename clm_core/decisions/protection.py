@@ -66,7 +66,7 @@ class RecipeFacts:
     """Fall of equity below its peak, 0..1; NaN if not measurable."""
     alarm: Alarm
     target: str | None
-    """Version in production before the first of the versions; None without one."""
+    """Version in production before the first of the versions, if any."""
     target_problem: str | None = None
     """Reason why the target cannot serve, if any."""
 
@@ -91,13 +91,13 @@ class ProtectionFacts:
     rollbacks: int
     """Rollbacks by the protection in a row."""
     target: str | None
-    """Version that a rollback would put into production; None without one."""
+    """Target of a rollback, if any."""
     age_days: float = 0.0
     """Days since the registration of the version."""
     target_problem: str | None = None
     """Reason why the target cannot serve, if any."""
     recipe: RecipeFacts | None = None
-    """None for a version that is no refresh."""
+    """None unless the version is a refresh."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,13 @@ class ProtectionDecision:
 
 @dataclass(frozen=True)
 class _Fired:
-    """A trigger that has fired."""
+    """A fired trigger."""
 
     trigger: ProtectionTrigger
     reason: str
     """The figures in words."""
     of_recipe: RecipeFacts | None = None
-    """The recipe over successive versions, if that fired; None: the version alone."""
+    """The recipe over successive versions, if fired by the recipe; None: fired by the version alone."""
 
 
 def protect(facts: ProtectionFacts, rules: ProtectionRules) -> ProtectionDecision:

@@ -256,18 +256,18 @@ class Succession:
     versions: tuple[str, ...]
     """At least two, the present production version last."""
     begun: tuple[datetime, ...]
-    """Time at which each of the versions came into production."""
+    """Time of the promotion of each version."""
     before: str | None
-    """Version in production before the first of them, the target of a rollback from it; None without one."""
+    """Version in production before the first, the target of a rollback from the first, if any."""
 
     @property
     def since(self) -> datetime:
-        """Time at which the recipe came into production."""
+        """Time of the first promotion."""
         return self.begun[0]
 
 
 def is_automatic_refresh(change: Promotion) -> bool:
-    """True for a promotion without a person that may have replaced a version by one of the same recipe."""
+    """True for a promotion without a person, over a version in production."""
     automatic = change.kind is PromotionKind.PROMOTION and change.by in AUTOMATIC
     return automatic and change.from_version is not None
 

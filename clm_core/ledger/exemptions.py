@@ -36,7 +36,7 @@ class ExemptionStore:
         """Moment until which the hard stop of a version is off; None for a version never exempted.
 
         Args:
-            before: labels of versions that the version has replaced as a refresh: their exemptions hold on.
+            before: labels of versions replaced by refreshes up to this version; exemptions of these hold on.
         """
         newest = (
             select(_EXEMPTIONS.c.until)

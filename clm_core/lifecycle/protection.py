@@ -72,7 +72,7 @@ class ServingRecord:
     tail: TailTest | None
     """Test of the worst bars since the promotion; None without a reference."""
     recipe: RecipeInProduction | None = None
-    """The recipe over successive versions; None for a version that is no refresh, and without a bar."""
+    """The recipe over successive versions; None unless the version is a refresh with a bar."""
 
 
 class ProtectedVersion(BaseModel):
@@ -100,8 +100,8 @@ class ProtectedVersion(BaseModel):
     tail_statistic: float | None = None
     tail_threshold: float | None = None
     recipe_since: AwareDatetime | None = None
-    """Time at which the recipe came into production, from when on refreshes alone have replaced its versions;
-    None for a version that is no refresh."""
+    """Time of the first promotion of the recipe, replaced by refreshes alone since; None unless the version
+    is a refresh."""
     recipe_versions: int = 1
     """Number of the versions since then."""
     recipe_return: float | None = None
@@ -179,7 +179,7 @@ def protect_version(
 
     Args:
         history: committed changes of the model, oldest first.
-        refreshed: versions that led to this one by refreshes, if any.
+        refreshed: versions of the recipe before, each replaced by a refresh, if any.
 
     Raises:
         CLMError: the change that was decided could not be made; the next pass tries again.

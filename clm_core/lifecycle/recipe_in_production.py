@@ -1,7 +1,7 @@
-"""A recipe in production over successive versions: each version on the bars that it served.
+"""A recipe in production over successive versions: each version on the bars served.
 
 The positions of a former version never change, and reading many bundles takes seconds. So the positions are
-kept in a file for each model, and computed again from the bundle where the file lacks them.
+kept in a file for each model, and positions missing there are computed again from the bundle.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class ServedMarket:
 
 @dataclass(frozen=True)
 class ServedRows:
-    """Rows of each market that a former version served: from the first on, up to the last, exclusive."""
+    """Rows of each market served by a former version: from the first on, up to the last, exclusive."""
 
     version: str
     rows: Mapping[str, tuple[int, int]]
@@ -130,7 +130,7 @@ class _Kept:
 
 @contextlib.contextmanager
 def _kept(file: Path) -> Iterator[_Kept]:
-    """The positions in a file; what was not used is dropped from the file, and what was computed is added."""
+    """The positions in a file. Unused positions are dropped from the file, computed ones are added."""
     known = _read(file)
     kept = _Kept(known)
     yield kept
@@ -139,7 +139,7 @@ def _kept(file: Path) -> Iterator[_Kept]:
 
 
 def _read(file: Path) -> dict[str, Floats]:
-    """Content of the file; nothing for a missing or damaged file, which is computed anew."""
+    """Content of the file; nothing for a missing or damaged file: everything is computed anew."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}

@@ -364,7 +364,7 @@ def _measure_version(
     """The measured version, before any request, and its record since the promotion.
 
     Args:
-        refreshed: versions that led to this one by refreshes, if any.
+        refreshed: versions of the recipe before, each replaced by a refresh, if any.
     """
     model = services.registry.load(version.model_path, version.bundle_digest)
     if isinstance(model, PooledModel):
@@ -468,7 +468,7 @@ def _pool_in_production(
     axis: Bars,
     refreshed: Succession,
 ) -> RecipeInProduction | None:
-    """The recipe of a pool since it came into production; None without a bar."""
+    """The recipe of a pool since the first promotion; None without a bar."""
 
     def positions_of(stint: ServedRows) -> dict[str, Floats]:
         former = services.ledger.version(version.model_id, stint.version)

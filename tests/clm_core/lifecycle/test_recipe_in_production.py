@@ -1,4 +1,4 @@
-"""Positions of a recipe over successive versions, each on the bars that it served."""
+"""Positions of a recipe over successive versions, each on the bars served."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ def bars_of(n: int) -> Bars:
 
 @pytest.fixture
 def held(tmp_path: Path) -> Held:
-    """Bars and positions of a succession whose versions serve ten bars each, the last one five."""
+    """Bars and positions of a succession of versions with ten bars each, the last with five."""
 
     def followed(versions: str, lost: str = "") -> tuple[Bars, Floats]:
         begun = tuple(BEGIN + timedelta(hours=10 * number) for number in range(len(versions)))
