@@ -1,6 +1,7 @@
 """`clm replay`: the past under the rules of continuous learning."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -120,15 +121,14 @@ def replay(
     )
     settings = settings_for_change()
     result = _replayed(settings, request)
-    if page or open_page:
-        from clm_core.lifecycle.kept_replays import keep
-        from clm_core.lifecycle.replay import write_page
-
-        written = write_page(settings.home, result)
-        keep(written.parent.parent, written, result)
+    written = _kept_page(settings, result) if page or open_page else None
+    if as_json:
+        path = None if written is None else str(written)
+        print_json({**result.model_dump(mode="json"), "digest": result.digest, "page": path})
+        if written is not None and open_page:
+            typer.launch(written.as_uri())
+    elif written is not None:
         hand_over(written, open_page)
-    elif as_json:
-        print_json({**result.model_dump(mode="json"), "digest": result.digest})
     else:
         _show(result)
 
@@ -155,6 +155,15 @@ def replays(as_json: AsJson = False) -> None:
         plain.print(f"{name} was kept by another release: replay again to see it.", soft_wrap=True)
     if not kept.replays and not kept.unread:
         plain.print("No replay has a page yet: `clm replay ... --page` writes one.")
+
+
+def _kept_page(settings: "Settings", result: "ReplayResult") -> Path:
+    from clm_core.lifecycle.kept_replays import keep
+    from clm_core.lifecycle.replay import write_page
+
+    written = write_page(settings.home, result)
+    keep(written.parent.parent, written, result)
+    return written
 
 
 def _replayed(settings: "Settings", request: "ReplayRequest") -> "ReplayResult":

@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sqlalchemy import Engine
+from typer.testing import CliRunner
 
+from clm_core.cli import replay as command
+from clm_core.cli.app import app
 from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars, PolicyError, UnknownSeries
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
@@ -282,6 +285,19 @@ def test_the_page_shows_each_policy_with_curves_and_events(undisturbed: Undistur
     [[first], [second]] = section.tables[2].rows
     assert first.startswith("2018-07-01 00:00 retrain v20180701_000005: periodic: FAIL")
     assert second.startswith("2018-07-08 00:00 retrain v20180708_000005: periodic: FAIL")
+
+
+def test_the_command_prints_the_results_beside_a_page(
+    undisturbed: Undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_HOME", str(tmp_path))
+    monkeypatch.setattr(command, "_replayed", lambda settings, request: undisturbed.result)
+    words = "replay --model lightgbm --symbol BTCUSD --from 2018-07-01 --to 2018-07-09 --page --json"
+    printed = CliRunner().invoke(app, words.split())
+    assert printed.exit_code == 0, printed.output
+    answer = json.loads(printed.stdout)
+    assert answer["digest"] == undisturbed.result.digest
+    assert Path(answer["page"]).exists()
 
 
 @pytest.mark.parametrize(
