@@ -95,8 +95,7 @@ def _become(
         os.write(leader, b"+")
         for number, file in enumerate((stdin, output, output)):
             os.dup2(file, number)
-        # locks and pipes of the supervisor and of other parts
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        _close_inherited()
         os.environ.update(environment)
         fork_server.run_module(*module)
         code = 0
@@ -112,6 +111,18 @@ def _become(
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _close_inherited() -> None:
+    """Close the locks and pipes of the supervisor and of other parts.
+
+    The limit of open files, up to which `os.closerange` would try, is a thousand million in some containers.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            # the folder itself was open while it was listed
+            with contextlib.suppress(OSError):
+                os.close(int(name))
 
 
 def _exit_code(ended: SystemExit) -> int:
