@@ -43,7 +43,7 @@ SAMPLE_S = 3.0
 READY_WITHIN_S = 30.0
 DISPATCHED_WITHIN_S = 60.0
 ACCEPTED_WITHIN_S = 0.25
-MAX_MIB = 1000.0
+MAX_MIB = 900.0
 DEADLINE_S = 600.0
 CLM = Path(sys.executable).with_name("clm")
 
