@@ -33,9 +33,9 @@ from unittest import mock
 import numpy as np
 
 from benchmarks.power import table
-from clm_core.domain.replays import KnownWorld, PolicyReplay, ReplayRequest
+from clm_core.domain.replays import PolicyReplay, ReplayRequest
 from clm_core.domain.trigger_policy import PeriodicRules, ReasonRules, RetrainCostRules, TriggerPolicy
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import KnownWorld, ModelType
 from clm_core.lifecycle import replay
 from clm_core.market.bars import Floats
 from clm_core.market.sources import MarketData

@@ -1,6 +1,6 @@
 """Picture of two replays side by side, for README.md and docs/how-to/replay.md:
 
-    clm replay --model xgboost --world dying --world-seed 2 --from 2020-01-01 --to 2021-07-01 \\
+    clm replay --model xgboost --world dying --world-seed 2 --from 2020-01-01 --to 2021-09-01 \\
         --change 2020-10-01 --every 28 --json > dying.json
     clm replay --model xgboost --symbol BTCUSD --from 2018-10-01 --to 2019-10-01 --json > btcusd.json
     python scripts/replay_picture.py dying.json btcusd.json
@@ -22,6 +22,7 @@ mpl.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from PIL import Image
 
 from clm_core.domain import measures
 from clm_core.domain.replays import PolicyReplay, ReplayEventKind, ReplayResult
@@ -53,11 +54,13 @@ def main(files: Sequence[str]) -> None:
         draw_curves(axes[0][column], result, result.policies[0])
         draw_events(axes[1][column], result.policies[0], named=column == 0)
     figure.savefig(PICTURE, dpi=100)
+    # a third of the size
+    Image.open(PICTURE).convert("RGB").quantize(64).save(PICTURE, optimize=True)
 
 
 def _result(file: Path) -> ReplayResult:
     content = json.loads(file.read_text())
-    del content["digest"]
+    del content["digest"], content["page"]
     return ReplayResult.model_validate(content)
 
 

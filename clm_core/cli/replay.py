@@ -20,7 +20,7 @@ from clm_core.cli.search_options import (
     validated,
 )
 from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
-from clm_core.domain.replays import KnownWorld
+from clm_core.domain.vocabulary import KnownWorld
 
 if TYPE_CHECKING:
     from clm_core.domain.replays import PolicyReplay, ReplayRequest, ReplayResult

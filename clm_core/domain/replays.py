@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from clm_core.domain.kinds import Kind, PluginName
 from clm_core.domain.spellings import SymbolName, TimeframeName
-from clm_core.domain.vocabulary import ModelType, TriggerReason
+from clm_core.domain.vocabulary import KnownWorld, ModelType, TriggerReason
 
 MIN_DAYS = 7
 GATELESS = ("never", "newest")
@@ -19,27 +19,6 @@ WORLD_DAYS = 840
 """Days of bars before the start of a replay in a world."""
 LOOK_DAYS = 28
 """Days over which the expected return of a promotion or a rollback is counted at least."""
-
-
-class KnownWorld(StrEnum):
-    """Made-up market with a known edge."""
-
-    PLANTED = "planted"
-    """The edge lives to the end."""
-    DYING = "dying"
-    """The edge is gone from a day on: the price runs ahead of the volume and falls back."""
-    MOVING = "moving"
-    """From a day on the volume announces the opposite."""
-    NONE = "none"
-    """No edge: whatever is earned is luck."""
-
-    @property
-    def symbol(self) -> str:
-        return {KnownWorld.NONE: "NOEDGE"}.get(self, self.value.upper())
-
-    @property
-    def changes(self) -> bool:
-        return self in (KnownWorld.DYING, KnownWorld.MOVING)
 
 
 class ReplayRequest(BaseModel):

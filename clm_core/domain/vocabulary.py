@@ -96,3 +96,24 @@ class Role(StrEnum):
             ranks = list(Role)
             return ranks.index(self) >= ranks.index(other)
         return self is other or (self, other) == (Role.VIEWER, Role.SCRAPER)
+
+
+class KnownWorld(StrEnum):
+    """Made-up market with a known edge."""
+
+    PLANTED = "planted"
+    """The edge lives to the end."""
+    DYING = "dying"
+    """The edge is gone from a day on: the price runs ahead of the volume and falls back."""
+    MOVING = "moving"
+    """From a day on the volume announces the opposite."""
+    NONE = "none"
+    """No edge: whatever is earned is luck."""
+
+    @property
+    def symbol(self) -> str:
+        return {KnownWorld.NONE: "NOEDGE"}.get(self, self.value.upper())
+
+    @property
+    def changes(self) -> bool:
+        return self in (KnownWorld.DYING, KnownWorld.MOVING)

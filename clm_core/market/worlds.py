@@ -15,7 +15,7 @@ from datetime import datetime
 
 import numpy as np
 
-from clm_core.domain.replays import KnownWorld
+from clm_core.domain.vocabulary import KnownWorld
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.planted import LOUDNESS, SIGMA, STEPS_A_BAR, remembered
 from clm_core.market.timeframes import Calendar, Timeframe

@@ -16,7 +16,7 @@ from benchmarks.retraining_cost import (
     rows,
     triggers_of,
 )
-from clm_core.domain.replays import KnownWorld
+from clm_core.domain.vocabulary import KnownWorld
 
 WEEKLY = RuleCost("weekly", retrains=26, promotions=5, expected_bps=400.0)
 NEVER = RuleCost("never", retrains=1, promotions=1, expected_bps=100.0)

@@ -7,9 +7,9 @@ import pytest
 
 from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.promotions import Promotion, PromotionKind, PromotionState
-from clm_core.domain.replays import KnownCourse, KnownWorld
+from clm_core.domain.replays import KnownCourse
 from clm_core.domain.terms import TradingTerms
-from clm_core.domain.vocabulary import Role
+from clm_core.domain.vocabulary import KnownWorld, Role
 from clm_core.lifecycle.replay_truth import KnownReplay
 from clm_core.market.bars import Floats
 from clm_core.market.worlds import known_market

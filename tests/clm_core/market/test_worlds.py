@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clm_core.decisions.health import alarm_of
-from clm_core.domain.replays import KnownWorld
+from clm_core.domain.vocabulary import KnownWorld
 from clm_core.market.bars import Floats
 from clm_core.market.worlds import TOO_LATE, KnownMarket, known_market
 
