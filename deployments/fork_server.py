@@ -25,7 +25,7 @@ import socket
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,9 @@ PRELOADED = (
     "plotly.graph_objects",
 )
 """Modules that most runs import, beside those of the flows."""
+THREADED = ("polars",)
+"""Libraries with threads from their import on, which a fork would lack. MLflow imports them where installed,
+and does without; a run that needs them imports them."""
 BACKLOG = 64
 REQUEST_SECONDS = 10.0
 """Longest wait for the rest of a request."""
@@ -200,13 +203,14 @@ def is_supported() -> bool:
 
 def preload(*others: str) -> None:
     """Import the flows, the libraries of most runs, and other modules."""
-    flows = importlib.import_module("flows")
-    for module in pkgutil.iter_modules(flows.__path__, "flows."):
-        importlib.import_module(module.name)
-    for name in (*PRELOADED, *others):
-        # a library of an extra may be missing
-        with contextlib.suppress(ModuleNotFoundError):
-            importlib.import_module(name)
+    with _hidden(THREADED):
+        flows = importlib.import_module("flows")
+        for module in pkgutil.iter_modules(flows.__path__, "flows."):
+            importlib.import_module(module.name)
+        for name in (*PRELOADED, *others):
+            # a library of an extra may be missing
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(name)
     gc.collect()
     gc.freeze()
 
@@ -230,6 +234,18 @@ def listening(home: Path) -> Iterator[socket.socket]:
         listener.bind(path.name)
         listener.listen(BACKLOG)
         yield listener
+
+
+@contextlib.contextmanager
+def _hidden(names: Sequence[str]) -> Iterator[None]:
+    """Let imports of libraries not imported yet fail for the time of the block, as if they were missing."""
+    hidden = {name: None for name in names if name not in sys.modules}
+    sys.modules.update(hidden)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def carry_out(request: Request) -> None:

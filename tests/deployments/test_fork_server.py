@@ -1,6 +1,7 @@
 """Processes forked for flow runs: they live and end with the command that asked for them."""
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -204,3 +205,15 @@ def test_the_server_ends_after_the_last_run_once_the_code_has_changed(
 
 def test_the_home_variable_is_that_of_the_settings() -> None:
     assert run_engine.HOME_VARIABLE == HOME_VARIABLE
+
+
+def test_libraries_that_start_threads_are_left_to_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "threaded_library.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with fork_server._hidden(["threaded_library", "json"]):
+        assert importlib.import_module("json").dumps(1) == "1"
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("threaded_library")
+    importlib.import_module("threaded_library")
