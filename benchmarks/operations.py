@@ -34,6 +34,8 @@ from clm_core.platform import stack_state
 
 MARKETS = 100
 """Number of markets, with two models each."""
+BARS = 2_400
+"""Bars of a market: a fit needs some 550, and the shortest fold a quarter of all."""
 CONNECTIONS = 8
 OUTAGE_S = 120.0
 REST_S = 60.0
@@ -99,7 +101,12 @@ class Stack:
 
     def _post(self, client: httpx.Client, model: str) -> float:
         model_type, symbol = model.split("_")
-        data = {"model_type": model_type, "symbol": symbol, "requested_by": "bench"}
+        data = {
+            "model_type": model_type,
+            "symbol": symbol,
+            "training_params": {"rounds": 2},
+            "requested_by": "bench",
+        }
         body = json.dumps({"type": "manual.training_requested", "data": data}).encode()
         message_id = secrets.token_hex(8)
         now = str(int(time.time()))
@@ -237,8 +244,8 @@ def running(home: Path, settings: str = "") -> Iterator[tuple[Stack, float]]:
 
 
 def add_markets(home: Path) -> list[str]:
-    """Import the same 100 bars under many symbols; returns models (`xgboost_M001USD`), the first a spare."""
-    bars = MarketData(home).bars("EURUSD", "1h", closed_by=datetime.now(UTC))[:100]
+    """Import the same bars under many symbols; returns models (`xgboost_M001USD`), the first a spare."""
+    bars = MarketData(home).bars("EURUSD", "1h", closed_by=datetime.now(UTC))[:BARS]
     store = SeriesStore(home / "data")
     symbols = [f"M{number:03}USD" for number in range(MARKETS + 1)]
     columns = [getattr(bars, name) for name in ("time", "open", "high", "low", "close", "volume")]
