@@ -78,6 +78,8 @@ def held_since(
             try:
                 held = kept.positions(stint, markets, positions_of)
             except CLMError:
+                # perhaps for a while: positions of older versions may be nowhere else
+                kept.keep_all()
                 break
             for symbol, (begin, _) in stint.rows.items():
                 first[symbol] = begin
@@ -105,6 +107,10 @@ class _Kept:
     def __init__(self, known: Mapping[str, Floats]) -> None:
         self._known = known
         self.used = dict[str, Floats]()
+
+    def keep_all(self) -> None:
+        """Keep the positions that were not asked for, too."""
+        self.used = {**self._known, **self.used}
 
     def positions(
         self,

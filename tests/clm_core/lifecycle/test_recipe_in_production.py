@@ -68,3 +68,11 @@ def test_the_record_begins_after_a_version_that_cannot_be_read(held: Held) -> No
     bars, positions = held("abcd", lost="b")
     assert bars.time[0] == bars_of(21).time[-1]
     assert positions.tolist() == [0.3] * 10 + [0.4] * 5
+
+
+def test_positions_of_older_versions_outlast_an_outage(held: Held) -> None:
+    held("abc")
+    _, during = held("abcd", lost="abc")
+    assert during.tolist() == [0.4] * 5
+    _, after = held("abcd", lost="ab")
+    assert after.tolist() == [0.1] * 10 + [0.2] * 10 + [0.3] * 10 + [0.4] * 5
