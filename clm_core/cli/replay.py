@@ -20,7 +20,7 @@ from clm_core.cli.search_options import (
     validated,
 )
 from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
-from clm_core.domain.vocabulary import KnownWorld
+from clm_core.domain.vocabulary import KnownWorld, PassInterval
 
 if TYPE_CHECKING:
     from clm_core.domain.replays import PolicyReplay, ReplayRequest, ReplayResult
@@ -70,6 +70,9 @@ def replay(
             show_default="as the kind of model is retrained",
         ),
     ] = None,
+    passes: Annotated[
+        PassInterval, typer.Option(help="Interval of watch and shadow; `clm up` has hourly passes.")
+    ] = PassInterval.DAILY,
     plugin: Plugin = None,
     timeframe: Timeframe = "1h",
     days: Annotated[int | None, typer.Option(min=1, help="Days of bars of a training.")] = None,
@@ -114,6 +117,7 @@ def replay(
             "policy": policy,
             "compare": tuple(compare or ()),
             "every_days": every,
+            "passes": passes,
             "dataset_span_days": days,
             "training_params": parsed_params(param or []),
             "seed": seed,

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from clm_core.domain.kinds import Kind, PluginName
 from clm_core.domain.spellings import SymbolName, TimeframeName
-from clm_core.domain.vocabulary import KnownWorld, ModelType, TriggerReason
+from clm_core.domain.vocabulary import KnownWorld, ModelType, PassInterval, TriggerReason
 
 MIN_DAYS = 7
 GATELESS = ("never", "newest")
@@ -48,6 +48,8 @@ class ReplayRequest(BaseModel):
     curves of every replay."""
     every_days: float | None = Field(default=None, gt=0)
     """Days between two scheduled retrains; None: as often as the kind of model is retrained."""
+    passes: PassInterval = PassInterval.DAILY
+    """Interval of watch and shadow."""
     dataset_span_days: int | None = Field(default=None, gt=0)
     """Days of bars of a training; None: as for a retrain of the timeframe, and in a world `WORLD_DAYS`."""
     training_params: dict[str, Any] = {}
@@ -181,7 +183,7 @@ class TriggerWorth(BaseModel):
     """Return of the production over the same time if the version before had stayed in production instead;
     flat where there was none, or none that was not trained for the same reason."""
     fits: int
-    """Number of models fitted, in folds and final."""
+    """Number of models fitted: final models, and folds that no earlier retrain of the replay fitted."""
     trials: int
     """Backtests counted as trials."""
     seconds: float = 0.0

@@ -98,6 +98,18 @@ class Role(StrEnum):
         return self is other or (self, other) == (Role.VIEWER, Role.SCRAPER)
 
 
+class PassInterval(StrEnum):
+    """Time between two passes of watch and shadow in a replay."""
+
+    DAILY = "daily"
+    HOURLY = "hourly"
+    """As the deployments of `clm up`."""
+
+    @property
+    def hours(self) -> int:
+        return 24 if self is PassInterval.DAILY else 1
+
+
 class KnownWorld(StrEnum):
     """Made-up market with a known edge."""
 

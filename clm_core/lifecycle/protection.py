@@ -9,12 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from clm_core.backtest.metrics import sharpe_ratio, summarise
-from clm_core.backtest.results import Backtest, ExitReason
+from clm_core.backtest.results import Backtest, ExitReason, Metrics
 from clm_core.decisions.health import Alarm
 from clm_core.decisions.protection import (
     ProtectionAction,
@@ -58,6 +59,10 @@ class RecipeInProduction:
     alarm: Alarm
     """Test of the daily returns."""
 
+    @cached_property
+    def metrics(self) -> Metrics:
+        return summarise(self.result, self.bars.periods_per_year)
+
 
 @dataclass(frozen=True, eq=False)
 class ServingRecord:
@@ -73,6 +78,11 @@ class ServingRecord:
     """Test of the worst bars since the promotion; None without a reference."""
     recipe: RecipeInProduction | None = None
     """The recipe over successive versions; None unless the version is a refresh with a bar."""
+
+    @cached_property
+    def metrics(self) -> Metrics | None:
+        """None without a bar."""
+        return None if self.result is None else summarise(self.result, self.bars.periods_per_year)
 
 
 class ProtectedVersion(BaseModel):
@@ -209,12 +219,14 @@ def protect_version(
     shown = _shown(version, history, record, facts, decision, rules, until if is_off else None)
     if refreshed is None:
         return shown
-    changes = {
+    changes: dict[str, object] = {
         "recipe_since": refreshed.since,
         "recipe_versions": len(refreshed.versions),
-        "recipe_return": None if record.recipe is None else _total_return(record.recipe),
-        "recipe_drawdown": None if facts.recipe is None else finite_or_none(facts.recipe.drawdown),
     }
+    if record.recipe is not None:
+        metrics = record.recipe.metrics
+        changes["recipe_return"] = finite_or_none(metrics.total_return)
+        changes["recipe_drawdown"] = finite_or_none(abs(metrics.max_drawdown))
     return shown.model_copy(update=changes)
 
 
@@ -228,10 +240,9 @@ def _recipe_facts(
     recipe = record.recipe
     if refreshed is None or recipe is None:
         return None
-    figures = summarise(recipe.result, recipe.bars.periods_per_year)
     facts = RecipeFacts(
         versions=len(refreshed.versions),
-        drawdown=abs(figures.max_drawdown),
+        drawdown=abs(recipe.metrics.max_drawdown),
         alarm=recipe.alarm,
         target=refreshed.before,
     )
@@ -239,10 +250,6 @@ def _recipe_facts(
         return facts
     # tested when needed: the bundle of an old version takes longer to read than the rest of a pass
     return replace(facts, target_problem=target_problem(services, version.model_id, refreshed.before))
-
-
-def _total_return(recipe: RecipeInProduction) -> float | None:
-    return finite_or_none(summarise(recipe.result, recipe.bars.periods_per_year).total_return)
 
 
 def rollbacks_in_a_row(history: Sequence[Promotion]) -> int:
@@ -307,9 +314,7 @@ def _act(services: Services, version: ModelVersion, decision: ProtectionDecision
 
 
 def _drawdown(record: ServingRecord) -> float:
-    if record.result is None:
-        return math.nan
-    return abs(summarise(record.result, record.bars.periods_per_year).max_drawdown)
+    return math.nan if record.metrics is None else abs(record.metrics.max_drawdown)
 
 
 def _trades(record: ServingRecord) -> int:
@@ -342,12 +347,11 @@ def _shown(
     off_until: datetime | None,
 ) -> ProtectedVersion:
     total = volatility = math.nan
-    if record.result is not None:
-        metrics = summarise(record.result, record.bars.periods_per_year)
-        total = metrics.total_return
+    if record.metrics is not None:
+        total = record.metrics.total_return
         # the volatility of a few bars says nothing of years
         if len(record.bars) >= MIN_BARS:
-            volatility = metrics.volatility
+            volatility = record.metrics.volatility
     tail = record.tail
     return ProtectedVersion(
         since=promoted_at(history, version),

@@ -1,12 +1,13 @@
 """Replay: a stretch of the past under the rules of continuous learning, by the code of the present.
 
-A replay has a new home with an empty ledger and registry, and a clock put forward from day to day. At the
-start of each UTC day, due retrains ask the intake and train, the shadow pass records positions and decides,
-and the watch judges the version in production and requests retrains: the calls of `clm up`. Bars that close
-after the clock are never read.
+A replay has a new home with an empty ledger and registry, and a clock put forward from pass to pass. At each
+pass, due retrains ask the intake and train, the shadow pass records positions and decides, and the watch
+judges the version in production and requests retrains: the calls of `clm up`. Bars that close after the clock
+are never read.
 
-The pass of a day stands for the passes after each bar of the day before. Shadow and protection decide at the
-first pass of a day anyway; a retrain requested by the watch begins up to a day later. Trainings are stored
+Passes are hourly, as under `clm up`, or daily. The pass of a day stands for those of the hours before: shadow
+and protection decide at the first pass of a day anyway; a hard stop, and a retrain requested by the watch,
+come up to a day later. Trainings are stored
 by the digest of the inputs: policies share a training, and an interrupted replay starts over without
 training again.
 """
@@ -90,6 +91,8 @@ SCHEDULE = Actor(name="schedule", role=Role.OPERATOR)
 WORLD_SOURCE = "a world of clm replay"
 TradedTime = tuple[str, datetime, datetime]
 """Label of a version, and begin and end of the time of its positions."""
+FittedFold = tuple[int, datetime, datetime]
+"""Number of the seed, and open times of the first and the last training bar."""
 
 
 def run(settings: Settings, market: MarketData, request: ReplayRequest, announce: Announce) -> ReplayResult:
@@ -272,25 +275,28 @@ class _Course:
 
     def run(self, announce: Announce) -> None:
         every = self._every()
-        due = _midnight(self.request, 0)
-        for day in range(self.request.days):
-            moment = _midnight(self.request, day)
-            self.clock.now = moment + PASS_DELAY
-            announce(
-                f"{self.policy} {moment:%Y-%m-%d}, versions: {len(self.versions)}", day / self.request.days
-            )
+        due = start = _midnight(self.request, 0)
+        per_day = 24 // self.request.passes.hours
+        count = per_day * self.request.days
+        for number in range(count):
+            moment = start + timedelta(days=number / per_day)
+            # a retrain may have put the clock further
+            self.clock.now = max(self.clock.now, moment + PASS_DELAY)
+            announce(f"{self.policy} {moment:%Y-%m-%d}, versions: {len(self.versions)}", number / count)
             if moment >= due:
                 due += every
-                self._scheduled_retrain(is_first=day == 0)
-            self._shadow()
-            self._watch()
+                self._scheduled_retrain(is_first=number == 0)
+            self._pass()
             self._train_waiting()
             self._tell_changes()
-        # the last day's bars have closed: what they decide belongs to the replay
-        self.clock.now = self.end + PASS_DELAY
+        # the last bars have closed: what they decide belongs to the replay
+        self.clock.now = max(self.clock.now, self.end + PASS_DELAY)
+        self._pass()
+        self._tell_changes()
+
+    def _pass(self) -> None:
         self._shadow()
         self._watch()
-        self._tell_changes()
 
     def result(self) -> PolicyReplay:
         committed = self.services.ledger.promotions.committed(self.model_id)
@@ -458,6 +464,7 @@ class _Course:
         production: Backtest,
     ) -> Iterator[TriggerWorth]:
         counts = Counter(each.reason for each in self.retrained)
+        fits = _fits(self.retrained)
         for reason, count in counts.most_common():
             own = [each for each in self.retrained if each.reason is reason]
             labels = {each.version.version for each in own}
@@ -479,7 +486,7 @@ class _Course:
                 days_in_production=sum((until - since) / timedelta(days=1) for _, since, until in its_stints),
                 earned=_compound(production.returns[rows[first:]]),
                 without=_compound(other.returns[rows[first:]]),
-                fits=sum(each.fits for each in own),
+                fits=fits[reason],
                 trials=sum(each.trials for each in own),
                 seconds=sum(each.seconds for each in own),
             )
@@ -557,8 +564,8 @@ class _Retrained:
     version: ModelVersion
     verdict: Verdict
     reason: TriggerReason
-    fits: int
-    """Number of models fitted, in folds and final."""
+    folds: frozenset[FittedFold]
+    """Folds of the walk-forward, with those that an earlier retrain fitted."""
     trials: int
     """Backtests counted as trials."""
     seconds: float
@@ -579,10 +586,24 @@ def _retrained(services: Services, job: TrainingJob) -> _Retrained:
         version=version,
         verdict=verdict,
         reason=job.trigger_reason,
-        fits=sum(len(each.folds) for each in trained.out_of_sample) + 1,
+        folds=frozenset(
+            (number, fold.train_start, fold.train_end)
+            for number, run in enumerate(trained.out_of_sample)
+            for fold in run.folds
+        ),
         trials=len(services.ledger.trials.of_job(job.id)),
         seconds=seconds,
     )
+
+
+def _fits(retrained: Sequence[_Retrained]) -> Counter[TriggerReason]:
+    """Number of models fitted for each reason: final models, and folds that no earlier retrain fitted."""
+    fits = Counter[TriggerReason]()
+    known = set[FittedFold]()
+    for each in retrained:
+        fits[each.reason] += 1 + len(each.folds - known)
+        known |= each.folds
+    return fits
 
 
 def _first_seconds(services: Services, job: TrainingJob, seconds: float) -> float:

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,11 @@ from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars, PolicyE
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.replays import ReplayEventKind, ReplayRequest, ReplayResult
-from clm_core.domain.vocabulary import ModelType, TriggerReason
+from clm_core.domain.vocabulary import ModelType, PassInterval, TriggerReason
 from clm_core.explain.replay_sections import headline, replay_sections
 from clm_core.ledger.store import Ledger
 from clm_core.lifecycle import replay, replay_homes
+from clm_core.lifecycle.watch import WatchReport
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
@@ -199,6 +200,23 @@ def test_retrains_of_the_present_at_the_same_moments_have_the_same_bundles_posit
         assert verdict == expected
 
 
+def test_hourly_passes_change_nothing_while_nothing_is_in_production(
+    undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = list[datetime]()
+    watch = replay.watch.run
+
+    def noted(services: Services) -> WatchReport:
+        moments.append(services.clock())
+        return watch(services)
+
+    monkeypatch.setattr(replay.watch, "run", noted)
+    hourly = run(undisturbed.home, REQUEST.model_copy(update={"passes": PassInterval.HOURLY}))
+    assert hourly.digest == undisturbed.result.digest
+    start = datetime(2018, 7, 1, tzinfo=UTC)
+    assert [(each - start) // timedelta(hours=1) for each in moments] == [*range(24 * REQUEST.days + 1)]
+
+
 @pytest.mark.parametrize("repetition", range(KILLED))
 def test_a_replay_killed_at_a_random_moment_ends_with_the_digest_of_an_undisturbed_one(
     repetition: int, homes: Path, undisturbed: Undisturbed, tmp_path: Path
@@ -238,6 +256,7 @@ def test_compute_is_counted_and_the_seconds_are_not_part_of_the_digest(
     [replayed] = undisturbed.result.policies
     [worth] = replayed.worth
     assert worth.trials == replayed.trials
+    # the second retrain, a week later, fits the newest fold and the final model
     assert worth.fits > worth.retrains
     assert worth.seconds > 0.0
     slower = worth.model_copy(update={"seconds": 1e9})
