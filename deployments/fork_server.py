@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clm_core.platform.compiled_code import load_compiled
 from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.private_files import keep_files_private
 from clm_core.platform.run_engine import ENDED_BYTES, FORKED, HOME_VARIABLE, SOCKET
@@ -49,11 +50,22 @@ PRELOADED = (
     "xgboost",
     "lightgbm",
     "plotly.graph_objects",
+    "jinja2",
+    "PIL.Image",
+    "PIL.ImageDraw",
+    "PIL.ImageFont",
+    "talib",
+    "prefect.task_engine",
+    "prefect.utilities.visualization",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.tracing.processor.base_mlflow",
 )
 """Modules that most runs import, beside those of the flows."""
-THREADED = ("polars",)
-"""Libraries with threads from their import on, which a fork would lack. MLflow imports them where installed,
-and does without; a run that needs them imports them."""
+HIDDEN = ("polars", "sklearn")
+"""Libraries that others import where installed, and do without; a run that needs them imports them.
+
+polars has threads from its import on, which a fork would lack. scikit-learn takes 40 MB, for the interface of
+XGBoost and LightGBM to it (`market.whole_libraries`)."""
 BACKLOG = 64
 REQUEST_SECONDS = 10.0
 """Longest wait for the rest of a request."""
@@ -202,8 +214,8 @@ def is_supported() -> bool:
 
 
 def preload(*others: str) -> None:
-    """Import the flows, the libraries of most runs, and other modules."""
-    with _hidden(THREADED):
+    """Import the flows, the libraries of most runs, and other modules, and load their compiled code."""
+    with _hidden(HIDDEN):
         flows = importlib.import_module("flows")
         for module in pkgutil.iter_modules(flows.__path__, "flows."):
             importlib.import_module(module.name)
@@ -211,6 +223,8 @@ def preload(*others: str) -> None:
             # a library of an extra may be missing
             with contextlib.suppress(ModuleNotFoundError):
                 importlib.import_module(name)
+    # half a second of processor time in each run otherwise
+    load_compiled("clm_core")
     gc.collect()
     gc.freeze()
 

@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from clm_core.backtest import chart_library
 from clm_core.backtest.baselines import Baseline
 from clm_core.backtest.by_regime import REGIME_COLUMNS, REGIME_NOTE, results_by_regime, spans_of
+from clm_core.backtest.equity_picture import EquityLine, equity_picture
 from clm_core.backtest.results import Backtest, ExitReason, Metrics, PoolTrades, Trades
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.evaluations import (
@@ -44,8 +44,6 @@ from clm_core.market.regimes import STATES, UNKNOWN
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MODEL = "#2f6fed"
 HOLD = "#8a94a6"
@@ -273,37 +271,22 @@ def _templates() -> "Environment":
 
 
 def equity_png(sheet: TearSheet) -> bytes:
-    """Equity against buy and hold over the drawdown, 900 x 420 pixels."""
-    # the object interface, because pyplot keeps global state and is not thread-safe
-    from matplotlib.figure import Figure
-
+    """Equity against the baselines over the drawdown, 900 x 420 pixels."""
     curves = _curves(sheet)
     rows = rows_to_draw(list(curves.values()), buckets=150)
-    times = sheet.bars.index[rows]
-    figure = Figure(figsize=(9, 4.2), dpi=100)
-    # a layout found by matplotlib costs as much time as the drawing
-    figure.subplots_adjust(left=0.1, right=0.99, top=0.93, bottom=0.07, hspace=0.08)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    for baseline in sheet.baselines:
-        upper.plot(
-            times,
-            curves[baseline.name][rows],
-            color=BASELINES[baseline.name],
-            linewidth=1,
-            label=BASELINE_LABELS[baseline.name],
-        )
-    upper.plot(times, curves["model"][rows], color=MODEL, linewidth=1.4, label=sheet.model_id)
-    upper.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.1e}")
-    upper.legend(loc="upper left", frameon=False, ncols=2)
-    upper.set_title(_picture_title(sheet), loc="left", fontsize=11)
-    lower.fill_between(times, curves["drawdown"][rows], color=LOSS, alpha=0.35, linewidth=0)
-    lower.yaxis.set_major_formatter(lambda value, _: f"{100 * value:,.0f}%")
-    lower.set_ylabel("drawdown")
-    for first, last in _shaded(sheet):
-        upper.axvspan(first, last, color=SHADE, alpha=0.14, linewidth=0)
-    for axes in (upper, lower):
-        _bare(axes)
-    return _small_png(figure)
+    lines = [
+        EquityLine(BASELINE_LABELS[each.name], BASELINES[each.name], 1.0, curves[each.name][rows])
+        for each in sheet.baselines
+    ]
+    return equity_picture(
+        _picture_title(sheet),
+        sheet.bars.time[rows],
+        [*lines, EquityLine(sheet.model_id, MODEL, 1.5, curves["model"][rows])],
+        curves["drawdown"][rows],
+        [(first.value, last.value) for first, last in _shaded(sheet)],
+        shade=SHADE,
+        loss=LOSS,
+    )
 
 
 def drawdown(equity: Floats, initial_cash: float) -> Floats:
@@ -372,26 +355,6 @@ def _curves(sheet: TearSheet) -> dict[str, Floats]:
 def _name_of(baseline: Baseline) -> str:
     label = BASELINE_LABELS[baseline.name]
     return label[0].upper() + label[1:]
-
-
-def _small_png(figure: "Figure") -> bytes:
-    """PNG of a figure with 64 colours: enough for two lines, at a third of the file size."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    small = io.BytesIO()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    picture.quantize(64, method=Image.Quantize.FASTOCTREE).save(small, format="png")
-    return small.getvalue()
-
-
-def _bare(axes: "Axes") -> None:
-    axes.grid(color="#e8ecf2", linewidth=0.8)
-    axes.margins(x=0)
-    axes.tick_params(length=0, labelsize=9, labelcolor="#5d6878")
-    axes.spines[:].set_visible(False)
 
 
 def _picture_title(sheet: TearSheet) -> str:

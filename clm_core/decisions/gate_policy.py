@@ -41,6 +41,7 @@ from clm_core.decisions.lifecycle_rules import LifecycleRules
 from clm_core.decisions.protection_rules import ProtectionRules
 from clm_core.domain.errors import PolicyError
 from clm_core.evidence.repeated_looks import confidence_of_looks
+from clm_core.market.whole_libraries import forget_without_sklearn
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -311,6 +312,7 @@ def load_store(name: str) -> PolicyStore:
         PolicyError: the name cannot be imported, or the object has no `get`.
     """
     module, _, attribute = name.partition(":")
+    forget_without_sklearn()
     try:
         target = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from clm_core.domain.errors import FeatureFailed
+from clm_core.market.whole_libraries import forget_without_sklearn
 
 Text = dict[int, str]
 """Lines of a source by number, without comments, docstrings and blank lines."""
@@ -132,6 +133,7 @@ def of_path(path: Path) -> SourceFile:
     module.__file__ = str(path)
     # dataclasses and pickle look their module up by name
     sys.modules[module.__name__] = module
+    forget_without_sklearn()
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:

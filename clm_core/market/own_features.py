@@ -41,6 +41,7 @@ from clm_core.market.feature_declaration import DeclaredFeature, feature
 from clm_core.market.feature_files import files, files_chosen, use, use_files, use_files_of
 from clm_core.market.feature_source import SourceFile, of_module, of_path
 from clm_core.market.series import require_series
+from clm_core.market.whole_libraries import forget_without_sklearn
 
 __all__ = [
     "DeclaredFeature",
@@ -280,6 +281,7 @@ def _by_name(found: Sequence[OwnFeature]) -> Mapping[str, OwnFeature]:
 def _of_entry(entry: EntryPoint) -> list[OwnFeature]:
     assert entry.dist is not None
     source = f"{entry.dist.name} {entry.dist.version}"
+    forget_without_sklearn()
     try:
         loaded = entry.load()
     # a foreign module may raise anything, SystemExit included

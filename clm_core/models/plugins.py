@@ -40,6 +40,7 @@ from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType, RuleFamily
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import memory_of, select_features
+from clm_core.market.whole_libraries import forget_without_sklearn
 from clm_core.models.contract import (
     ExpectsReturns,
     Model,
@@ -302,6 +303,7 @@ def find(name: str) -> Installed:
 
 def _imported(offer: "_Offer") -> Installed:
     origin = offer.origin
+    forget_without_sklearn()
     try:
         loaded = offer.entry.load()
     # a foreign module may raise anything, SystemExit included
