@@ -41,6 +41,7 @@ from clm_core.platform.home_costs import HomeCosts
 from clm_core.platform.home_record import HomeRecord, is_settled
 from clm_core.platform.private_files import keep_files_private
 from clm_core.platform.stack_state import PageAddresses, page_addresses
+from clm_core.registry.loaded_once import LoadingOnceRegistry
 from clm_core.registry.locations import artifacts_folder, settle
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import Promotions
@@ -316,7 +317,8 @@ def _connect(
     # a replay ends with the server of its home
     with open_ledger(database, outlives_server=replayed is None) as engine:
         ledger = Ledger(engine, None if replayed is None else replayed.clock)
-        registry = MLflowRegistry(
+        registry_of = MLflowRegistry if replayed is None else LoadingOnceRegistry
+        registry = registry_of(
             database.url("mlflow") if replayed is None else replay_address(database, settings.home),
             artifacts_folder(settings.home),
             settings.fault,

@@ -458,8 +458,8 @@ class MLflowRegistry:
         Raises:
             RegistryUnavailable: MLflow has no such version, or its files are gone or unreadable.
         """
-        with self.package(uri) as package:
-            yield package / integrity.BUNDLE
+        with self.package(uri, integrity.BUNDLE.as_posix()) as bundle:
+            yield bundle
 
     def tagged_digest(self, model_id: str, mlflow_version: int) -> str:
         """Digest of the bundle in MLflow's tag, which anybody with write access may have changed.
@@ -551,14 +551,22 @@ class MLflowRegistry:
         return {} if model is None else {alias: int(number) for alias, number in model.aliases.items()}
 
     @contextlib.contextmanager
-    def package(self, uri: str) -> Iterator[Path]:
-        """A private copy of everything MLflow holds of a version."""
+    def package(self, uri: str, part: str = "") -> Iterator[Path]:
+        """A private copy of everything MLflow holds of a version, or of a folder of the version.
+
+        Args:
+            part: folder to copy, of the version; empty: all.
+
+        Raises:
+            BundleCorrupt: the version is too large to fetch.
+            RegistryUnavailable: MLflow has no such version, or its files are gone or unreadable.
+        """
         with tempfile.TemporaryDirectory() as folder:
             with _mlflow_request(f"read the bundle of {uri}"):
                 store = self._store_of(uri)
-                self._require_max_size(uri, store)
-                package = Path(store.download_artifacts("", folder))  # type: ignore[no-untyped-call]
-            if not (package / integrity.BUNDLE).is_dir():
+                self._require_max_size(uri, store, part)
+                package = Path(store.download_artifacts(part, folder))  # type: ignore[no-untyped-call]
+            if not (Path(folder) / integrity.BUNDLE).is_dir():
                 raise RegistryUnavailable(
                     f"MLflow could not read the bundle of {uri}: the files are missing. "
                     "Restore the version from a backup."
@@ -577,9 +585,9 @@ class MLflowRegistry:
                 uri = self._client.get_model_version_download_uri(*named)
         return get_artifact_repository(uri)
 
-    def _require_max_size(self, uri: str, store: "ArtifactRepository") -> None:
-        """Refuse a version that is too large, by MLflow's listing, before a download."""
-        sizes = list(islice(_sizes(uri, store), MAX_FILES + 1))
+    def _require_max_size(self, uri: str, store: "ArtifactRepository", part: str) -> None:
+        """Refuse a version or a folder that is too large, by MLflow's listing, before a download."""
+        sizes = list(islice(_sizes(uri, store, part), MAX_FILES + 1))
         if len(sizes) > MAX_FILES or sum(sizes) > self._max_bytes:
             raise BundleCorrupt(
                 f"{uri} holds more than {MAX_FILES} files or {self._max_bytes / 2**20:g} MiB: "
