@@ -32,6 +32,10 @@ MAX_AUTOREGRESSION = 0.97
 explode."""
 
 
+FEW_LAGS = 64
+"""Largest lag up to which products of shifted values take less time than a Fourier transform."""
+
+
 @dataclass(frozen=True)
 class TrackRecord:
     """Statistics of a series of returns, sufficient for inference on the Sharpe ratio."""
@@ -151,7 +155,12 @@ def autocovariances(values: Floats, lags: int) -> Floats:
         lags: largest lag, below n.
     """
     n = len(values)
-    return np.array([values[lag:] @ values[: n - lag] / n for lag in range(lags + 1)])
+    if lags <= FEW_LAGS:
+        return np.array([values[lag:] @ values[: n - lag] / n for lag in range(lags + 1)])
+    # Wiener-Khinchin, padded with zeros so that the end does not meet the beginning
+    size = 1 << (n + lags - 1).bit_length()
+    power = np.abs(np.fft.rfft(values, size)) ** 2
+    return np.asarray(np.fft.irfft(power, size)[: lags + 1] / n)
 
 
 def probabilistic_sharpe_ratio(record: TrackRecord, benchmark: float = 0.0) -> float:

@@ -204,6 +204,16 @@ def test_carrying_on_a_fifth_of_each_return_costs_a_third_of_the_bars() -> None:
     assert record.effective_bars / record.bars == pytest.approx(2 / 3, abs=0.02)
 
 
+@pytest.mark.parametrize("n", [70, 1000, 4097])
+def test_autocovariances_of_many_lags_are_sums_of_products(n: int) -> None:
+    values = np.random.default_rng(n).standard_normal(n)
+    values -= values.mean()
+    lags = n - 1
+    expected = [values[lag:] @ values[: n - lag] / n for lag in range(lags + 1)]
+    assert lags > track_record.FEW_LAGS
+    np.testing.assert_allclose(track_record.autocovariances(values, lags), expected, atol=1e-14)
+
+
 def test_long_run_variance_of_a_moving_average_is_the_square_of_its_summed_weights() -> None:
     noise = np.random.default_rng(0).standard_normal(100_002)
     moving = noise[2:] + 0.5 * noise[1:-1] + 0.5 * noise[:-2]
