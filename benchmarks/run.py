@@ -43,6 +43,7 @@ SECTIONS = (
     "tree_shap",
     "conformal",
     "whole_job",
+    "weekly_retrains",
     "long_series",
     "overhead",
     "evidence",

@@ -191,7 +191,7 @@ def examine(recipe: Pooling, model: PooledModel, panel: Panel, seed: int) -> Non
     rng = np.random.default_rng(seed)
     first = max(panel.members, key=len)[-sentinel.NEWEST :]
     rows = _sampled_rows(first, rng, 2)
-    sentinel.examine_features(sentinel.FEATURE_COLUMNS, first, rows)
+    sentinel.examine_built_in_features(first, rows)
     for member in panel:
         newest = member[-sentinel.NEWEST :]
         if len(newest) < 2:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -258,6 +259,7 @@ def section_figures(sections: Sequence[Section]) -> dict[str, Any]:
     }
 
 
+@cache
 def _templates() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

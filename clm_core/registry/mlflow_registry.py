@@ -41,6 +41,7 @@ from clm_core.platform.home_record import HomeRecord
 from clm_core.registry import integrity
 from clm_core.registry.locations import BUCKET_FOLDER, EXPERIMENT, HOME_TAG, is_inside
 from clm_core.registry.store_tables import (
+    aliases_of,
     creating_tables,
     is_database,
     jobs_left_open,
@@ -89,8 +90,8 @@ MAX_FILES = 1000
 """Maximum number of files of a version."""
 MAX_DEPTH = 8
 """Maximum depth of nested folders in a version."""
-CURVE_POINTS = 500
-"""Points logged of a curve: enough for a chart in the MLflow UI, few enough for one batch."""
+CURVE_POINTS = 250
+"""Points logged of a curve: enough for a chart in the MLflow UI, and a row of the database each."""
 
 
 @dataclass(frozen=True)
@@ -546,6 +547,8 @@ class MLflowRegistry:
 
     def aliases(self, model_id: str) -> dict[str, int]:
         """MLflow's number of the version behind each alias; empty without such a model."""
+        if is_database(self._uri):
+            return aliases_of(self._uri, model_id)
         with _mlflow_request(f"read the aliases of {model_id}"):
             model = self._model(model_id)
         return {} if model is None else {alias: int(number) for alias, number in model.aliases.items()}

@@ -36,6 +36,8 @@ FROM model_versions AS versions
 WHERE (name, version) = (:model_id, :number) AND current_stage <> 'Deleted_Internal'
 """)
 
+_ALIASES = text("SELECT alias, version FROM registered_model_aliases WHERE name = :model_id")
+
 _NOTE_CREATOR = text("UPDATE model_versions SET user_id = :creator WHERE name = :name AND version = :version")
 
 
@@ -109,6 +111,19 @@ def run_and_tag(tracking_uri: str, model_id: str, number: int, tag: str) -> tupl
     with _reading(tracking_uri, f"read {model_id} {number}") as connection:
         row = None if connection is None else connection.execute(_RUN_AND_TAG, named).one_or_none()
     return None if row is None else (row.run_id, row.value)
+
+
+def aliases_of(tracking_uri: str, model_id: str) -> dict[str, int]:
+    """Number of the version behind each alias of a model; empty without such a model.
+
+    MLflow's own answer reads all versions of the model.
+
+    Raises:
+        RegistryUnavailable: the database does not answer.
+    """
+    with _reading(tracking_uri, f"read the aliases of {model_id}") as connection:
+        found = [] if connection is None else connection.execute(_ALIASES, {"model_id": model_id}).all()
+    return {alias: int(version) for alias, version in found}
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ LONGER: dict[str, dict[str, Any]] = {
     "audit": {"ENTRIES": 20, "REPEATS": 1},
     "deliveries": {"EVENTS": 3},
     "long_series": {"N_BARS": 80_000},
+    "weekly_retrains": {"WEEKS": 1},
     "looks": {"REPEATS": 1},
     "overhead": {"REPEATS": 1},
     "forecasting": {"BARS": 1_500, "PARAMS": {"steps": 4, "patience": 4}, "PREDICTED_BARS": 900, "ROUNDS": 1},

@@ -21,6 +21,8 @@ bit: the signal is sign(p - 1/2) where |p - 1/2| >= `threshold`, p as the trees 
 """
 
 import math
+import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -299,7 +301,7 @@ class BoostedModel:
         bars = self.trained_on.accept(bars)
         answers, side = _answers(self.trees, self.params, bars, self.change)
         if self.reading is None:
-            return answers
+            return answers.copy()
         return self.reading.rise.probability(self.reading.score(answers, side, bars))
 
     def expected_return(self, bars: Bars) -> Floats:
@@ -597,13 +599,37 @@ def _member(panel: Panel, number: int, params: BoostingParams, horizon: int) -> 
     )
 
 
+class _LastAnswers(NamedTuple):
+    """Answers computed last in a thread: positions and forecasts of the same bars follow each other."""
+
+    of: tuple[weakref.ref[Any], ...]
+    """Trees, parameters and bars."""
+    change: Change | None
+    answers: Floats
+    side: Floats | None
+
+
+_last = threading.local()
+
+
 def _answers(
     trees: Trees, params: BoostingParams, bars: Bars, change: Change | None
 ) -> tuple[Floats, Floats | None]:
-    """The trees' answers, NaN in rows without a full look-back, and the rule's side, shape (n_bars,)."""
+    """The trees' answers, NaN in rows without a full look-back, and the rule's side, shape (n_bars,);
+    read-only."""
+    last: _LastAnswers | None = getattr(_last, "answers", None)
+    if last is not None and last.change is change:
+        same = (one() is other for one, other in zip(last.of, (trees, params, bars), strict=True))
+        if all(same):
+            return last.answers, last.side
     table = compute_features(bars, params.features).changed(change)
     side = side_of_rule(bars) if params.label == "meta" else None
-    return _answers_to(trees, table.values, _known(table, side)), side
+    answers = _answers_to(trees, table.values, _known(table, side))
+    for array in (answers, side):
+        if array is not None:
+            array.setflags(write=False)
+    _last.answers = _LastAnswers(tuple(map(weakref.ref, (trees, params, bars))), change, answers, side)
+    return answers, side
 
 
 def _answers_to(trees: Trees, values: Floats, known: NDArray[np.bool_]) -> Floats:

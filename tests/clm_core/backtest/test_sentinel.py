@@ -1,8 +1,8 @@
 """Leak test: features, positions and recipes with knowledge of the future are flagged by name."""
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, LookAhead
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import FEATURES
+from clm_core.market.features import FEATURES, FeatureTable, compute_features
 from clm_core.market.sources import MarketData
 from clm_core.market.validation import validate
 from clm_core.models import catalog
@@ -76,6 +76,21 @@ def test_a_feature_with_knowledge_of_the_next_bar_is_flagged_by_name(row: int, m
     columns = {"honest": momentum, "peeking": sentinel.next_return}
     with pytest.raises(LookAhead, match="the feature peeking sees the future: value"):
         sentinel.examine_features(columns, market, [row])
+
+
+def test_a_built_in_feature_that_leaks_is_flagged_by_name(
+    market: Bars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_peeking(bars: Bars, names: Sequence[str] | None = None) -> FeatureTable:
+        table = compute_features(bars, names)
+        values = np.where(
+            np.equal(table.names, "log_return_1"), sentinel.next_return(bars)[:, None], table.values
+        )
+        return replace(table, values=values)
+
+    monkeypatch.setattr(sentinel, "compute_features", with_peeking)
+    with pytest.raises(LookAhead, match="the feature log_return_1 sees the future: value"):
+        sentinel.examine_built_in_features(market, [300, 1500])
 
 
 def test_an_experiment_that_misses_the_positive_control_proves_nothing(

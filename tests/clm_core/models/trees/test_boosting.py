@@ -334,3 +334,26 @@ assert find_spec("sklearn")
 """
     command = [sys.executable, "-c", script]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True False\n"
+
+
+@pytest.mark.parametrize("params", LIBRARIES)
+def test_answers_kept_for_the_next_question_are_those_of_the_same_model_and_bars(
+    params: Params, bars: Bars
+) -> None:
+    one, other = (fitted(params, bars, {"rounds": rounds}) for rounds in (3, 9))
+    parts = bars[:900], bars[:901]
+    alone = [[model.forecast(part) for part in parts] for model in (one, other)]
+    for part, forecasts in zip(parts, zip(*alone, strict=True), strict=True):
+        for model, forecast in zip((one, other), forecasts, strict=True):
+            model.positions(part)
+            assert np.array_equal(model.forecast(part), forecast, equal_nan=True)
+
+
+def test_rows_copied_by_xgboost_grow_the_same_trees_as_rows_binned_in_place(
+    bars: Bars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = fitted(XGBoostParams, bars, {"rounds": 8})
+    monkeypatch.setattr("clm_core.models.trees.xgboost.MAX_ROWS_COPIED", 0)
+    in_place = fitted(XGBoostParams, bars, {"rounds": 8})
+    assert copied.raw == in_place.raw
+    assert copied.learning_curve == in_place.learning_curve
