@@ -119,6 +119,9 @@ class KnownWorld(StrEnum):
     """The edge is gone from a day on: the price runs ahead of the volume and falls back."""
     MOVING = "moving"
     """From a day on the volume announces the opposite."""
+    TURNING = "turning"
+    """The volume announces less and less, the range of the bars more and more, and back: a turn in four
+    years."""
     NONE = "none"
     """No edge: whatever is earned is luck."""
 

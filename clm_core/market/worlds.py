@@ -7,6 +7,13 @@ where there is none, and -1 after the volume has begun to announce the opposite.
 price moves with the volume, ahead(t), and falls back: whoever follows the volume buys too late, and the
 strength is below 0. Given the hidden state, the expected return of a bar is exp(sigma strength edge s) - 1:
 without an edge nothing is earned but by luck.
+
+In the turning world two hidden states drive the price. The volume announces s, the range of the bars r:
+
+    log return(t) = sigma (edge (cos(angle) s(t - 1) + sin(angle) r(t - 1)) + e(t))
+
+The angle makes a turn in `TURN_DAYS`, so the edge lives, and each training on the newest bars knows more of
+what the next bars follow than the training before.
 """
 
 import math
@@ -27,6 +34,9 @@ HALF_LIFE = 96
 DECAY = 0.5 ** (1.0 / HALF_LIFE)
 TOO_LATE = 0.6
 """Drift against the volume where an edge has died, as a share of the drift with it before."""
+
+TURN_DAYS = 4 * 365
+"""Days of a turn of the turning world: what a year of bars teaches, half of it holds a quarter later."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,16 +62,22 @@ def known_market(world: KnownWorld, seed: int, start: datetime, n_bars: int, cha
     is_changed = time >= int(change.timestamp()) * 10**9
     before, after = _strengths(world)
     strength = np.where(is_changed, after, before)
-    shocks = state.normal(size=n_bars + 1)
-    shocks[1:] *= math.sqrt(1.0 - DECAY**2)
+    shocks = _shocks(state, n_bars)
     hidden = remembered(shocks, DECAY)
     drift = strength * EDGE * SIGMA * hidden[:-1]
+    noise = inside.normal(0.0, SIGMA / np.sqrt(STEPS_A_BAR), (n_bars, STEPS_A_BAR))
+    if world is KnownWorld.TURNING:
+        ranged = remembered(_shocks(np.random.default_rng([seed, 3]), n_bars), DECAY)
+        angle = 2.0 * np.pi * (time - time[0]) / (TURN_DAYS * 86_400e9)
+        drift = EDGE * SIGMA * (np.cos(angle) * hidden[:-1] + np.sin(angle) * ranged[:-1])
+        # wider or narrower inside the bar, with the same close
+        middle = noise.mean(axis=1, keepdims=True)
+        noise = middle + (noise - middle) * np.exp(LOUDNESS * ranged[1:])[:, None]
     # a move with the hidden state, of which the share 1 - DECAY is lost in each bar after
     reach = np.where(is_changed & (world is KnownWorld.DYING), TOO_LATE * EDGE * SIGMA / (1.0 - DECAY), 0.0)
     variance = SIGMA**2 + reach**2 * (1.0 - DECAY**2)
     # a simple return of mean zero without the drift: holding earns nothing on average
     even = drift + reach * shocks[1:] - variance / 2.0
-    noise = inside.normal(0.0, SIGMA / np.sqrt(STEPS_A_BAR), (n_bars, STEPS_A_BAR))
     path = np.cumsum(noise + even[:, None] / STEPS_A_BAR, axis=1)
     opened = np.concatenate([[0.0], np.cumsum(path[:-1, -1])])
     prices = 100.0 * np.exp(opened[:, None] + np.column_stack([np.zeros(n_bars), path]))
@@ -71,11 +87,19 @@ def known_market(world: KnownWorld, seed: int, start: datetime, n_bars: int, cha
     return KnownMarket(bars, strength, np.expm1(drift))
 
 
+def _shocks(state: np.random.Generator, n_bars: int) -> Floats:
+    """Shocks of a hidden state of variance 1, the first of them its start, shape (n_bars + 1,)."""
+    shocks = state.normal(size=n_bars + 1)
+    shocks[1:] *= math.sqrt(1.0 - DECAY**2)
+    return shocks
+
+
 def _strengths(world: KnownWorld) -> tuple[float, float]:
     """Strength of the edge before and after the change."""
     return {
         KnownWorld.PLANTED: (1.0, 1.0),
         KnownWorld.DYING: (1.0, -TOO_LATE),
         KnownWorld.MOVING: (1.0, -1.0),
+        KnownWorld.TURNING: (1.0, 1.0),
         KnownWorld.NONE: (0.0, 0.0),
     }[world]

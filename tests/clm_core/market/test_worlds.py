@@ -45,6 +45,22 @@ def test_followers_of_the_volume_earn_while_the_edge_lives(
     assert signs == [before, after]
 
 
+def test_the_edge_of_the_turning_world_goes_from_the_volume_to_the_range_and_to_the_opposite() -> None:
+    """Quarters of a turn of four years: who follows the volume earns in the first, loses in the third."""
+    market = made(KnownWorld.TURNING, n_bars=4 * 365 * 24)
+    returns = earned_by_followers(market)
+    spread = np.log(market.bars.high / market.bars.low)
+    day = np.convolve(spread, np.ones(24) / 24, mode="full")[: len(spread)]
+    by_range = np.sign(day - np.median(day))[:-1] * np.diff(market.bars.close) / market.bars.close[:-1]
+    eighth = len(returns) // 8
+    for followed, turned in ((returns, 0), (by_range, 2)):
+        parts = np.roll(followed[: 8 * eighth].reshape(8, eighth).mean(axis=1), 1 - turned)
+        gained, lost = parts[:2].mean(), parts[4:6].mean()
+        assert gained > 1e-4
+        assert lost < -1e-4
+    assert (market.strength == 1.0).all()
+
+
 @pytest.mark.parametrize("world", list(KnownWorld))
 def test_returns_differ_from_the_expected_returns_by_noise_of_mean_zero(world: KnownWorld) -> None:
     market = made(world)
