@@ -1,25 +1,61 @@
 """Value of a retrain: the expected gain of a newer version against compute, turnover and trials.
 
-The edge of a recipe, its net return a day, is unknown and wanders: a stationary Gaussian process
-(Ornstein-Uhlenbeck) around 0 with the half-life of the settings, and a standard deviation equal to an annual
-Sharpe ratio of 1. The judged record of the newest version measures the edge F of a version trained now. The
-edge C of the production version is correlated with F by 2^(-age / half-life), and the returns since the
-promotion measure it. Both are jointly normal, so the difference D = F - C is normal, and the gain of a day
-is E[max(D, 0)], the expected improvement (Jones, Schonlau & Welch 1998, equation 15), times the probability
-of a promotion.
+The edge F(t) of a recipe, a net return a day, is unknown and wanders: a stationary Gaussian process
+(Ornstein-Uhlenbeck) around 0 with the half-life of the settings and the standard deviation of an annual
+Sharpe ratio of 1. Whether versions outdate is unknown too. If they do not, every version earns F(t). If
+they do, a version of age a earns c (r F(t) + sqrt(1 - r^2) W(t)), where r = 2^(-a / half-life), W is a
+process like F and independent of it, the version's own, and c makes the mean of c r over the record 1.
+Before any record the odds are even (`OUTDATES`).
 
-A retrain serves until the next one, so the gain is counted over the days since the newest training. A request
-pays once this gain reaches the cost: with a gain that grows steadily with age, the mean of gain lost and cost
-paid is least at this interval, as in the economic order quantity (Harris 1913).
+The judged record and the returns of production measure what versions of known ages earned, with the noise
+of their days; W is followed for the production version, and in the record belongs to the noise. Under each
+of the two hypotheses a Kalman filter of these returns gives F and W now, and their likelihood, which moves
+the odds. Losses of new versions lower F, and with it the gain of a retrain; losses of an old version alone
+lower W, and raise the gain.
+
+A retrain replaces what production earns, or nothing without a production version, by what a new version
+earns: the difference D = c ((1 - r) F - sqrt(1 - r^2) W), or c F. Its judgement adds the t days since the
+newest training to the record, which moves the mean of F by a normal variable of variance P^2 / (P + s^2 /
+t), with the variance P of F and the deviation s of a day. The gain of a day is the expected improvement
+E[max(m', 0)] of the later mean m' of D (Jones, Schonlau & Welch 1998, equation 15; Frazier, Powell &
+Dayanik 2008), in the mean over both hypotheses, times the probability of a promotion.
+
+A retrain serves until the next one, so the gain is counted over the days since the newest training. A
+request pays once this gain reaches the cost: with a gain that grows steadily with age, the mean of gain
+lost and cost paid is least at this interval, as in the economic order quantity (Harris 1913).
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from clm_core.domain.retrain_values import RetrainEvidence, RetrainValue
+import numpy as np
+
+from clm_core.domain.retrain_values import EarnedSpan, RetrainEvidence, RetrainValue
 from clm_core.evidence.track_record import NORMAL, expected_maximum_sharpe
+from clm_core.market.bars import Floats
 
 DAYS_PER_YEAR = 365.0
 BPS = 1e4
+OUTDATES = 0.5
+"""Probability that versions outdate with the half-life, before any record."""
+
+
+@dataclass(frozen=True)
+class EdgeNow:
+    """Edge of a recipe under a hypothesis: returns a day, as fractions."""
+
+    outdates: bool
+    """True if versions outdate with the half-life."""
+    probability: float
+    """Probability of the hypothesis, 0..1."""
+    new_share: float
+    """Share of the edge in the returns of a new version: above 1 if versions outdate."""
+    mean: float
+    """Mean of the edge, a normal variable."""
+    variance: float
+    own: float
+    """Mean of the production version's own process W."""
 
 
 def retrain_value(
@@ -34,15 +70,19 @@ def retrain_value(
       largest density of a normal variable, is the most by which the probability of a pass falls for the next
       retrain, which would gain as much over the same days. The trials count as independent: an upper limit.
     """
-    probability = (evidence.promoted + 1.0) / (evidence.retrains + 2.0)
+    edges = edges_now(evidence.earned, evidence.deviation, half_life_days)
+    probability = promotion_probability(evidence, edges)
     serving = evidence.serving
     exposure = 0.0 if serving is None else serving.exposure
     raised = expected_maximum_sharpe(1.0, max(evidence.trials_after, 1.0)) - expected_maximum_sharpe(
         1.0, max(evidence.trials, 1.0)
     )
     passes_fewer = min(max(raised, 0.0) * NORMAL.pdf(0.0), probability)
-    improvement = expected_improvement(*difference_of_edges(evidence, half_life_days)) * BPS
     days = evidence.days_since_training
+    improvement = BPS * sum(
+        each.probability * expected_improvement(*later_difference(evidence, each, half_life_days))
+        for each in edges
+    )
     return RetrainValue(
         improvement_bps=improvement,
         probability=probability,
@@ -53,38 +93,105 @@ def retrain_value(
     )
 
 
-def difference_of_edges(evidence: RetrainEvidence, half_life_days: float) -> tuple[float, float]:
-    """Mean and variance of the edge of a version trained now minus that of production, return a day.
+def edges_now(
+    earned: Iterable[EarnedSpan], deviation: float, half_life_days: float
+) -> tuple[EdgeNow, EdgeNow]:
+    """Edge of a version trained now under both hypotheses, with their odds after the returns.
 
-    Without a production version, the edge of a version trained now.
+    Args:
+        deviation: standard deviation of the return of a day, above 0.
     """
-    judged = evidence.judged
-    prior = judged.deviation**2 / DAYS_PER_YEAR
-    shrinkage = judged.days / (judged.days + DAYS_PER_YEAR)
-    kept = correlation(evidence.days_since_training, half_life_days)
-    new = kept * shrinkage * judged.mean
-    new_variance = kept**2 * (1.0 - shrinkage) * prior + (1.0 - kept**2) * prior
+    spans = sorted(earned, key=lambda each: -each.days_ago)
+    kept = [correlation(each.age_days, half_life_days) for each in spans]
+    recorded = sum(each.days for each in spans)
+    kept_days = sum(each.days * share for each, share in zip(spans, kept, strict=True))
+    new_share = recorded / kept_days if kept_days > 0.0 else 1.0
+    own = [math.sqrt(1.0 - share**2) * each.serves for each, share in zip(spans, kept, strict=True)]
+    weights = new_share * np.column_stack([kept, own])
+    alike = _filtered(spans, np.tile([1.0, 0.0], (len(spans), 1)), deviation, half_life_days)
+    outdated = _filtered(spans, weights, deviation, half_life_days)
+    odds = math.log(OUTDATES / (1.0 - OUTDATES)) + outdated[3] - alike[3]
+    probability = 1.0 / (1.0 + math.exp(-max(min(odds, 500.0), -500.0)))
+    return (
+        EdgeNow(False, 1.0 - probability, 1.0, *alike[:3]),
+        EdgeNow(True, probability, new_share, *outdated[:3]),
+    )
+
+
+def _filtered(
+    spans: Sequence[EarnedSpan], weights: Floats, deviation: float, half_life_days: float
+) -> tuple[float, float, float, float]:
+    """Mean and variance of F now, mean of W, and the log-likelihood of the returns up to a constant.
+
+    Args:
+        spans: returns, oldest first.
+        weights: weights of F and W in each return, shape (n_spans, 2).
+    """
+    prior = deviation**2 / DAYS_PER_YEAR
+    mean, covariance, likelihood = np.zeros(2), prior * np.eye(2), 0.0
+    then = math.inf
+    for span, weight in zip(spans, weights, strict=True):
+        kept = correlation(then - span.days_ago, half_life_days)
+        then = span.days_ago
+        mean = kept * mean
+        covariance = kept**2 * covariance + (1.0 - kept**2) * prior * np.eye(2)
+        seen = covariance @ weight
+        total = float(weight @ seen) + deviation**2 / span.days
+        surprise = span.growth - float(weight @ mean)
+        likelihood -= (math.log(total) + surprise**2 / total) / 2.0
+        mean = mean + seen * (surprise / total)
+        covariance = covariance - np.outer(seen, seen) / total
+    kept = correlation(then, half_life_days)
+    variance = kept**2 * float(covariance[0, 0]) + (1.0 - kept**2) * prior
+    return kept * float(mean[0]), variance, kept * float(mean[1]), likelihood
+
+
+def later_difference(evidence: RetrainEvidence, edge: EdgeNow, half_life_days: float) -> tuple[float, float]:
+    """Mean of the difference between a new version and production, and the variance of this mean once a
+    retrain is judged."""
+    noise = evidence.deviation**2
+    resolved = resolved_variance(edge.variance, noise, evidence.days_since_training)
     serving = evidence.serving
     if serving is None:
-        return new, new_variance
+        return edge.new_share * edge.mean, edge.new_share**2 * resolved
+    if not edge.outdates:
+        return 0.0, 0.0
     drift = 1.0 if evidence.drift_score is None else max(evidence.drift_score, 1.0)
-    shared = correlation(serving.age_days * drift, half_life_days)
-    old = shared * new
-    old_variance = shared**2 * new_variance + (1.0 - shared**2) * prior
-    covariance = shared * new_variance
-    mean = new - old
-    variance = new_variance - 2.0 * covariance + old_variance
-    measured = serving.returns
-    if measured is not None and measured.days > 0:
-        # the variance of the judged record stands in: few days measure a mean, and hardly a variance
-        total = old_variance + judged.deviation**2 / measured.days
-        mean += (covariance - old_variance) / total * (measured.mean - old)
-        variance -= (covariance - old_variance) ** 2 / total
-    return mean, max(variance, 0.0)
+    kept = correlation(serving.age_days * drift, half_life_days)
+    mean = edge.new_share * ((1.0 - kept) * edge.mean - math.sqrt(1.0 - kept**2) * edge.own)
+    return mean, (edge.new_share * (1.0 - kept)) ** 2 * resolved
+
+
+def promotion_probability(evidence: RetrainEvidence, edges: Iterable[EdgeNow]) -> float:
+    """Share of promoted retrains among the last, by Laplace's rule; at most the probability of a judged
+    record above zero after the days since the newest training, since no other record passes."""
+    days = evidence.days_since_training
+    noise = evidence.deviation**2 * days
+    ends_above = sum(
+        each.probability
+        * _probability_above(evidence.record_growth + each.mean * days, noise + each.variance * days**2)
+        for each in edges
+    )
+    return min((evidence.promoted + 1.0) / (evidence.retrains + 2.0), ends_above)
+
+
+def _probability_above(mean: float, variance: float) -> float:
+    """Probability that a normal variable is above 0."""
+    return NORMAL.cdf(mean / math.sqrt(variance)) if variance > 0.0 else float(mean > 0.0)
+
+
+def resolved_variance(variance: float, noise: float, days: float) -> float:
+    """Variance of the mean of a normal variable after measuring it for some days.
+
+    Args:
+        variance: variance of the variable before.
+        noise: variance of the measurement of a day.
+    """
+    return variance**2 * days / (variance * days + noise)
 
 
 def correlation(days: float, half_life_days: float) -> float:
-    """Correlation of the edges of two moments: 1 at the same moment, one half after the half-life."""
+    """Correlation of the edges at two moments: 1 at the same moment, one half after the half-life."""
     return float(2.0 ** (-max(days, 0.0) / half_life_days))
 
 

@@ -4,13 +4,19 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class DailyRecord:
-    """Net returns of days, as fractions."""
+class EarnedSpan:
+    """Net return of the versions of a recipe over one or more days."""
 
-    mean: float
-    deviation: float
-    """Standard deviation; above 0 for a judged record."""
+    days_ago: float
+    """Days from the middle of the span to the request."""
     days: float
+    """Length of the span, above 0."""
+    age_days: float
+    """Days from the training of the version to the middle of the span."""
+    growth: float
+    """Mean log return of a day."""
+    serves: bool = False
+    """True for the production version."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +26,6 @@ class ServingVersion:
     version: str
     age_days: float
     """Days since the training."""
-    returns: DailyRecord | None
-    """Returns since the promotion; None before the first measurement."""
     exposure: float
     """Mean absolute exposure, as a fraction of equity."""
 
@@ -30,8 +34,12 @@ class ServingVersion:
 class RetrainEvidence:
     """Measurements behind the expected gain and the cost of a retrain."""
 
-    judged: DailyRecord
-    """Judged record of the newest version."""
+    earned: tuple[EarnedSpan, ...]
+    """Judged record of the newest version, and returns of production that the record does not hold."""
+    record_growth: float
+    """Log return of the judged record."""
+    deviation: float
+    """Standard deviation of the return of a day in the judged record, above 0."""
     days_since_training: float
     """Days since the newest training of the model, promoted or not."""
     serving: ServingVersion | None

@@ -88,7 +88,7 @@ def known_market(world: KnownWorld, seed: int, start: datetime, n_bars: int, cha
 
 
 def _shocks(state: np.random.Generator, n_bars: int) -> Floats:
-    """Shocks of a hidden state of variance 1, the first of them its start, shape (n_bars + 1,)."""
+    """Shocks of a hidden state of variance 1, with the start as the first shock, shape (n_bars + 1,)."""
     shocks = state.normal(size=n_bars + 1)
     shocks[1:] *= math.sqrt(1.0 - DECAY**2)
     return shocks

@@ -1,12 +1,14 @@
 """Expected gain and cost of a requested retrain, measured from the ledger."""
 
+import bisect
 import math
 import statistics
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from clm_core.domain.jobs import TrainingJob
-from clm_core.domain.retrain_values import DailyRecord, RetrainEvidence, RetrainValue, ServingVersion
+from clm_core.domain.retrain_values import EarnedSpan, RetrainEvidence, RetrainValue, ServingVersion
 from clm_core.domain.triggers import TriggerRequest
 from clm_core.domain.vocabulary import ModelStatus, TriggerReason
 from clm_core.ledger.trials import JudgedRetrain
@@ -18,7 +20,12 @@ PEOPLE = ("terminal", "api")
 """Sources of requests by people."""
 NEVER_WEIGHED = (TriggerReason.MANUAL, TriggerReason.STRATEGY_EVOLUTION)
 """Reasons of requests by people, and of measured candidates."""
+MAX_VERSIONS = 1000
+"""Newest versions of a recipe whose days of training are read."""
+SAME_TIME = 1e-6
+"""Days up to which two times of training are the same."""
 DAY = timedelta(days=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def value_of(services: Services, request: TriggerRequest, job: TrainingJob) -> RetrainValue | None:
@@ -44,10 +51,17 @@ def value_of(services: Services, request: TriggerRequest, job: TrainingJob) -> R
     assert rules.compute_price_per_hour is not None
     assert rules.capital is not None
     now = services.clock()
+    serving = _serving(services, job.model_id, now)
+    trained = _trained(services, job.model_id, judged[0])
     evidence = RetrainEvidence(
-        judged=DailyRecord(growth.mean, growth.deviation, growth.days),
+        earned=(
+            *_judged(judged[0], trained, serving, now),
+            *_in_production(services, job.model_id, serving, now),
+        ),
+        record_growth=growth.mean * growth.days,
+        deviation=growth.deviation,
         days_since_training=max((now - judged[0].trained_at) / DAY, 0.0),
-        serving=_serving(services, job.model_id, now),
+        serving=serving,
         drift_score=request.observed.drift_score,
         retrains=len(judged),
         promoted=sum(each.was_promoted for each in judged),
@@ -88,10 +102,64 @@ def _serving(services: Services, model_id: str, now: datetime) -> ServingVersion
     _, verdict = services.ledger.evaluation(model_id, version.version)
     # a verdict by a release without folds: fully invested is the upper limit
     exposure = statistics.fmean(each.exposure for each in verdict.folds) if verdict.folds else 1.0
+    return ServingVersion(version.version, max((now - version.created_at) / DAY, 0.0), exposure)
+
+
+def _trained(services: Services, model_id: str, newest: JudgedRetrain) -> list[float]:
+    """Days since 1970-01-01 UTC of the trainings behind the judged record, ascending: those of folds, then
+    those of versions."""
+    version = services.ledger.version(model_id, newest.version)
+    recipe = services.ledger.versions(
+        model_id=model_id, recipe_digest=version.recipe_digest, limit=MAX_VERSIONS
+    )
+    _, verdict = services.ledger.evaluation(model_id, newest.version)
+    followed_from = EPOCH if verdict.record is None else verdict.record.walk_forward_until
+    folds = [each.start for each in verdict.folds if each.start <= followed_from]
+    versions = [each.created_at for each in recipe if each.created_at > followed_from]
+    return sorted((each - EPOCH) / DAY for each in (*folds, *versions))
+
+
+def _judged(
+    newest: JudgedRetrain, trained: Sequence[float], serving: ServingVersion | None, now: datetime
+) -> Iterator[EarnedSpan]:
+    """Days of the judged record; days before the first known training have age 0."""
+    today = (now - EPOCH) / DAY
+    served_from = math.inf if serving is None else today - serving.age_days
+    for number, earned in enumerate(newest.record.daily.tolist()):
+        middle = newest.record.first_day + number + 0.5
+        place = bisect.bisect(trained, middle)
+        # a day without bars earns nothing; -1 and less, ruin, has no logarithm
+        growth = 0.0 if math.isnan(earned) else math.log1p(max(earned, -1 + 1e-12))
+        last = trained[place - 1] if place else middle
+        yield EarnedSpan(
+            days_ago=max(today - middle, 0.0),
+            days=1.0,
+            age_days=middle - last,
+            growth=growth,
+            serves=abs(last - served_from) < SAME_TIME,
+        )
+
+
+def _in_production(
+    services: Services, model_id: str, serving: ServingVersion | None, now: datetime
+) -> Iterator[EarnedSpan]:
+    """Returns of the newest production version, also after a halt, that no judged record holds: a record
+    follows each version up to the next training."""
     standing = services.ledger.standings.newest(model_id).get(model_id)
-    returns = None
-    if standing is not None and standing.version == version.version and standing.equity:
-        last = standing.equity[-1]
-        if last.days > 0 and last.equity > 0:
-            returns = DailyRecord(math.log(last.equity) / last.days, math.nan, last.days)
-    return ServingVersion(version.version, max((now - version.created_at) / DAY, 0.0), returns, exposure)
+    if standing is None:
+        return
+    version = services.ledger.version(model_id, standing.version)
+    later = services.ledger.versions(model_id=model_id, limit=MAX_VERSIONS)
+    newer = [each.created_at for each in later if each.created_at > version.created_at]
+    unrecorded = min(newer, default=version.created_at)
+    for before, after in pairwise(standing.equity):
+        middle = standing.since + DAY * (before.days + after.days) / 2.0
+        days = after.days - before.days
+        if middle >= unrecorded and days > 0.0 and before.equity > 0.0 and after.equity > 0.0:
+            yield EarnedSpan(
+                days_ago=max((now - middle) / DAY, 0.0),
+                days=days,
+                age_days=max((middle - version.created_at) / DAY, 0.0),
+                growth=math.log(after.equity / before.equity) / days,
+                serves=serving is not None and serving.version == version.version,
+            )

@@ -10,47 +10,76 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clm_core.decisions.retrain_value import (
+    OUTDATES,
     correlation,
-    difference_of_edges,
+    edges_now,
     expected_improvement,
+    resolved_variance,
     retrain_value,
 )
-from clm_core.domain.retrain_values import DailyRecord, RetrainEvidence, RetrainValue, ServingVersion
+from clm_core.domain.retrain_values import EarnedSpan, RetrainEvidence, RetrainValue, ServingVersion
 
-SERVING = ServingVersion("v1", age_days=30.0, returns=None, exposure=0.2)
-EVIDENCE = RetrainEvidence(
-    judged=DailyRecord(mean=0.001, deviation=0.02, days=900.0),
-    days_since_training=7.0,
-    serving=SERVING,
-    drift_score=None,
-    retrains=10,
-    promoted=3,
-    trials=40.0,
-    trials_after=41.0,
-    hours=0.5,
-    side_bps=5.0,
+DEVIATION = 0.01
+HALF_LIFE = 90.0
+
+
+def record(*means: float, days: int = 500, since: float = 30.0, fold: float = 90.0) -> tuple[EarnedSpan, ...]:
+    """A record by new versions every `fold` days that ends some days ago; the means share the days."""
+    return tuple(
+        EarnedSpan(
+            days_ago=since + days - day - 0.5,
+            days=1.0,
+            age_days=(day + 0.5) % fold,
+            growth=means[day * len(means) // days],
+        )
+        for day in range(days)
+    )
+
+
+def production(mean: float, days: int, age: float, serves: bool = True) -> tuple[EarnedSpan, ...]:
+    """Returns of the last days by a version that was some days old before."""
+    return tuple(EarnedSpan(days - day - 0.5, 1.0, age + day + 0.5, mean, serves) for day in range(days))
+
+
+def evidence_of(earned: tuple[EarnedSpan, ...], **changes: Any) -> RetrainEvidence:
+    found = RetrainEvidence(
+        earned=earned,
+        record_growth=0.5,
+        deviation=DEVIATION,
+        days_since_training=30.0,
+        serving=ServingVersion("v1", age_days=30.0, exposure=0.2),
+        drift_score=None,
+        retrains=10,
+        promoted=3,
+        trials=40.0,
+        trials_after=41.0,
+        hours=0.5,
+        side_bps=5.0,
+    )
+    return replace(found, **changes)
+
+
+def value(found: RetrainEvidence, **prices: float) -> RetrainValue:
+    terms = {"half_life_days": HALF_LIFE, "price_per_hour": 1.0, "capital": 100_000.0}
+    return retrain_value(found, **terms | prices)
+
+
+spans = st.builds(
+    EarnedSpan,
+    days_ago=st.floats(0, 800),
+    days=st.floats(0.01, 7),
+    age_days=st.floats(0, 800),
+    growth=st.floats(-0.1, 0.1),
+    serves=st.booleans(),
 )
-
-
-def value(evidence: RetrainEvidence = EVIDENCE, **prices: float) -> RetrainValue:
-    terms = {"half_life_days": 90.0, "price_per_hour": 1.0, "capital": 100_000.0}
-    return retrain_value(evidence, **terms | prices)
-
-
-means = st.floats(-0.02, 0.02)
 evidence = st.builds(
     RetrainEvidence,
-    judged=st.builds(DailyRecord, mean=means, deviation=st.floats(0.001, 0.1), days=st.floats(60, 3000)),
+    earned=st.lists(spans, max_size=8).map(tuple),
+    record_growth=st.floats(-1, 3),
+    deviation=st.floats(0.001, 0.1),
     days_since_training=st.floats(0, 400),
     serving=st.none()
-    | st.builds(
-        ServingVersion,
-        version=st.just("v1"),
-        age_days=st.floats(0, 400),
-        returns=st.none()
-        | st.builds(DailyRecord, mean=means, deviation=st.just(math.nan), days=st.floats(0.1, 400)),
-        exposure=st.floats(0, 1),
-    ),
+    | st.builds(ServingVersion, version=st.just("v1"), age_days=st.floats(0, 400), exposure=st.floats(0, 1)),
     drift_score=st.none() | st.floats(0, 20),
     retrains=st.just(10),
     promoted=st.integers(0, 10),
@@ -76,59 +105,121 @@ def test_a_higher_price_of_anything_never_makes_a_retrain_pay(found: RetrainEvid
         assert before.pays or not dearer.pays
 
 
-@given(evidence, st.floats(0.0, 0.02))
-def test_the_gain_grows_with_the_judged_record_and_falls_with_the_returns_of_production(
-    found: RetrainEvidence, by: float
-) -> None:
-    before = value(found).gain_bps
-    judged = found.judged
-    better = replace(found, judged=replace(judged, mean=judged.mean + by))
-    assert value(better).gain_bps >= before * (1 - 1e-9) - 1e-9
-    serving = found.serving
-    if serving is not None and serving.returns is not None:
-        earned = replace(serving.returns, mean=serving.returns.mean + by)
-        richer = replace(found, serving=replace(serving, returns=earned))
-        assert value(richer).gain_bps <= before * (1 + 1e-9) + 1e-9
-
-
 @given(evidence)
 def test_gain_and_costs_are_finite_and_never_negative(found: RetrainEvidence) -> None:
     weighed = value(found)
     figures = (weighed.improvement_bps, weighed.compute_bps, weighed.turnover_bps, weighed.trials_bps)
     assert all(math.isfinite(each) and each >= 0.0 for each in figures)
-    assert 0.0 < weighed.probability < 1.0
+    assert 0.0 <= weighed.probability < 1.0
+
+
+@given(st.lists(spans, min_size=1, max_size=8), st.integers(0, 7), st.floats(0.0, 0.1))
+def test_under_each_hypothesis_the_edge_falls_with_every_loss_of_a_record(
+    earned: list[EarnedSpan], place: int, loss: float
+) -> None:
+    recorded = [replace(each, serves=False) for each in earned]
+    worse = [*recorded]
+    worse[place % len(worse)] = replace(
+        worse[place % len(worse)], growth=worse[place % len(worse)].growth - loss
+    )
+    before, after = edges_now(recorded, DEVIATION, HALF_LIFE), edges_now(worse, DEVIATION, HALF_LIFE)
+    for old, new in zip(before, after, strict=True):
+        assert new.mean <= old.mean + 1e-12
+        assert new.own == 0.0
+        assert new.variance == pytest.approx(old.variance)
+
+
+def test_the_edges_are_those_of_a_gaussian_process_conditional_on_the_returns() -> None:
+    """Conditional means, variance and likelihood with the covariance matrices written out."""
+    rng = np.random.default_rng(5)
+    earned = [
+        EarnedSpan(ago, days, age, growth, serves)
+        for ago, days, age, growth, serves in zip(
+            [40.0, 31.5, 20.0, 20.0, 3.0],
+            [1.0, 5.0, 1.0, 2.0, 4.0],
+            [0.0, 12.0, 60.0, 5.0, 77.0],
+            rng.normal(0.001, 0.01, 5).tolist(),
+            [False, False, True, False, True],
+            strict=True,
+        )
+    ]
+    ago = np.array([each.days_ago for each in earned] + [0.0])
+    prior = DEVIATION**2 / 365.0 * 2.0 ** (-np.abs(ago[:, None] - ago[None, :]) / HALF_LIFE)
+    growth = np.array([each.growth for each in earned])
+    lengths = np.array([each.days for each in earned])
+    share = np.array([2.0 ** (-each.age_days / HALF_LIFE) for each in earned])
+    serves = np.array([each.serves for each in earned])
+    scale = lengths.sum() / (lengths @ share)
+    outdated = (scale * share, scale * np.sqrt(1.0 - share**2) * serves)
+    logs = []
+    found = edges_now(earned, DEVIATION, HALF_LIFE)
+    for edge, (common, own) in zip(found, ((np.ones(5), np.zeros(5)), outdated), strict=True):
+        seen = prior[:-1, :-1] * (np.outer(common, common) + np.outer(own, own))
+        seen += np.diag(DEVIATION**2 / lengths)
+        cross = common * prior[-1, :-1]
+        assert edge.mean == pytest.approx(cross @ np.linalg.solve(seen, growth), rel=1e-9)
+        assert edge.variance == pytest.approx(prior[-1, -1] - cross @ np.linalg.solve(seen, cross), rel=1e-9)
+        assert edge.own == pytest.approx((own * prior[-1, :-1]) @ np.linalg.solve(seen, growth), rel=1e-9)
+        logs.append(-(np.linalg.slogdet(seen)[1] + growth @ np.linalg.solve(seen, growth)) / 2.0)
+    odds = OUTDATES / (1.0 - OUTDATES) * math.exp(logs[1] - logs[0])
+    assert found[1].probability == pytest.approx(odds / (1.0 + odds))
+    assert found[1].new_share == pytest.approx(scale)
+
+
+def test_losses_of_the_old_version_alone_raise_the_gain_and_losses_of_new_versions_lower_it() -> None:
+    """Two months after a year of gains: the old version loses, and new ones beside it gain or lose."""
+    gains = record(0.002, since=60.0)
+    gaining = gains + production(0.002, days=60, age=60.0)
+    losing = gains + production(-0.002, days=60, age=60.0)
+    beside = {by: tuple(EarnedSpan(day + 0.5, 1.0, 7.0, by) for day in range(60)) for by in (0.002, -0.002)}
+    serving = ServingVersion("v1", age_days=120.0, exposure=0.2)
+
+    def gain(earned: tuple[EarnedSpan, ...]) -> float:
+        return value(evidence_of(earned, days_since_training=60.0, serving=serving)).improvement_bps
+
+    assert gain(losing + beside[0.002]) > gain(losing) > gain(losing + beside[-0.002])
+    assert gain(losing) > gain(gaining)
+    assert gain(gaining + beside[0.002]) > gain(gaining + beside[-0.002])
+
+
+def test_a_gain_without_a_production_version_falls_with_losses_of_all_versions() -> None:
+    alone = {"serving": None}
+    assert value(evidence_of(record(0.002), **alone)).improvement_bps > 0.0
+    assert (
+        value(evidence_of(record(0.002, -0.002), **alone)).improvement_bps
+        < value(evidence_of(record(0.002), **alone)).improvement_bps / 2
+    )
+
+
+def test_a_record_far_below_zero_has_no_chance_of_a_promotion() -> None:
+    """Sixty days cannot lift a record of 500 days with a Sharpe ratio of -2 above zero."""
+    losing = record(-0.001)
+    sunk = evidence_of(losing, serving=None, record_growth=-0.5, days_since_training=60.0)
+    assert value(sunk).probability < 1e-4
+    assert not value(sunk).pays
+    assert value(replace(sunk, record_growth=0.5)).probability == pytest.approx(4 / 12)
 
 
 def test_a_version_trained_a_moment_ago_is_worth_no_other_training() -> None:
-    fresh = replace(EVIDENCE, days_since_training=0.0, serving=replace(SERVING, age_days=0.0))
-    weighed = value(fresh)
+    fresh = evidence_of(record(0.002), days_since_training=0.0)
+    weighed = value(replace(fresh, serving=ServingVersion("v1", age_days=0.0, exposure=0.2)))
     assert weighed.gain_bps == 0.0
     assert not weighed.pays
 
 
-def test_age_drift_and_losses_of_production_raise_the_gain() -> None:
-    before = value().gain_bps
-    assert value(replace(EVIDENCE, serving=replace(SERVING, age_days=90.0))).gain_bps > before
-    assert value(replace(EVIDENCE, drift_score=3.0)).gain_bps > before
-    losing = replace(SERVING, returns=DailyRecord(-0.002, math.nan, 30.0))
-    assert value(replace(EVIDENCE, serving=losing)).gain_bps > before
+def test_age_and_drift_of_production_raise_the_gain() -> None:
+    found = evidence_of(record(0.002))
+    before = value(found).gain_bps
+    assert value(replace(found, serving=ServingVersion("v1", age_days=90.0, exposure=0.2))).gain_bps > before
+    assert value(replace(found, drift_score=3.0)).gain_bps > before
 
 
-def test_the_difference_of_the_edges_is_that_of_a_joint_normal_distribution() -> None:
-    """Conditional mean and variance by the general formula, with the matrices written out."""
-    measured = replace(SERVING, returns=DailyRecord(-0.001, math.nan, 50.0))
-    prior = 0.02**2 / 365.0
-    shrinkage, kept, shared = 900.0 / 1265.0, correlation(7.0, 90.0), correlation(30.0, 90.0)
-    new = kept**2 * (1 - shrinkage) * prior + (1 - kept**2) * prior
-    mean = np.array([1.0, shared]) * kept * shrinkage * 0.001
-    covariance = np.array([[new, shared * new], [shared * new, shared**2 * new + (1 - shared**2) * prior]])
-    gain = covariance[:, 1] / (covariance[1, 1] + 0.02**2 / 50.0)
-    mean = mean + gain * (-0.001 - mean[1])
-    covariance = covariance - np.outer(gain, covariance[1])
-    difference = np.array([1.0, -1.0])
-    expected = (difference @ mean, difference @ covariance @ difference)
-    found = difference_of_edges(replace(EVIDENCE, serving=measured), 90.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+def test_returns_that_fall_with_the_age_of_the_versions_are_evidence_that_versions_outdate() -> None:
+    ages = [correlation(each.age_days, HALF_LIFE) for each in record(0.0)]
+    falling = [replace(each, growth=0.004 * share) for each, share in zip(record(0.0), ages, strict=True)]
+    assert edges_now(falling, DEVIATION, HALF_LIFE)[1].probability > OUTDATES
+    assert edges_now(record(0.004), DEVIATION, HALF_LIFE)[1].probability < OUTDATES
+    assert edges_now((), DEVIATION, HALF_LIFE)[1].probability == pytest.approx(OUTDATES)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +233,10 @@ def test_the_difference_of_the_edges_is_that_of_a_joint_normal_distribution() ->
 )
 def test_the_expected_improvement_has_known_values(mean: float, variance: float, expected: float) -> None:
     assert expected_improvement(mean, variance) == pytest.approx(expected, rel=1e-12)
+
+
+def test_measuring_a_normal_variable_resolves_the_fall_of_its_variance() -> None:
+    assert resolved_variance(2.0, 3.0, 6.0) == pytest.approx(2.0 - 1.0 / (1.0 / 2.0 + 6.0 / 3.0))
 
 
 def test_a_value_that_is_not_a_number_does_not_pay() -> None:

@@ -114,25 +114,43 @@ def test_duration_probability_and_costs_are_those_of_the_ledger(judged: Services
     assert serving is not None
     # a verdict without folds: fully invested, 7 bps a side
     assert serving.turnover_bps == pytest.approx(1 / 3 * 2.0 * 7.0)
-    ledger.standings.record(
-        ProductionStanding(
-            model_id=job.model_id,
-            version=LABEL,
-            since=judged.clock() - timedelta(days=5),
-            at=judged.clock(),
-            bars=120,
-            trades=3,
-            drawdown=0.1,
-            hard_stop=0.2,
-            equity=(EquityPoint(days=0.0, equity=1.0), EquityPoint(days=5.0, equity=0.9)),
-            band=(),
-            expected=None,
-            sentences=(),
-        )
-    )
+    ledger.standings.record(standing(judged, equity=0.9))
     losing = value_of(measuring, a_request(), job)
+    ledger.standings.record(standing(judged, equity=1.1))
+    gaining = value_of(measuring, a_request(), job)
     assert losing is not None
-    assert losing.improvement_bps > serving.improvement_bps
+    assert gaining is not None
+    assert losing.improvement_bps > serving.improvement_bps > gaining.improvement_bps
+
+
+def test_returns_before_a_halt_count_without_a_production_version(judged: Services) -> None:
+    """The model was halted: no version serves, and the losses of the last one are known."""
+    measuring = weighing(judged, **DEAR)
+    job = a_job(model_type=ModelType.LIGHTGBM, trigger_reason=TriggerReason.PERIODIC)
+    before = value_of(measuring, a_request(), job)
+    judged.ledger.standings.record(standing(judged, equity=0.9))
+    after = value_of(measuring, a_request(), job)
+    assert before is not None
+    assert after is not None
+    assert after.improvement_bps < before.improvement_bps
+
+
+def standing(services: Services, equity: float) -> ProductionStanding:
+    """Five days in production that ended with an equity."""
+    return ProductionStanding(
+        model_id="lightgbm_btcusd_1h",
+        version=LABEL,
+        since=services.clock() - timedelta(days=5),
+        at=services.clock(),
+        bars=120,
+        trades=3,
+        drawdown=0.1,
+        hard_stop=0.2,
+        equity=(EquityPoint(days=0.0, equity=1.0), EquityPoint(days=5.0, equity=equity)),
+        band=(),
+        expected=None,
+        sentences=(),
+    )
 
 
 def test_prices_are_required_where_costs_are_weighed() -> None:
