@@ -13,6 +13,7 @@ from typing import Any
 import promoting
 import pytest
 from browser import browser
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx import Response
 from PIL import Image, ImageStat
@@ -95,11 +96,12 @@ def fill_in(browsing: TestClient, secret: str, **options: Any) -> Response:
 
 
 @pytest.fixture
-def visit(wired: Services) -> Callable[..., TestClient]:
-    """Function that makes a browser without a session."""
+def visit(api: FastAPI) -> Callable[..., TestClient]:
+    """Function that makes a browser without a session, of the application of all tests by default."""
 
-    def visit(clm: Services = wired, **options: Any) -> TestClient:
-        return TestClient(create_app(clm), raise_server_exceptions=False, **options)
+    def visit(clm: Services | None = None, **options: Any) -> TestClient:
+        app = api if clm is None else create_app(clm)
+        return TestClient(app, raise_server_exceptions=False, **options)
 
     return visit
 
