@@ -1,11 +1,16 @@
 """Connections to a ledger in the role `clm_app`, which may append to the audit, but not change entries."""
 
 import os
+import select
+import time
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy.exc import InvalidatePoolError
 
+UNUSED_SECONDS = 5.0
+"""Time without use after which a pooled connection is asked for a sign of life."""
 _LOCKS: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
 _POOLED: WeakSet[Engine] = WeakSet()
 
@@ -14,11 +19,12 @@ def open_engine(url: str, outlives_server: bool = True) -> Engine:
     """Engine for a ledger with existing tables; connects at the first use.
 
     Args:
-        outlives_server: True to ask a pooled connection for a sign of life before each use.
+        outlives_server: True to replace connections of a server that has ended.
     """
-    # after a restart of the server, pooled connections are closed: the ping replaces them
     # the API answers 32 requests at a time, beside its event streams
-    engine = create_engine(url, pool_pre_ping=outlives_server, max_overflow=35)
+    engine = create_engine(url, max_overflow=35)
+    if outlives_server:
+        _replace_dead_connections(engine)
     event.listen(engine, "connect", _become_the_application)
     return engine
 
@@ -45,9 +51,46 @@ def lock_engine(engine: Engine) -> Engine:
 
 def pooled_engine(url: str | URL, kept: int) -> Engine:
     """Engine that keeps a few connections open, opens more as needed, and none in a forked child."""
-    engine = create_engine(url, pool_pre_ping=True, pool_size=kept, max_overflow=-1)
+    engine = create_engine(url, pool_size=kept, max_overflow=-1)
+    _replace_dead_connections(engine)
     _POOLED.add(engine)
     return engine
+
+
+def _replace_dead_connections(engine: Engine) -> None:
+    """Ask a pooled connection for a sign of life before its use, where it may be dead.
+
+    A server that ends closes its connections, which the sockets show without a request to the server; the
+    request of SQLAlchemy's `pool_pre_ping` is a tenth of the requests of a change. A connection lost
+    on the way shows nothing, so a connection that was unused for seconds is asked, too.
+    """
+
+    def note_use(_: object, record: Any) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    def ask_if_in_doubt(connection: Any, record: Any, _: object) -> None:
+        used_at = record.info.get("used_at")
+        if used_at is None:
+            # new
+            return
+        if time.monotonic() - used_at < UNUSED_SECONDS and not _has_input(connection):
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError("the server has ended or was restarted") from error
+
+    event.listen(engine, "checkin", note_use)
+    event.listen(engine, "checkout", ask_if_in_doubt)
+
+
+def _has_input(connection: Any) -> bool:
+    """True for a connection that the server has closed, and for one with a message nobody has read."""
+    if connection.closed or not hasattr(select, "poll"):
+        return True
+    sockets = select.poll()
+    sockets.register(connection.fileno(), select.POLLIN)
+    return bool(sockets.poll(0))
 
 
 def _forget_connections() -> None:

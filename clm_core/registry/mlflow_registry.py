@@ -46,7 +46,9 @@ from clm_core.registry.store_tables import (
     is_database,
     jobs_left_open,
     note_creator,
+    number_behind,
     run_and_tag,
+    tags_of,
 )
 
 if TYPE_CHECKING:
@@ -492,6 +494,8 @@ class MLflowRegistry:
 
     def aliased(self, model_id: str, alias: str) -> int | None:
         """MLflow's number of the version behind an alias; None without such an alias or model."""
+        if is_database(self._uri):
+            return number_behind(self._uri, model_id, alias)
         with _mlflow_request(f"read the alias {alias} of {model_id}"):
             version = _none_on(
                 {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"},
@@ -602,6 +606,8 @@ class MLflowRegistry:
             return integrity.listing(package)
 
     def _tags(self, model_id: str, mlflow_version: int) -> dict[str, str]:
+        if is_database(self._uri) and (known := tags_of(self._uri, model_id, mlflow_version)) is not None:
+            return known
         with _mlflow_request(f"read {model_id} {mlflow_version}"):
             tags: dict[str, str] = self._client.get_model_version(model_id, str(mlflow_version)).tags
         return tags

@@ -1,7 +1,7 @@
-"""MLflow's tables: creation by one process at a time, and the query of every maintenance pass.
+"""MLflow's tables: creation by one process at a time, and the reads that are made most often.
 
 MLflow itself lets two migrations collide. The import of MLflow costs two seconds of processor time, which a
-pass without work need not spend.
+pass without work need not spend, and its client sends three to six queries where one has the answer.
 """
 
 import contextlib
@@ -36,7 +36,18 @@ FROM model_versions AS versions
 WHERE (name, version) = (:model_id, :number) AND current_stage <> 'Deleted_Internal'
 """)
 
+_TAGS = text("""
+SELECT tags.key, tags.value FROM model_versions
+LEFT JOIN model_version_tags AS tags USING (name, version)
+WHERE (name, version) = (:model_id, :number) AND current_stage <> 'Deleted_Internal'
+""")
+
 _ALIASES = text("SELECT alias, version FROM registered_model_aliases WHERE name = :model_id")
+
+_ALIASED = text("""
+SELECT version FROM registered_model_aliases JOIN model_versions USING (name, version)
+WHERE (name, alias) = (:model_id, :alias) AND current_stage <> 'Deleted_Internal'
+""")
 
 _NOTE_CREATOR = text("UPDATE model_versions SET user_id = :creator WHERE name = :name AND version = :version")
 
@@ -113,6 +124,18 @@ def run_and_tag(tracking_uri: str, model_id: str, number: int, tag: str) -> tupl
     return None if row is None else (row.run_id, row.value)
 
 
+def tags_of(tracking_uri: str, model_id: str, number: int) -> dict[str, str] | None:
+    """Tags of a version by name; None for a version that was deleted or never existed.
+
+    Raises:
+        RegistryUnavailable: the database does not answer.
+    """
+    named = {"model_id": model_id, "number": number}
+    with _reading(tracking_uri, f"read {model_id} {number}") as connection:
+        rows = [] if connection is None else connection.execute(_TAGS, named).all()
+    return {row.key: row.value for row in rows if row.key is not None} if rows else None
+
+
 def aliases_of(tracking_uri: str, model_id: str) -> dict[str, int]:
     """Number of the version behind each alias of a model; empty without such a model.
 
@@ -124,6 +147,18 @@ def aliases_of(tracking_uri: str, model_id: str) -> dict[str, int]:
     with _reading(tracking_uri, f"read the aliases of {model_id}") as connection:
         found = [] if connection is None else connection.execute(_ALIASES, {"model_id": model_id}).all()
     return {alias: int(version) for alias, version in found}
+
+
+def number_behind(tracking_uri: str, model_id: str, alias: str) -> int | None:
+    """Number of the version behind an alias; None without such an alias, model or version.
+
+    Raises:
+        RegistryUnavailable: the database does not answer.
+    """
+    named = {"model_id": model_id, "alias": alias}
+    with _reading(tracking_uri, f"read the alias {alias} of {model_id}") as connection:
+        number = None if connection is None else connection.scalar(_ALIASED, named)
+    return None if number is None else int(number)
 
 
 @contextlib.contextmanager

@@ -12,10 +12,10 @@ import pytest
 from patience import PATIENT_SECONDS
 from psycopg.sql import SQL
 
-from clm_core.domain.errors import RegistryUnavailable
+from clm_core.domain.errors import NotFound, RegistryUnavailable
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.registry import mlflow_registry
-from clm_core.registry.mlflow_registry import JOB_TAG, STATUS_TAG, MLflowRegistry
+from clm_core.registry.mlflow_registry import DIGEST_TAG, JOB_TAG, STATUS_TAG, MLflowRegistry
 from clm_core.services import Services
 from deployments.fork_server import ENVIRONMENT
 
@@ -104,6 +104,35 @@ def test_jobs_left_open_have_a_running_run_or_an_unjudged_version_that_is_not_de
         client.delete_model_version(model_id, number)
 
 
+@pytest.mark.parametrize("is_database", [True, False], ids=["tables", "requests"])
+def test_aliases_and_tags_are_those_of_versions_that_are_not_deleted(
+    is_database: bool, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = services.registry
+    monkeypatch.setattr(mlflow_registry, "is_database", lambda uri: is_database)
+    client = registry.client
+    model_id = f"aliased-{uuid4()}"
+    assert registry.aliases(model_id) == {}
+    assert registry.aliased(model_id, "production") is None
+    client.create_registered_model(model_id)
+    source = (services.settings.home / "mlflow" / "artifacts" / "nothing").as_uri()
+    for digest in ("a", "b", None):
+        client.create_model_version(model_id, source, tags={} if digest is None else {DIGEST_TAG: digest})
+    client.set_registered_model_alias(model_id, "production", "2")
+    client.set_registered_model_alias(model_id, "v20250101_000000", "1")
+    assert registry.aliases(model_id) == {"production": 2, "v20250101_000000": 1}
+    assert registry.aliased(model_id, "production") == 2
+    assert registry.aliased(model_id, "previous") is None
+    assert registry.tagged_digest(model_id, 2) == "b"
+    with pytest.raises(NotFound, match="not registered by CLM"):
+        registry.tagged_digest(model_id, 3)
+    client.delete_model_version(model_id, "2")
+    assert registry.aliased(model_id, "production") is None
+    for missing in (2, 4):
+        with pytest.raises(RegistryUnavailable, match=f"read {model_id} {missing}"):
+            registry.tagged_digest(model_id, missing)
+
+
 def test_a_store_without_tables_has_no_job_left_open_and_a_lost_one_says_so(
     services: Services, tmp_path: Path
 ) -> None:
@@ -112,6 +141,7 @@ def test_a_store_without_tables_has_no_job_left_open_and_a_lost_one_says_so(
     url = urlsplit(services.database.url("mlflow", driver="psycopg"))
     empty = url._replace(path="/mlflow_empty").geturl()
     assert MLflowRegistry(empty, tmp_path).left_open() == set()
+    assert MLflowRegistry(empty, tmp_path).aliases("lightgbm_btcusd_1h") == {}
     lost = url._replace(path="/mlflow_lost").geturl()
     with pytest.raises(RegistryUnavailable, match="mlflow_lost"):
         MLflowRegistry(lost, tmp_path).left_open()
