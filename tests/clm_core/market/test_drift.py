@@ -26,9 +26,7 @@ def market(seed: int, stretches: int = STRETCHES + 1) -> Floats:
     """Stationary, autocorrelated features, shape (stretches * LENGTH, 3)."""
     noise = np.random.default_rng(seed).normal(size=(stretches * LENGTH, 3))
     noise[0] = 0.0
-    columns = [
-        lfilter([1.0], [1.0, -kept], noise[:, column]) for column, kept in enumerate((0.98, 0.0, 0.7))
-    ]
+    columns = [lfilter([1.0], [1.0, -kept], noise[:, column]) for column, kept in enumerate((0.98, 0.0, 0.7))]
     return np.column_stack(columns)
 
 
