@@ -10,7 +10,7 @@ from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import InvalidatePoolError
 
 UNUSED_SECONDS = 5.0
-"""Time without use after which a pooled connection is asked for a sign of life."""
+"""Longest time without use before a pooled connection is asked for a sign of life."""
 _LOCKS: WeakKeyDictionary[Engine, Engine] = WeakKeyDictionary()
 _POOLED: WeakSet[Engine] = WeakSet()
 
@@ -58,11 +58,11 @@ def pooled_engine(url: str | URL, kept: int) -> Engine:
 
 
 def _replace_dead_connections(engine: Engine) -> None:
-    """Ask a pooled connection for a sign of life before its use, where it may be dead.
+    """Ask a pooled connection for a sign of life before a use if the connection may be dead.
 
-    A server that ends closes its connections, which the sockets show without a request to the server; the
-    request of SQLAlchemy's `pool_pre_ping` is a tenth of the requests of a change. A connection lost
-    on the way shows nothing, so a connection that was unused for seconds is asked, too.
+    An ended server closes every connection, visible at the socket without a request to the server; the
+    request of SQLAlchemy's `pool_pre_ping` is a tenth of the requests of a change. A network that fails
+    closes nothing, so a connection without use for seconds is asked, too.
     """
 
     def note_use(_: object, record: Any) -> None:
@@ -85,7 +85,7 @@ def _replace_dead_connections(engine: Engine) -> None:
 
 
 def _has_input(connection: Any) -> bool:
-    """True for a connection that the server has closed, and for one with a message nobody has read."""
+    """True for a connection closed by the server or with an unread message."""
     if connection.closed or not hasattr(select, "poll"):
         return True
     sockets = select.poll()

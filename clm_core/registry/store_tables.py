@@ -1,7 +1,7 @@
-"""MLflow's tables: creation by one process at a time, and the reads that are made most often.
+"""MLflow's tables: creation by a single process at a time, and the most frequent reads.
 
-MLflow itself lets two migrations collide. The import of MLflow costs two seconds of processor time, which a
-pass without work need not spend, and its client sends three to six queries where one has the answer.
+MLflow itself lets two migrations collide. The import of MLflow costs two seconds of processor time, too much
+for a pass without work, and MLflow's client sends three to six queries where a single query has the answer.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Pooled connections: those of a server that has ended are replaced, and the others are used unasked."""
+"""Pooled connections: replaced after the end of the server, used without a request before."""
 
 from collections.abc import Callable, Iterator
 
