@@ -32,10 +32,6 @@ MAX_AUTOREGRESSION = 0.97
 explode."""
 
 
-FEW_LAGS = 64
-"""Largest lag up to which products of shifted values take less time than a Fourier transform."""
-
-
 @dataclass(frozen=True)
 class TrackRecord:
     """Statistics of a series of returns, sufficient for inference on the Sharpe ratio."""
@@ -155,8 +151,6 @@ def autocovariances(values: Floats, lags: int) -> Floats:
         lags: largest lag, below n.
     """
     n = len(values)
-    if lags <= FEW_LAGS:
-        return np.array([values[lag:] @ values[: n - lag] / n for lag in range(lags + 1)])
     # Wiener-Khinchin, padded with zeros so that the end does not meet the beginning
     size = 1 << (n + lags - 1).bit_length()
     power = np.abs(np.fft.rfft(values, size)) ** 2
