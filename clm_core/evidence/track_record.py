@@ -124,7 +124,7 @@ def long_run_variance(values: Floats) -> float:
     automatic lag of Newey & West (1994) with 4 (n / 100) ** (2 / 9) preliminary lags.
     """
     centred = values - values.mean()
-    slope = float(centred[1:] @ centred[:-1] / (centred[:-1] @ centred[:-1]))
+    slope = float(np.sum(centred[1:] * centred[:-1]) / np.sum(centred[:-1] ** 2))
     slope = min(max(slope, -MAX_AUTOREGRESSION), MAX_AUTOREGRESSION)
     residuals = centred[1:] - slope * centred[:-1]
     lags = _bandwidth(residuals)
