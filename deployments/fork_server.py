@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clm_core.platform.compiled_code import load_compiled
+from clm_core.platform.compiled_code import load_compiled_once
 from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.private_files import keep_files_private
 from clm_core.platform.run_engine import ENDED_BYTES, FORKED, HOME_VARIABLE, SOCKET
@@ -224,7 +224,7 @@ def preload(*others: str) -> None:
             with contextlib.suppress(ModuleNotFoundError):
                 importlib.import_module(name)
     # half a second of processor time in each run otherwise
-    load_compiled("clm_core")
+    load_compiled_once("clm_core")
     gc.collect()
     gc.freeze()
 

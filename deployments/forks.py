@@ -7,6 +7,8 @@ restarted later is a command, with the code of the moment.
 
 import atexit
 import contextlib
+import gc
+import importlib
 import os
 import subprocess
 import sys
@@ -18,9 +20,31 @@ from typing import IO, NoReturn
 
 from deployments import fork_server
 
-OF_PARTS = ("prefect.cli.worker", "prefect.workers.process", "uvicorn", "fastapi", "starlette.middleware")
+OF_PREFECT = (
+    "prefect.client.orchestration",
+    "prefect.server.schemas",
+    "sqlalchemy.ext.asyncio",
+    "alembic.command",
+    "fastapi",
+    "uvicorn",
+)
+"""Modules that Prefect's server shares with other parts."""
+OF_PARTS = ("prefect.cli.worker", "prefect.workers.process", "starlette.middleware")
 """Modules of several parts, beside those of the runs."""
 POLL_SECONDS = 0.05
+
+
+def preload_prefect(environment: Mapping[str, str]) -> None:
+    """Import the libraries that Prefect's server shares with others, before all else waits for the server.
+
+    Args:
+        environment: variables of the parts.
+    """
+    with _variables({**environment, **fork_server.ENVIRONMENT}):
+        for name in OF_PREFECT:
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 def preload(environment: Mapping[str, str]) -> None:

@@ -89,7 +89,9 @@ def run(settings: Settings, console: Console) -> None:
             Supervisor(stack_state.folder(settings.home) / "logs", reporter.changed)
         )
         reporter.supervisor = supervisor
-        supervisor.start(plan.prefect(database))
+        if fork_server.is_supported():
+            forks.preload_prefect(plan.environment)
+        supervisor.start(_forked(plan.prefect(database)))
         if fork_server.is_supported():
             # while the server starts on another processor;
             # a class of MLflow keeps the key of the webhooks that it finds when it is imported

@@ -2,7 +2,14 @@
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
+
+
+@cache
+def load_compiled_once(package: str) -> int:
+    """`load_compiled` once in a process; not in its forks, where a look at all modules takes 20 MB."""
+    return load_compiled(package)
 
 
 def load_compiled(package: str) -> int:
