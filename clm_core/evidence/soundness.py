@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from clm_core.domain.sizing import FLAT
 
 if TYPE_CHECKING:
@@ -38,6 +36,8 @@ class Activity:
 
 def activity(positions: "Floats") -> Activity:
     """Activity of positions in [-1, 1], shape (n_bars,); NaN for no bar or positions that are not finite."""
+    import numpy as np
+
     if not len(positions) or not np.isfinite(positions).all():
         return Activity("flat", float("nan"), float("nan"))
     sides = np.where(np.abs(positions) <= FLAT, 0.0, np.sign(positions))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from sqlalchemy import Connection, Engine, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
@@ -30,8 +29,8 @@ _SEARCHES, _TRIALS, _RESULTS = (
 )
 SUGGESTED = 5
 """Number of searches suggested if a search is not found."""
-STATISTIC = np.dtype("<f4")
-SCORE = np.dtype("<f8")
+STATISTIC = "<f4"
+SCORE = "<f8"
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +198,8 @@ def _row(batch: TrialBatch) -> dict[str, Any]:
 
 
 def _batch(row: Mapping[Any, Any], n_genes: int) -> TrialBatch:
+    import numpy as np
+
     from clm_core.evidence.trials import TrialSketch
 
     highest, lowest = (np.frombuffer(row[name], STATISTIC) for name in ("highest", "lowest"))

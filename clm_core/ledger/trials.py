@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import numpy as np
 from sqlalchemy import (
     ColumnElement,
     Engine,
@@ -54,7 +53,7 @@ _TRIALS, _BEGUN, _EVALUATIONS, _VERSIONS, _JOBS, _PROMOTIONS = (
 )
 _COUNTED = _TRIALS.alias()
 _RECORD = tuple(_TRIALS.c[name] for name in ("sharpe", "effective_bars", "first_day", "daily_returns"))
-STORED = np.dtype("<f4")
+STORED = "<f4"
 """Type of a stored daily return: seven digits suffice for a correlation."""
 
 
@@ -272,6 +271,8 @@ def _of_others(table: Table, pool: str, pairs: Sequence[tuple[str, str]]) -> Col
 
 
 def _record(sharpe: float, effective_bars: float, first_day: int, stored: bytes) -> "TrialRecord":
+    import numpy as np
+
     from clm_core.evidence.trials import TrialRecord
 
     return TrialRecord(sharpe, effective_bars, first_day, np.frombuffer(stored, STORED).astype(np.float64))

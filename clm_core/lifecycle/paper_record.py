@@ -7,7 +7,7 @@ difference in the overlap without a correction, on request, and always for a mod
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
@@ -16,7 +16,7 @@ import pandas as pd
 
 from clm_core.decisions.shadow import Correction, Mask, Rows, corrected_since, differing_rows
 from clm_core.domain.errors import InvalidPositions, StoreCorrupt
-from clm_core.domain.shadows import EMPTY, RecordCheck, ShadowRecord
+from clm_core.domain.shadows import RecordCheck, ShadowRecord, empty_record
 from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.contract import Model
@@ -34,7 +34,7 @@ class PaperTrack:
 
     bars: Bars
     """Bars of the market closed since the registration."""
-    record: ShadowRecord = EMPTY
+    record: ShadowRecord = field(default_factory=empty_record)
     new: int = 0
     """Number of positions recorded in the pass."""
     computed: int = 0

@@ -3,13 +3,14 @@
 import re
 from enum import StrEnum
 from functools import cache
-from typing import Any, ClassVar, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from clm_core.domain.errors import UnknownCalendar
 from clm_core.domain.spellings import minutes_of, normalise_timeframe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 HOURS_A_WEEK = 168
 LEARNT = "weekly:"
@@ -150,8 +151,8 @@ Calendar.WEEKDAYS = Calendar("24x5")
 
 
 def closing_slots(
-    after: NDArray[np.int64], before: NDArray[np.int64], timeframe: Timeframe, calendar: Calendar
-) -> NDArray[np.int64]:
+    after: "NDArray[np.int64]", before: "NDArray[np.int64]", timeframe: Timeframe, calendar: Calendar
+) -> "NDArray[np.int64]":
     """Number of grid slots in the weekend window strictly between two bar-open times, shape (n,); 0 for
     calendars without the window.
 
@@ -159,27 +160,35 @@ def closing_slots(
         after, before: earlier and later open times, nanoseconds since 1970-01-01 UTC, shape (n,).
     """
     if calendar != Calendar.WEEKDAYS:
+        import numpy as np
+
         return np.zeros(len(after), dtype=np.int64)
     step = timeframe.nanoseconds
     return _weekend_slots_before(before, step) - _weekend_slots_before(after + step, step)
 
 
-def weekend_slots(time: NDArray[np.int64]) -> NDArray[np.bool_]:
+def weekend_slots(time: "NDArray[np.int64]") -> "NDArray[np.bool_]":
     """True for bar-open times from Friday 21:00 up to, not including, Sunday 22:00 UTC, shape (n,)."""
+    import numpy as np
+
     return np.asarray((time - _CLOSES) % _WEEK < _CLOSED_FOR)
 
 
-def in_weekend(time: NDArray[np.int64], timeframe: Timeframe) -> NDArray[np.bool_]:
+def in_weekend(time: "NDArray[np.int64]", timeframe: Timeframe) -> "NDArray[np.bool_]":
     """True for bars entirely between the later close, Friday 22:00 UTC, and the earlier opening, Sunday 21:00
     UTC, shape (n,)."""
     since_close = (time - _CLOSES) % _WEEK
     hour = 3600 * _NANOSECONDS
+    import numpy as np
+
     return np.asarray((since_close >= hour) & (since_close + timeframe.nanoseconds <= _CLOSED_FOR - hour))
 
 
-def _weekend_slots_before(time: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+def _weekend_slots_before(time: "NDArray[np.int64]", step: int) -> "NDArray[np.int64]":
     """Number of grid slots in the weekend window that open before `time`, from the first weekend of 1970
     on."""
+    import numpy as np
+
     week, since_close = np.divmod(time - _CLOSES, _WEEK)
     first = -(-_CLOSES // step)
     per_week = -(-(_CLOSES + _CLOSED_FOR) // step) - first

@@ -17,7 +17,7 @@ from clm_core.decisions.shadow import (
     min_common_bars,
 )
 from clm_core.domain.costs import Costs
-from clm_core.domain.shadows import EMPTY, ShadowRecord
+from clm_core.domain.shadows import ShadowRecord, empty_record
 from clm_core.domain.terms import TradingTerms
 from clm_core.evidence.paired import Standing
 from clm_core.market.bars import Bars
@@ -56,7 +56,7 @@ def test_a_position_recorded_more_than_a_bar_after_the_close_is_late(
 
 
 def test_an_empty_record_has_no_late_position() -> None:
-    assert count_late(EMPTY, Timeframe.H1) == 0
+    assert count_late(empty_record(), Timeframe.H1) == 0
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ LIBRARIES = {
     *("lightgbm", "matplotlib", "mlflow", "numba", "numpy", "pandas", "plotly", "prefect", "pyarrow"),
     *("scipy", "sklearn", "sqlalchemy", "torch", "xgboost"),
 }
-OF_STORES = {"numpy", "sqlalchemy"}
-OF_BARS = OF_STORES | {"numba", "pandas", "pyarrow", "scipy"}
+OF_STORES = {"sqlalchemy"}
+OF_BARS = OF_STORES | {"numba", "numpy", "pandas", "pyarrow", "scipy"}
 ENTRY_POINTS = {
     "clm_core": set[str](),
     "clm_core.cli.app": set[str](),
