@@ -132,7 +132,12 @@ def test_a_trader_with_a_token_loads_the_production_version_without_access_to_th
     file = open_folder / "bars.json"
     table.to_json(file, orient="split")
     file.chmod(0o644)
-    variables = {"MLFLOW_TRACKING_URI": guarded.url, "MLFLOW_TRACKING_TOKEN": tokens[Role.VIEWER]}
+    variables = {
+        "MLFLOW_TRACKING_URI": guarded.url,
+        "MLFLOW_TRACKING_TOKEN": tokens[Role.VIEWER],
+        # the user may not write beside the modules, and would compile for four seconds
+        "NUMBA_DISABLE_JIT": "1",
+    }
     trader = run_as_other_user(TRADER, open_folder / "home", version.model_id, str(file), **variables)
     assert trader.returncode == 0, trader.stderr
     metadata, shape = trader.stdout.strip().splitlines()[-2:]
