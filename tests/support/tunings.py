@@ -1,6 +1,8 @@
 """Small studies for tests, with threads as workers."""
 
+import contextlib
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +77,17 @@ class Threads:
     def result(self, future: Future[Floats]) -> Floats | Failure:
         error = future.exception()
         return future.result() if error is None else Failure(error_line(error), lost=False)
+
+    def end(self) -> None:
+        self._pool.shutdown()
+
+
+@contextlib.contextmanager
+def thread_workers(count: int | None, shared_inputs: SharedInputs) -> Iterator[Threads]:
+    """Stand-in for `local_workers`, whose processes take a second of processor time to start."""
+    workers = Threads(shared_inputs, count or 1)
+    yield workers
+    workers.end()
 
 
 def threads(services: Services, search: Search, kind: type[Threads] = Threads, count: int = 1) -> Threads:

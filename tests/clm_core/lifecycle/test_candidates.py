@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import Engine
-from tunings import own_market, own_symbol
+from tunings import own_market, own_symbol, thread_workers
 from typer.testing import CliRunner
 
 from clm_core.cli.app import app
@@ -30,8 +30,9 @@ TIGHTER = {"stop_loss": 0.02}
 
 
 @pytest.fixture
-def own(clm: Services, engine: Engine, tmp_path: Path) -> Services:
-    """Services with a separate ledger and market."""
+def own(clm: Services, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Services:
+    """Services with a separate ledger and market; the test of the commands has processes as workers."""
+    monkeypatch.setattr("clm_core.search.candidates.local_workers", thread_workers)
     return own_market(replace(clm, alerts=AlertStore(engine)), tmp_path)
 
 
