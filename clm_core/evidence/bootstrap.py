@@ -144,7 +144,7 @@ def total_return_interval(
     logs = np.log1p(ours), np.log1p(theirs)
     block = block_length(logs[0] - logs[1])
     rate = -math.log1p(-1.0 / block) if block > 1.0 else math.inf
-    totals = np.vstack([_running_totals(values) for values in logs])
+    totals = _side_by_side([_running_totals(values) for values in logs])
     seed = rng.integers(2**64, dtype=np.uint64)
     our_sums, their_sums = _resampled_sums(totals, rate, _lengths(rate), resamples, seed)
     estimate = math.expm1(logs[0].sum()) - math.expm1(logs[1].sum())
@@ -180,7 +180,7 @@ def resampled_moments(z: Floats, resamples: int, rng: np.random.Generator) -> tu
         z: standardised values, shape (n,), see `track_record.standardised`.
     """
     n = len(z)
-    totals = np.vstack([_running_totals(values) for values in (z, z**2)])
+    totals = _side_by_side([_running_totals(values) for values in (z, z**2)])
     seed = rng.integers(2**64, dtype=np.uint64)
     total, squares = _resampled_sums(totals, math.inf, _lengths(math.inf), resamples, seed)
     variance = np.maximum(squares - total**2 / n, 0.0) / (n - 1)
@@ -236,7 +236,7 @@ def _draws(series: list[Floats], block: float, resamples: int, rng: np.random.Ge
     if not block >= 1.0:
         raise ValueError(f"the mean block length must be at least 1 bar, not {block}")
     standards = [_measurable(returns) for returns in series]
-    totals = np.vstack([_running_totals(values) for z, _ in standards for values in (z, z**2)])
+    totals = _side_by_side([_running_totals(values) for z, _ in standards for values in (z, z**2)])
     # a length is one more than an exponential variable of this rate rounded down: geometric, mean `block`
     rate = -math.log1p(-1.0 / block) if block > 1.0 else math.inf
     sums = _resampled_sums(totals, rate, _lengths(rate), resamples, rng.integers(2**64, dtype=np.uint64))
@@ -260,6 +260,11 @@ def _running_totals(values: Floats) -> Floats:
     return np.concatenate([[0.0], totals, totals[-1] + totals])
 
 
+def _side_by_side(series: Sequence[Floats]) -> Floats:
+    """Totals of series, shape (2 n + 1, n_series), those of a row beside each other in memory."""
+    return np.ascontiguousarray(np.stack(series, axis=1))
+
+
 def _lengths(rate: float) -> Indices:
     """Block length for each of `STEPS` equal steps of a uniform number; 0 for steps with several lengths."""
     first = np.floor(-np.log1p(-np.arange(STEPS) / STEPS) / rate) + 1.0
@@ -280,51 +285,64 @@ def _sharpe(total: Floats, squares: Floats, centre: float, n: int) -> Floats:
     return np.where(varies, (centre + total / n) / np.sqrt(np.where(varies, variance, 1.0)), 0.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
+@njit(cache=True, nogil=True, error_model="numpy")
 def _resampled_sums(totals: Floats, rate: float, lengths: Indices, resamples: int, seed: np.uint64) -> Floats:
-    """Sum of each series in each resample, shape (n_series, resamples), from the `_running_totals`."""
-    n = totals.shape[1] // 2
-    sums = np.empty((len(totals), resamples))
+    """Sum of each series in each resample, shape (n_series, resamples).
+
+    Args:
+        totals: `_side_by_side` of an even number of series, shape (2 n + 1, n_series).
+    """
+    n = len(totals) // 2
+    n_series = totals.shape[1]
+    sums = np.empty((n_series, resamples))
     starts = np.empty(n, np.uint32)
     ends = np.empty(n, np.uint32)
     for draw in range(resamples):
-        blocks, seed = _draw_blocks(starts, ends, rate, lengths, seed)
-        for series in range(len(totals)):
-            running = totals[series]
-            total = 0.0
+        blocks, seed, sums[0, draw], sums[1, draw] = _draw_blocks(starts, ends, totals, rate, lengths, seed)
+        for series in range(2, n_series, 2):
+            first = 0.0
+            second = 0.0
             for block in range(blocks):
-                total += running[ends[block]] - running[starts[block]]
-            sums[series, draw] = total
+                start, end = starts[block], ends[block]
+                first += totals[end, series] - totals[start, series]
+                second += totals[end, series + 1] - totals[start, series + 1]
+            sums[series, draw] = first
+            sums[series + 1, draw] = second
     return sums
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _draw_blocks(
-    starts: Indices, ends: Indices, rate: float, lengths: Indices, seed: np.uint64
-) -> tuple[int, np.uint64]:
+    starts: Indices, ends: Indices, totals: Floats, rate: float, lengths: Indices, seed: np.uint64
+) -> tuple[int, np.uint64, float, float]:
     """Fill in the first row and the row after the last of each block of a resample.
 
     Returns:
-        The number of blocks, and the state of the generator afterwards.
+        The number of blocks, the state of the generator afterwards, and the sums of the first two series:
+        the processor looks up the totals of a block while it draws the next one.
     """
     n = len(starts)
     left = np.int64(n)
     blocks = 0
+    first = 0.0
+    second = 0.0
     while left > 0:
         seed += GOLDEN
         bits = _mixed(seed)
-        high = bits >> HALF
         low = bits & LOW_HALF
         length = np.int64(lengths[low >> STEP_BITS])
         if length == 0:
             length = np.int64(-math.log1p(-np.float64(low) / 2.0**32) / rate) + 1
         length = min(length, left)
-        start = np.int64((high * np.uint64(n)) >> HALF)
+        start = ((bits >> HALF) * np.uint64(n)) >> HALF
+        end = start + np.uint64(length)
+        first += totals[end, 0] - totals[start, 0]
+        second += totals[end, 1] - totals[start, 1]
         starts[blocks] = start
-        ends[blocks] = start + length
+        ends[blocks] = end
         left -= length
         blocks += 1
-    return blocks, seed
+    return blocks, seed, first, second
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -34,7 +34,8 @@ def test_a_draw_is_the_sharpe_ratio_of_its_blocks_strung_together(block: float) 
     starts = np.empty(n, np.uint32)
     ends = np.empty(n, np.uint32)
     rate = -math.log1p(-1 / block) if block > 1 else math.inf
-    blocks, _ = bootstrap._draw_blocks(starts, ends, rate, bootstrap._lengths(rate), seed)
+    lengths = bootstrap._lengths(rate)
+    blocks, *_ = bootstrap._draw_blocks(starts, ends, np.zeros((2 * n + 1, 2)), rate, lengths, seed)
     rows = np.concatenate([np.arange(starts[k], ends[k]) % n for k in range(blocks)])
     assert len(rows) == n
     assert bootstrap.sharpe_draws(CHAMPION, block, 3, rng())[0] == pytest.approx(
@@ -51,7 +52,9 @@ def test_blocks_start_anywhere_alike_and_their_lengths_are_geometric(block: floa
     starts = np.empty(n, np.uint32)
     ends = np.empty(n, np.uint32)
     rate = -math.log1p(-1 / block) if block > 1 else math.inf
-    blocks, _ = bootstrap._draw_blocks(starts, ends, rate, bootstrap._lengths(rate), np.uint64(7))
+    totals = np.zeros((2 * n + 1, 2))
+    table = bootstrap._lengths(rate)
+    blocks, *_ = bootstrap._draw_blocks(starts, ends, totals, rate, table, np.uint64(7))
     lengths = (ends - starts)[: blocks - 1].astype(np.int64)
     error = 4 / math.sqrt(len(lengths))
     assert lengths.mean() == pytest.approx(block, rel=error)
