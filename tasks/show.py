@@ -1,4 +1,4 @@
-"""Artifacts of a retrain on the run's page in the Prefect UI."""
+"""Artifacts of a retrain on the run's page in the Prefect UI; no task, which would take more than they do."""
 
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.kinds import artifact_key
@@ -8,10 +8,8 @@ from clm_core.retraining import pages
 from clm_core.retraining.results import TearSheetFiles
 from clm_core.services import services
 from tasks.run_page import change_run, show_markdown
-from tasks.step import step
 
 
-@step("show {version.model_id} {version.version}")
 def show(version: ModelVersion, verdict: Verdict, report: TearSheetFiles) -> None:
     run = current_run()
     if run is None:

@@ -1,11 +1,9 @@
-"""Tags of a run, to search by in the Prefect UI."""
+"""Tags of a run, to search by in the Prefect UI; no task, which would take more than the request itself."""
 
 from clm_core.platform.flow_run import current_run
 from tasks.run_page import change_run
-from tasks.step import step
 
 
-@step("tag this run")
 def tag_run(*tags: str) -> None:
     run = current_run()
     if run is not None:

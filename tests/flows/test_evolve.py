@@ -70,7 +70,7 @@ def test_an_evolution_is_one_run_and_retrains_no_model(
     tasks = httpx.post(
         f"{prefect_url}/task_runs/filter", json={"task_runs": {"flow_run_id": {"any_": [run["id"]]}}}
     )
-    assert len(tasks.json()) == 5
+    assert len(tasks.json()) == 4
     assert {"search", "evolve", "lightgbm", result.model_id} <= set(run["tags"])
     assert run["state"]["message"] == headline(result)
 
