@@ -2,11 +2,11 @@ import logging
 from collections.abc import Callable, Iterator
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
-from clm_core.api.app import create_app
 from clm_core.api.errors import problem_of, status_of
 from clm_core.domain import errors
 from clm_core.domain.errors import CLMError
@@ -87,6 +87,7 @@ def test_only_messages_about_internals_are_hidden(kind: type[CLMError]) -> None:
 def test_an_internal_error_reveals_no_internals(
     error: Exception,
     status: int,
+    api: FastAPI,
     wired: Services,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -96,7 +97,7 @@ def test_an_internal_error_reveals_no_internals(
 
     monkeypatch.setattr(type(wired.ledger.tokens), "authenticate", lambda *_: fail(_))
     with caplog.at_level(logging.INFO, "clm.api"):
-        answer = TestClient(create_app(wired), raise_server_exceptions=False).get(
+        answer = TestClient(api, raise_server_exceptions=False).get(
             "/clm/jobs", headers={"Authorization": "Bearer x"}
         )
     assert answer.status_code == status

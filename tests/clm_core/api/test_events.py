@@ -8,6 +8,7 @@ import httpx
 import jsonschema
 import promoting
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 
@@ -78,10 +79,10 @@ def test_the_number_of_subscribers_is_limited(wired: Services, make_token: MakeT
 
 
 @pytest.mark.parametrize("bad", ["-1", "x", "1e3", str(2**70)])
-def test_a_last_event_that_is_no_number_is_refused(bad: str, wired: Services, make_token: MakeToken) -> None:
+def test_a_last_event_that_is_no_number_is_refused(bad: str, api: FastAPI, make_token: MakeToken) -> None:
     headers = {"Authorization": f"Bearer {make_token(Role.VIEWER)}", "Last-Event-ID": bad}
-    assert TestClient(create_app(wired)).get("/clm/events", headers=headers).status_code == 422
+    assert TestClient(api).get("/clm/events", headers=headers).status_code == 422
 
 
-def test_a_subscription_needs_a_token(wired: Services) -> None:
-    assert TestClient(create_app(wired)).get("/clm/events").status_code == 401
+def test_a_subscription_needs_a_token(api: FastAPI) -> None:
+    assert TestClient(api).get("/clm/events").status_code == 401

@@ -12,6 +12,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from clm_core.api.app import create_app
@@ -158,8 +159,8 @@ def test_an_unreachable_provider_is_a_503_and_grants_no_access(wired: Services, 
     assert away(provider.sign(iss="http://127.0.0.1:9"))[0] == 503
 
 
-def test_without_a_provider_a_jwt_is_refused(wired: Services, provider: Provider) -> None:
-    client = TestClient(create_app(wired), raise_server_exceptions=False)
+def test_without_a_provider_a_jwt_is_refused(api: FastAPI, provider: Provider) -> None:
+    client = TestClient(api, raise_server_exceptions=False)
     answer = client.get("/clm/status", headers={"Authorization": f"Bearer {provider.sign()}"})
     assert answer.status_code == 401
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
-from clm_core.api.app import create_app
 from clm_core.domain.allocations import AllocationState, ArmWeight
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.evaluations import Decision
@@ -141,8 +141,8 @@ def test_fields_of_later_releases_keep_the_schema_and_other_payloads_do_not(
     assert not schema.is_valid(event | {"data": {}})
 
 
-def test_the_schema_is_a_file_of_the_documentation_and_served_to_everybody(wired: Services) -> None:
+def test_the_schema_is_a_file_of_the_documentation_and_served_to_everybody(api: FastAPI) -> None:
     assert schema_file.PAGE.read_text(encoding="utf-8") == schema_file.content(), (
         "run `python scripts/event_schema.py`"
     )
-    assert TestClient(create_app(wired)).get(SCHEMA_PATH).json() == event_schema()
+    assert TestClient(api).get(SCHEMA_PATH).json() == event_schema()
