@@ -39,7 +39,7 @@ def lock_engine(engine: Engine) -> Engine:
     """Engine whose connections hold advisory locks for a while, in the role of the URL.
 
     A pool beside that of the stores and without a limit: threads waiting for a lock must not use up the
-    connections of the holder. A new connection costs the server 20 ms of processor time, so that
+    connections of the holder. A new connection costs the server 4 ms of processor time, so that
     two are kept. Disposed of with the engine of the stores.
     """
     if engine not in _LOCKS:
