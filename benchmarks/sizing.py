@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 
-from benchmarks.operations import CLM, DEADLINE_S, Stack, memory_mib, running
+from benchmarks.operations import CLM, DEADLINE_S, Stack, memory_mib, running, seconds_until
 from benchmarks.pages import markdown_table, replace_part
 from benchmarks.run import processor
 from clm_core.domain.universe import Market
@@ -42,6 +42,8 @@ SIZES = (50, 100, 300, 1000)
 MEASURED_MARKETS = 2
 """Markets whose models are retrained and promoted for the measurement, with every kind."""
 REST_S = 120.0
+SETTLED_S = 30.0
+"""Seconds from the last deployment until the scheduler of Prefect is at rest."""
 SLOTS = 2
 """Runs that the worker takes at a time, as by default."""
 WEEK = timedelta(weeks=1)
@@ -86,6 +88,7 @@ def measured(models: int) -> Costs:
         universe = universe_of(models)
         import_bars(home, universe)
         with running(home, settings_text(universe)) as (stack, ready_s):
+            wait_until_deployed(stack, universe)
             rest_share, rest_mib = at_rest(stack)
             retrain_s, wall_s = retrains(stack, rest_share)
             watch_s = watch(stack)
@@ -113,6 +116,13 @@ def import_bars(home: Path, universe: Sequence[Market]) -> None:
     store = SeriesStore(home / "data")
     for market in universe:
         store.add(Bars(market.symbol, bars.timeframe, bars.calendar, *columns), "bench", datetime.now(UTC))
+
+
+def wait_until_deployed(stack: Stack, universe: Sequence[Market]) -> None:
+    """Wait for the deployments and their first runs: hundreds are made after the start."""
+    expected = len(target_deployments(Settings(universe=tuple(universe))))
+    seconds_until(lambda: stack.prefect("POST", "/deployments/count", {}) >= expected)
+    time.sleep(SETTLED_S)
 
 
 def at_rest(stack: Stack) -> tuple[float, float]:
