@@ -132,8 +132,8 @@ def test_the_pyfunc_of_such_an_ensemble_gives_the_positions_of_its_window(
     assert needed >= 152 * 24
     bars = quick.market.bars(SYMBOL, "1h", days=600, closed_by=quick.clock())
     window = bars[-needed:].to_frame().reset_index(names="timestamp")
-    with quick.registry.fetched(ensemble.model_path) as bundle:
-        pyfunc = mlflow.pyfunc.load_model(str(bundle.parent.parent))
+    with quick.registry.package(ensemble.model_path) as package:
+        pyfunc = mlflow.pyfunc.load_model(str(package))
     assert pyfunc.predict(window)["position"].iloc[-1] == served.model.positions(bars)[-1]
 
 
