@@ -39,7 +39,7 @@ DEMO_DAYS = 840
 PLANTED_NOTES = (
     "{symbol} is a made-up market: the volume announces the drift of the next day, an edge to learn.",
     "BTCUSD is real: results like these are what luck would show.",
-    "What would leaving it to the machine have done? A year in two minutes:",
+    "What would leaving it to the machine have done? A year in a minute:",
     "  clm replay --model xgboost --symbol BTCUSD --from 2018-10-01 --to 2019-10-01 --open",
 )
 
