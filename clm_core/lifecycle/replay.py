@@ -5,11 +5,10 @@ pass, due retrains ask the intake and train, the shadow pass records positions a
 judges the version in production and requests retrains: the calls of `clm up`. Bars that close after the clock
 are never read.
 
-Passes are hourly, as under `clm up`, or daily. The pass of a day stands for those of the hours before: shadow
-and protection decide at the first pass of a day anyway; a hard stop, and a retrain requested by the watch,
-come up to a day later. Trainings are stored
-by the digest of the inputs: policies share a training, and an interrupted replay starts over without
-training again.
+Passes are hourly, as under `clm up`, or daily. The pass of a day stands for those of the hours before: the
+shadow decides at the first pass of a day anyway; a hard stop, and a retrain requested by the watch, come up
+to a day later. Trainings are stored by the digest of the inputs: policies share a training, and an
+interrupted replay starts over without training again.
 """
 
 import contextlib
