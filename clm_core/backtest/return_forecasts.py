@@ -37,6 +37,7 @@ def return_forecasts(model: Model, bars: Bars, first: int) -> ReturnForecasts | 
     if not isinstance(inner, ExpectsReturns):
         return None
     needed = inner.bars_needed
+    # the bars themselves where all are needed: the model keeps its last answers by the object
     known = bars if needed is None or needed > first else bars[first + 1 - needed :]
     rows = slice(len(known) - (len(bars) - first), None)
     expected = inner.expected_return(known)[rows]

@@ -89,9 +89,9 @@ def replay(
 ) -> None:
     """Replay a stretch of the past: what continuous learning would have done, and whether it paid.
 
-    Retrains, the gate, shadow tests, promotions, protection and watch run day by day as in `clm up`, on the
-    bars closed by then, in a ledger and a registry of their own. The production beside: always the newest
-    version, the first version for ever, and holding.
+    Retrains, the gate, shadow tests, promotions, protection and watch run as in `clm up`, in daily or hourly
+    passes on the bars closed by then, in a ledger and a registry of their own. The production beside: always
+    the newest version, the first version for ever, and holding.
     """
     from clm_core.domain.kinds import Kind
     from clm_core.domain.replays import ReplayRequest

@@ -1,4 +1,4 @@
-"""Replays: a stretch of the past under the rules of continuous learning, day by day."""
+"""Replays: a stretch of the past under the rules of continuous learning."""
 
 import hashlib
 from datetime import date, datetime, timedelta

@@ -175,7 +175,8 @@ def write_page(home: Path, result: ReplayResult) -> Path:
     request = result.request
     name = f"{model_id(request.kind, request.market, request.timeframe)}-{result.digest[:12]}"
     days = f"{request.start} to {request.end - timedelta(days=1)}"
-    subtitle = f"{days}, day by day, by the code of the present. Digest {result.digest[:12]}"
+    by = f"{request.passes} passes, by the code of the present"
+    subtitle = f"{days}, {by}. Digest {result.digest[:12]}"
     title = f"Replay of {request.kind} on {request.market} {request.timeframe}"
     path = home / "reports" / "replays" / f"{name}.html"
     return write_sections(path, title, "", subtitle, replay_sections(result))
