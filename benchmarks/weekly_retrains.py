@@ -2,15 +2,18 @@
 
 python -m benchmarks.run weekly_retrains     half a minute
 
-The steps of `clm retrain` as plain calls in one process, on a clock put forward by a week from retrain to
-retrain: each version is trained, tested for leaks, judged, stored, explained and reported. PostgreSQL's
-processes count as well.
+The steps of `clm retrain` as plain calls in one process, set up like a command's, on a clock put forward by
+a week from retrain to retrain: each version is trained, tested for leaks, judged, stored, explained and
+reported. PostgreSQL's processes count as well.
 """
 
+import os
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from benchmarks.operations import processor_s_of
 from benchmarks.table import PROCESSOR, SECONDS, Row, processor_s, timing_of, within
@@ -19,6 +22,7 @@ from clm_core.domain.training_settings import TrainingPlace, TrainingSettings
 from clm_core.domain.triggers import Answer
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.sources import MarketData
+from clm_core.platform.garbage_collection import YOUNG_OBJECTS_OF_A_COMMAND, collect_garbage_rarely
 from clm_core.services import Replayed, open_services
 from clm_core.settings import Settings
 from flows.sequences.retrain import retrain
@@ -40,6 +44,7 @@ class WeeklyClock:
 
 
 def rows() -> list[Row]:
+    collect_garbage_rarely(YOUNG_OBJECTS_OF_A_COMMAND)
     with tempfile.TemporaryDirectory(prefix="clm-weeks-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         home.chmod(0o755)  # started by root, PostgreSQL runs as a user of its own

@@ -387,6 +387,8 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_WORKER_QUERY_SECONDS": "5",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+        # as for commands: matrices are small, and threads would wait for one another
+        "OPENBLAS_NUM_THREADS": "1",
         **prefect_variables(settings.logs.format == "json"),
         "DO_NOT_TRACK": "1",
     }

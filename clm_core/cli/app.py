@@ -125,6 +125,8 @@ def _options(
 def main() -> None:
     """Entry point of `clm`: prints errors and warnings of CLM as messages without tracebacks."""
     collect_garbage_rarely(YOUNG_OBJECTS_OF_A_COMMAND)
+    # read when numpy is imported: matrices are small here, and threads would wait for one another
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     users_umask = keep_files_private()
     show_deprecations()
     # commands check parameters before they open the home

@@ -1,7 +1,6 @@
 """`clm gate simulate`, `clm gate power`: errors of the gate, and the power of a window of bars."""
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,8 +100,6 @@ def simulate(
 
     An edge is net of costs and after sizing; 0 just pays the costs.
     """
-    # small matrices: threads would wait for one another
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from dataclasses import replace
 
     from clm_core.decisions.evidence_window import mean_tested_days
@@ -174,7 +171,6 @@ def power(
 
     An edge is net of costs and after sizing. The options of the market concern the simulation alone.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from dataclasses import replace
     from datetime import UTC, datetime
 
