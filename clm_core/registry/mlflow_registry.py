@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from importlib import import_module
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
     from mlflow.entities.model_registry import RegisteredModel
+    from mlflow.models.model import ModelInfo
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.store.entities.paged_list import PagedList
 
@@ -69,8 +70,6 @@ _one_upload = threading.Lock()
 SERVING_CODE = Path(__file__).parent / "serving.py"
 BUNDLE = "bundle"
 """Name of a bundle's folder, at the registration and in MLflow."""
-MAX_METRICS_PER_REQUEST = 1000
-"""Limit of MLflow."""
 DIGEST_TAG = "clm.bundle_digest"
 JOB_TAG = "clm.job_id"
 STATUS_TAG = "clm.status"
@@ -279,14 +278,18 @@ class MLflowRegistry:
             self.ensure_model(job.model_id, _about(job))
             with self._run(job, label) as run_id:
                 mlflow.log_params({"seed": job.seed, "dataset_span_days": job.dataset_span_days, **params})
-                mlflow.log_metrics({f"train.{name}": value for name, value in metrics.items()})
                 self._client.log_inputs(run_id, [_dataset(bars)])
-                source = self._store(job.model_id, bundle, bundle_digest, bars)
+                stored = self._store(job.model_id, bundle, bundle_digest, bars)
+                # after the model, which would read those of the run one by one, and log them again
+                mlflow.log_metrics(
+                    {f"train.{name}": value for name, value in metrics.items()},
+                    model_id=stored.model_id,
+                )
                 crash_at(Fault.BUNDLE_STORED, self._fault)
                 needed = read_card(bundle).bars_needed
-                listed = self._listing(source)
+                listed = self._listing(stored)
                 version = self._create_version(
-                    job, label, source, run_id, bundle_digest, listed, bars, needed, above
+                    job, label, stored.model_uri, run_id, bundle_digest, listed, bars, needed, above
                 )
         uri = f"models:/{job.model_id}@{label}"
         return Registered(label, version, run_id, uri, integrity.digest(listed))
@@ -295,25 +298,24 @@ class MLflowRegistry:
         """All aliases of a model: the labels of the versions, and the aliases that can be moved."""
         return set(self.aliases(model_id))
 
-    def log_results(self, run_id: str, metrics: Mapping[str, float], curves: "Mapping[str, Floats]") -> None:
-        """Add metrics and curves (a value a step) to a version's run, without values that are not finite."""
+    def log_results(
+        self,
+        run_id: str,
+        metrics: Mapping[str, float],
+        curves: "Mapping[str, Floats]",
+        tags: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Add metrics, curves (a value a step) and tags to a version's run, without values that are not
+        finite."""
         import numpy as np
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric, RunTag
 
         batch = [Metric(name, float(value), 0, 0) for name, value in metrics.items() if np.isfinite(value)]
         for name, curve in curves.items():
             rows = np.unique(np.linspace(0, len(curve) - 1, min(CURVE_POINTS, len(curve))).astype(int))
             batch += [Metric(name, float(curve[row]), 0, int(row)) for row in rows]
         with _mlflow_request(f"store the figures of run {run_id}"):
-            for start in range(0, len(batch), MAX_METRICS_PER_REQUEST):
-                self._client.log_batch(run_id, metrics=batch[start : start + MAX_METRICS_PER_REQUEST])
-
-    def log_terms(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Tag a run with the terms of the evaluation."""
-        from mlflow.entities import RunTag
-
-        with _mlflow_request(f"tag run {run_id} with its terms"):
-            self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+            self._client.log_batch(run_id, metrics=batch, tags=[RunTag(*tag) for tag in tags.items()])
 
     def attach(self, run_id: str, files: Sequence[Path], folder: str) -> None:
         """Store files with the version's run, shown by the MLflow UI.
@@ -601,9 +603,15 @@ class MLflowRegistry:
                 "raise max_version_mib if the version may be larger"
             )
 
-    def _listing(self, uri: str) -> str:
-        with self.package(uri) as package:
-            return integrity.listing(package)
+    def _listing(self, stored: "ModelInfo") -> str:
+        """Listing of a version stored just now, whose files on this disk are not copied."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        store = get_artifact_repository(stored.artifact_path)
+        self._require_max_size(stored.model_uri, store, "")
+        with tempfile.TemporaryDirectory() as folder:
+            into = None if self._bucket is None else folder
+            return integrity.listing(Path(store.download_artifacts("", into)))  # type: ignore[no-untyped-call]
 
     def _tags(self, model_id: str, mlflow_version: int) -> dict[str, str]:
         if is_database(self._uri) and (known := tags_of(self._uri, model_id, mlflow_version)) is not None:
@@ -673,18 +681,16 @@ class MLflowRegistry:
             crash_at(Fault.RUN_OPENED, self._fault)
             yield run.info.run_id
 
-    def _store(self, name: str, bundle: Path, bundle_digest: str, bars: "Bars | Panel") -> str:
-        """Store the files of a version with the serving code; returns their location."""
+    def _store(self, name: str, bundle: Path, bundle_digest: str, bars: "Bars | Panel") -> "ModelInfo":
+        """Store the files of a version with the serving code."""
         from clm_core.models.bundle import read_card
         from clm_core.models.catalog import version_execution
         from clm_core.registry.scoring import signature_with
 
         card = read_card(bundle)
         symbols = [member.symbol for member in card.pool]
-        # MLflow tries to add the run's metrics a second time, and goes on without: no news for a terminal
-        logging.getLogger("psycopg").setLevel(logging.ERROR)
         with _bytecode_off():
-            stored = self._mlflow.models.Model.log(
+            stored: ModelInfo = self._mlflow.models.Model.log(
                 None,
                 _PyfuncFlavor,
                 flavor_name="pyfunc.ModelFromCode",
@@ -711,8 +717,7 @@ class MLflowRegistry:
                 pip_requirements=_requirements(card),
             )
         self._keep_bytecode_out(stored.model_id)
-        uri: str = stored.model_uri
-        return uri
+        return stored
 
     def _keep_bytecode_out(self, logged_model: str) -> None:
         """Store a file at the path of the serving code's bytecode folder.

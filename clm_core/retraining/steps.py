@@ -231,8 +231,8 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
         version.mlflow_run_id,
         {**_numbers(evaluation.metrics), **validation, "promotion_score": verdict.score},
         {"equity": evaluation.result.equity},
+        _terms_of_run(record),
     )
-    registry.log_terms(version.mlflow_run_id, _terms_of_run(record))
     tracing.annotate(version=version.version, decision=verdict.decision.value, score=verdict.score)
     status = STATUS_AFTER_DECISION[verdict.decision]
     ledger.set_version_status(version.model_id, version.version, status, services.clock(), lease)
