@@ -14,7 +14,7 @@ Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256
 class OIDCSettings(BaseModel):
     """OpenID Connect provider whose JWTs the REST API accepts beside its own tokens."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     issuer: Annotated[str, Field(pattern=r"^https?://[^/]")]
     """Issuer, exactly as in the `iss` claim of the JWTs."""

@@ -12,7 +12,7 @@ Column = Literal["time", "open", "high", "low", "close", "volume", "symbol", "ti
 class BarDatabase(BaseModel):
     """A table or query with bars, `[databases.NAME]` in the settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     url: Annotated[SecretStr, Referable()]
     """Address for SQLAlchemy: `postgresql://reader:secret@db/market`. PostgreSQL and TimescaleDB are read

@@ -12,7 +12,7 @@ ExchangeSecret = Annotated[SecretStr, Referable()]
 class ExchangeKeys(BaseModel):
     """API keys of an exchange, for bars and markets without public access; keys that may read are enough."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     api_key: ExchangeSecret
     """Key issued by the exchange."""

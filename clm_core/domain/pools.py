@@ -18,7 +18,7 @@ FeatureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,34}$")]
 class PoolSettings(BaseModel):
     """A pool by name: `[pools.CRYPTO3]`. A request may name the pool as the symbol."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     symbols: tuple[SymbolName, ...] = Field(min_length=MIN_SYMBOLS)
     """Symbols of the members, as in `clm data list`."""

@@ -1,7 +1,6 @@
 """Keys of settings: spelling in the file and as a variable, types, hints for misspelt names."""
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, SecretStr
@@ -55,6 +54,9 @@ def hint(name: str, valid: list[str], renamed: Mapping[str, str]) -> str:
     Args:
         renamed: new names by former name.
     """
+    # for a mistake alone
+    from difflib import get_close_matches
+
     [match] = get_close_matches(name, [*valid, *renamed], n=1, cutoff=0.0)
     closest = renamed.get(match, match)
     return f"did you mean {closest}? Valid are {', '.join(sorted(valid))}."

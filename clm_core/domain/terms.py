@@ -105,7 +105,7 @@ class CostSources:
 class TradingTerms(BaseModel):
     """Costs and rules under which positions of a market are traded."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     costs: Costs = Costs()
     holding: HoldingCosts = HoldingCosts()
@@ -132,7 +132,7 @@ class TradingTerms(BaseModel):
 class EvaluationTerms(BaseModel):
     """All terms of an evaluation: equal terms and equal positions on equal bars give equal results."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     costs: Costs
     holding: HoldingCosts

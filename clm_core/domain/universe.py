@@ -12,7 +12,7 @@ from clm_core.domain.vocabulary import ModelType
 class Market(BaseModel):
     """A series of bars, and the kinds of model retrained on the series."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     symbol: SymbolName
     """Symbol as in `clm data list`, or in the spelling of the exchange: BTCUSD, BTC/USD."""

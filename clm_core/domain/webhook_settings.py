@@ -67,7 +67,7 @@ def of_http(url: SecretStr, _: Mapping[str, Any]) -> None:
 class Subscriber(BaseModel):
     """Receiver of every event."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     url: Annotated[SecretStr, Referable(of_http)]
     """`https://host/path`; treated as a secret, because the path alone grants access to many services."""
@@ -87,7 +87,7 @@ class EventSettings(BaseModel):
 class WebhookSource(BaseModel):
     """Authorised sender of webhooks."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     style: SigningStyle = SigningStyle.STANDARD_WEBHOOKS
     """Signature scheme of the sender: `standard-webhooks`, `github` or `mlflow`."""

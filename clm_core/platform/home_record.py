@@ -8,13 +8,14 @@ import contextlib
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from clm_core.platform.database import Database
+if TYPE_CHECKING:
+    from clm_core.platform.database import Database
 
 FILE = "home.json"
 MADE_BY_CLM = ("audit", "mlflow")
@@ -24,7 +25,7 @@ MADE_BY_CLM = ("audit", "mlflow")
 class HomeRecord(BaseModel):
     """Identity of a home, and where the home was last used."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     id: str
     """Hexadecimal; also a tag of the experiment in MLflow. A move gives a new id, so that a copy that stayed
@@ -37,7 +38,7 @@ class HomeRecord(BaseModel):
     """Server at the last use: `embedded` with the identity of the data folder, or `host:port`."""
 
     @classmethod
-    def fresh(cls, home: Path, database: Database) -> Self:
+    def fresh(cls, home: Path, database: "Database") -> Self:
         """Record of a home without a record."""
         old = any((home / folder).is_dir() for folder in MADE_BY_CLM)
         return cls(
@@ -64,18 +65,18 @@ class HomeRecord(BaseModel):
             # whoever reads at this moment finds the old or the new one, whole
             fresh.replace(home / FILE)
 
-    def at(self, home: Path, database: Database) -> Self:
+    def at(self, home: Path, database: "Database") -> Self:
         """The record for a use at this path with this database."""
         return self.model_copy(update={"path": str(home), "database": server_of(home, database)})
 
 
-def is_settled(home: Path, database: Database) -> bool:
+def is_settled(home: Path, database: "Database") -> bool:
     """True if the home was last used at this path with this database."""
     record = HomeRecord.read(home)
     return record is not None and record == record.at(home, database)
 
 
-def server_of(home: Path, database: Database) -> str:
+def server_of(home: Path, database: "Database") -> str:
     """Name of the server without a secret; a restored data folder of the embedded server has another name."""
     if database.embedded:
         return f"embedded {(home / 'postgres').stat().st_ino}"
