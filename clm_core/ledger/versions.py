@@ -96,10 +96,11 @@ class VersionStore:
         }
         return [version_of(row) for row in rows.newest_rows(self._engine, _VERSIONS, equal, limit)]
 
-    def versions_of_snapshot(
-        self, model_id: str, data_snapshot: str, seed: int, code_version: str
+    def versions_of_bars(
+        self, model_id: str, data_snapshot: str, data_hash: str, seed: int, code_version: str
     ) -> list[ModelVersion]:
-        """Judged versions of a model by completed jobs with a snapshot of the data, newest first."""
+        """Judged versions of a model by completed jobs with a snapshot of the data and the same bars of it,
+        newest first."""
         query = (
             select(*_VERSIONS.c)
             .join(_JOBS, _JOBS.c.id == _VERSIONS.c.training_job_id)
@@ -108,6 +109,7 @@ class VersionStore:
                 _VERSIONS.c.seed == seed,
                 _VERSIONS.c.code_version == code_version,
                 _VERSIONS.c.status != ModelStatus.TRAINING,
+                _VERSIONS.c.data_hash == data_hash,
                 _JOBS.c.data_snapshot == data_snapshot,
                 _JOBS.c.status == JobStatus.COMPLETED,
             )

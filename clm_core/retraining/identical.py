@@ -28,12 +28,14 @@ def identical_version(services: Services, job: TrainingJob) -> ModelVersion | No
         costs of an own file are damaged: the training names the damage.
     """
     ledger = services.ledger
-    same_data = ledger.versions_of_snapshot(job.model_id, job.data_snapshot, job.seed, code_version())
-    alike = [each for each in same_data if ledger.job(each.training_job_id).trains_like(job)]
-    if not alike:
-        return None
     try:
         bars = pools.bars_of(services, job)
+        same_bars = ledger.versions_of_bars(
+            job.model_id, job.data_snapshot, bars.content_hash, job.seed, code_version()
+        )
+        alike = [each for each in same_bars if ledger.job(each.training_job_id).trains_like(job)]
+        if not alike:
+            return None
         plan = plan_of(services.settings.walk_forward, job, bars)
         rules = services.settings.execution.rules
         spec = steps.training_spec(job, plan, steps.training_costs(services, bars), rules)
@@ -43,7 +45,7 @@ def identical_version(services: Services, job: TrainingJob) -> ModelVersion | No
             (
                 version
                 for version in alike
-                if (version.data_hash, version.recipe_digest) == (bars.content_hash, recipe)
+                if version.recipe_digest == recipe
                 and libraries.items() <= version.environment.items()
                 and _is_judged_alike(services, version, bars, plan, spec)
             ),

@@ -94,9 +94,8 @@ class XGBoostRecipe(BoostingRecipe):
                 progress((epoch + 1) / rounds)
                 return False
 
-        names = list(self.params.features)
         device = xgboost_device(self.params.device)
-        train, tail = _matrices(names, fit, validation, device)
+        train, tail = _matrices(fit, validation, device)
         history: dict[str, dict[str, list[float]]] = {}
         metric = "rmse" if self.params.learns_returns else "logloss"
         native = {
@@ -126,6 +125,8 @@ class XGBoostRecipe(BoostingRecipe):
                 callbacks=[*stopping, ReportRounds()],
                 verbose_eval=False,
             )
+        # only now: XGBoost would compare the names of the columns twice a round
+        booster.feature_names = list(self.params.features)
         used_gpu = {"gpu": float(device == "cuda")}
         return Boosted(bytes(booster.save_raw("ubj")), history["validation"][metric], used_gpu)
 
@@ -184,24 +185,20 @@ def count_gpus() -> int:
     return 0 if failed else count.value
 
 
-def _matrices(names: list[str], fit: Sample, validation: Sample, device: str) -> tuple[Any, Any]:
+def _matrices(fit: Sample, validation: Sample, device: str) -> tuple[Any, Any]:
     """Training and validation data in XGBoost's format."""
     import xgboost
 
     # on a GPU the library bins the rows itself
     if device == "cuda" or len(fit.target) <= MAX_ROWS_COPIED:
         train, tail = (
-            xgboost.DMatrix(
-                sample.values, sample.target, weight=sample.weight, feature_names=names, nthread=1
-            )
+            xgboost.DMatrix(sample.values, sample.target, weight=sample.weight, nthread=1)
             for sample in (fit, validation)
         )
         return train, tail
-    train = xgboost.QuantileDMatrix(
-        fit.values, fit.target, weight=fit.weight, feature_names=names, max_bin=MAX_BINS, nthread=1
-    )
+    train = xgboost.QuantileDMatrix(fit.values, fit.target, weight=fit.weight, max_bin=MAX_BINS, nthread=1)
     tail = xgboost.QuantileDMatrix(
-        validation.values, validation.target, feature_names=names, max_bin=MAX_BINS, nthread=1, ref=train
+        validation.values, validation.target, max_bin=MAX_BINS, nthread=1, ref=train
     )
     return train, tail
 
