@@ -635,7 +635,8 @@ def check_positions(bars: Bars, positions: Floats) -> Floats:
     Raises:
         InvalidPositions: the shape does not match the bars, or a value is NaN or outside [-1, 1].
     """
-    targets = np.ascontiguousarray(positions, dtype=np.float64)
+    # read-only positions would be another type of argument, for which the loop would be compiled anew
+    targets = np.require(positions, np.float64, ["C", "W"])
     if targets.shape != (len(bars),):
         raise InvalidPositions(
             f"give one position for each of the {len(bars)} bars, not shape {targets.shape}"

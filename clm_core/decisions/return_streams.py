@@ -61,8 +61,10 @@ def variance_ratio(shape: Shape, bars: NDArray[np.int64]) -> Floats:
 def _autoregressive(innovations: Floats, slope: float) -> Floats:
     values = innovations.copy()
     scale = np.sqrt(1.0 - slope**2)
+    # a loop is compiled in a tenth of the time of array expressions
     for bar in range(1, len(values)):
-        values[bar] = slope * values[bar - 1] + scale * innovations[bar]
+        for stream in range(values.shape[1]):
+            values[bar, stream] = slope * values[bar - 1, stream] + scale * innovations[bar, stream]
     return values
 
 

@@ -15,6 +15,7 @@ from clm_core.market.bars import Floats
 
 Ints = NDArray[np.int64]
 
+UNRANKED = -1
 _compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
@@ -129,17 +130,26 @@ def _ranks(scores: Floats) -> Ints:
         for other in range(n):
             if _dominates(scores[one], scores[other]):
                 dominators[other] += 1
-    ranks = np.full(n, -1)
-    front = np.flatnonzero(dominators == 0)
+    ranks = np.empty(n, np.int64)
+    front = np.empty(n, np.int64)
+    for row in range(n):
+        ranks[row] = UNRANKED
     rank = 0
-    while len(front) > 0:
-        ranks[front] = rank
-        for row in front:
+    n_ranked = 0
+    while n_ranked < n:
+        size = 0
+        for row in range(n):
+            if dominators[row] == 0 and ranks[row] == UNRANKED:
+                front[size] = row
+                size += 1
+        for place in range(size):
+            ranks[front[place]] = rank
+        for place in range(size):
             for other in range(n):
-                if ranks[other] < 0 and _dominates(scores[row], scores[other]):
+                if ranks[other] == UNRANKED and _dominates(scores[front[place]], scores[other]):
                     dominators[other] -= 1
         rank += 1
-        front = np.flatnonzero((dominators == 0) & (ranks < 0))
+        n_ranked += size
     return ranks
 
 
@@ -151,7 +161,7 @@ def _crowding(scores: Floats) -> Floats:
         return np.full(n, np.inf)
     crowding = np.zeros(n)
     for objective in range(n_objectives):
-        column = scores[:, objective]
+        column = scores[:, objective].copy()
         order = np.argsort(column, kind="mergesort")
         width = column[order[-1]] - column[order[0]]
         if width > 0.0:
@@ -187,7 +197,10 @@ def _volume(above: Floats, n_objectives: int) -> float:
     if len(above) == 0:
         return 0.0
     if n_objectives == 1:
-        return float(above[:, 0].max())
+        highest = above[0, 0]
+        for row in range(1, len(above)):
+            highest = max(highest, above[row, 0])
+        return float(highest)
     order = np.argsort(-above[:, n_objectives - 1], kind="mergesort")
     rows = above[order]
     volume = 0.0

@@ -195,7 +195,8 @@ def _sides(
     for number in range(len(bounds) - 1):
         first = bounds[number]
         end = bounds[number + 1]
-        sides[first:end] = trades(
-            open_[first:end], close[first:end], entry[first:end], exit_[first:end], limits
-        )
+        part = trades(open_[first:end], close[first:end], entry[first:end], exit_[first:end], limits)
+        # a loop is compiled in a tenth of the time of the assignment of a slice
+        for row in range(len(part)):
+            sides[first + row] = part[row]
     return sides

@@ -172,7 +172,7 @@ def _walk(roots: Nodes, nodes: TreeNodes) -> Steps:
             if nodes.left[node] != LEAF:
                 waiting[size] = nodes.right[node]
                 waiting[size + 1] = nodes.left[node]
-                waiting_level[size : size + 2] = level + 1
+                waiting_level[size] = waiting_level[size + 1] = level + 1
                 size += 2
         tree_end[tree] = step
     return Steps(
@@ -246,8 +246,10 @@ def _values(
     goes_left = np.zeros((levels, BLOCK))
     entered = np.zeros(levels, np.int64)
     expected = 0.0
-    begin = 0
-    for end in steps.tree_end:
+    for tree in range(len(steps.tree_end)):
+        # a variable that begins as the literal 0 would have `_factors` compiled twice
+        begin = steps.tree_end[tree - 1] if tree else 0
+        end = steps.tree_end[tree]
         rule = (steps.features[begin:end].max() + 1) // 2
         factors = _factors(nodes, steps, begin, end, points[rule, :rule], weights[rule, :rule])
         expected += factors.expected
@@ -270,7 +272,9 @@ def _values(
                 if nodes.left[node] != LEAF:
                     column = columns[nodes.feature[node], first : first + BLOCK]
                     _compare(column, nodes, node, goes_left[level])
-                    total[level, :rule] = 0.0
+                    for point in range(rule):
+                        for row in range(BLOCK):
+                            total[level, point, row] = 0.0
                     continue
                 for point in range(rule):
                     for row in range(BLOCK):
@@ -288,7 +292,6 @@ def _values(
                         total[done - 1],
                         values[nodes.feature[steps.split[at]], first : first + BLOCK],
                     )
-        begin = end
     return values, expected
 
 

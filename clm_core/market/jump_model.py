@@ -89,17 +89,23 @@ def spread_centroids(values: Floats, draws: Floats) -> Floats:
     """
     n_rows, n_features = values.shape
     centroids = np.empty((len(draws), n_features))
-    nearest = np.full(n_rows, np.inf)
+    nearest = np.empty(n_rows)
+    for other in range(n_rows):
+        nearest[other] = np.inf
     row = int(draws[0] * n_rows)
     for state in range(len(draws)):
         if state:
-            target = draws[state] * nearest.sum()
+            total = 0.0
+            for other in range(n_rows):
+                total += nearest[other]
+            target = draws[state] * total
             row = 0
             passed = nearest[0]
             while passed <= target and row < n_rows - 1:
                 row += 1
                 passed += nearest[row]
-        centroids[state] = values[row]
+        for feature in range(n_features):
+            centroids[state, feature] = values[row, feature]
         for other in range(n_rows):
             distance = 0.0
             for feature in range(n_features):
@@ -139,7 +145,10 @@ def forward_losses(losses: Floats, penalty: float) -> Floats:
     for state in range(n_states):
         totals[0, state] = losses[0, state]
     for row in range(1, n_rows):
-        changed = totals[row - 1].min() + penalty
+        lowest = totals[row - 1, 0]
+        for state in range(1, n_states):
+            lowest = min(lowest, totals[row - 1, state])
+        changed = lowest + penalty
         for state in range(n_states):
             totals[row, state] = losses[row, state] + min(totals[row - 1, state], changed)
     return totals
@@ -155,8 +164,12 @@ def optimal_states(losses: Floats, penalty: float) -> tuple[States, float]:
     totals = forward_losses(losses, penalty)
     n_rows, n_states = losses.shape
     states = np.empty(n_rows, dtype=np.int64)
-    states[-1] = np.argmin(totals[-1])
-    lowest = totals[-1, states[-1]]
+    states[-1] = 0
+    lowest = totals[-1, 0]
+    for state in range(1, n_states):
+        if totals[-1, state] < lowest:
+            lowest = totals[-1, state]
+            states[-1] = state
     for row in range(n_rows - 1, 0, -1):
         least = np.inf
         for state in range(n_states):
@@ -176,11 +189,19 @@ def _descend(values: Floats, centroids: Floats, penalty: float) -> tuple[Floats,
     for _ in range(MAX_ROUNDS):
         centroids = _means(values, states, len(centroids))
         next_states, lower = optimal_states(losses_of(values, centroids), penalty)
-        unchanged = np.all(next_states == states) or not objective - lower > TOLERANCE
+        unchanged = _equal(next_states, states) or not objective - lower > TOLERANCE
         states, objective = next_states, lower
         if unchanged:
             break
     return centroids, states, objective
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _equal(states: States, others: States) -> bool:
+    differing = 0
+    for row in range(len(states)):
+        differing += states[row] != others[row]
+    return differing == 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

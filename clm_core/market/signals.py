@@ -71,11 +71,17 @@ def centred(scores: Floats, bars: Bars, window: int) -> Floats:
 @njit(cache=True, nogil=True, error_model="numpy")
 def _less_trailing_means(values: Floats, window: int) -> Floats:
     n = len(values)
-    known = ~np.isnan(values)
-    # adding 0 for an unknown value leaves a sum as it is, to the bit
-    addends = np.where(known, values, 0.0)
-    counts = np.cumsum(known)
-    differences = np.full(n, np.nan)
+    addends = np.empty(n)
+    counts = np.empty(n, np.int64)
+    count = 0
+    # a loop is compiled in a tenth of the time of array expressions
+    for row in range(n):
+        is_known = not np.isnan(values[row])
+        # adding 0 for an unknown value leaves a sum as it is, to the bit
+        addends[row] = values[row] if is_known else 0.0
+        count += is_known
+        counts[row] = count
+    differences = np.empty(n)
     sums = np.zeros(n)
     for first in range(0, n, _BLOCK):
         end = min(first + _BLOCK, n)
@@ -87,7 +93,9 @@ def _less_trailing_means(values: Floats, window: int) -> Floats:
             for row in range(len(own)):
                 own[row] += older[row]
     for row in range(n):
-        if known[row]:
+        if np.isnan(values[row]):
+            differences[row] = np.nan
+        else:
             before = counts[row - window] if row >= window else 0
             differences[row] = values[row] - sums[row] / (counts[row] - before)
     return differences

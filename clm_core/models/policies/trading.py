@@ -59,7 +59,14 @@ class MarketArrays(NamedTuple):
         long_rate = np.zeros(len(bars)) if rates is None else rates.long
         short_rate = np.zeros(len(bars)) if rates is None else rates.short
         arrays = (bars.open, bars.high, bars.low, bars.close, long_rate, short_rate)
-        return cls(*(np.ascontiguousarray(array) for array in arrays))
+        return cls(*map(read_only, arrays))
+
+
+def read_only(array: Floats) -> Floats:
+    """Contiguous read-only array, so that loops are compiled for a single type of argument."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
 class TradingRules(NamedTuple):
@@ -199,7 +206,8 @@ def _observe(
 ) -> None:
     """Write the observation at the close of a bar."""
     n_features = features.shape[1]
-    observation[:n_features] = features[bar]
+    for feature in range(n_features):
+        observation[feature] = features[bar, feature]
     observation[n_features] = account[TARGET]
     observation[n_features + 1] = _unrealised(account, market.close[bar], rules)
 
@@ -248,7 +256,8 @@ def trade_bar(
 
 @_inlined
 def _layer(outputs: Floats, inputs: Floats, weight: Floats, bias: Floats) -> None:
-    outputs[:] = bias
+    for j in range(len(outputs)):
+        outputs[j] = bias[j]
     for i in range(len(inputs)):
         for j in range(len(outputs)):
             outputs[j] += inputs[i] * weight[i, j]
@@ -282,7 +291,10 @@ def _target(outputs: Floats, current: float, margin: float) -> float:
     if len(outputs) == 1:
         return float(outputs[0])
     own = int(current) + 1
-    best = int(np.argmax(outputs))
+    best = 0
+    for other in range(1, len(outputs)):
+        if outputs[other] > outputs[best]:
+            best = other
     if outputs[0] == outputs[2] == outputs[best]:
         best = own
     return float((best if outputs[best] > outputs[own] + margin else own) - 1)
@@ -322,11 +334,13 @@ def roll_out(
             _trade(account, positions[bar - 1], bar, last, market, rules)
             log_returns[bar] = np.log(account[EQUITY] / equity_before)
         if starts[bar] or not active[bar] or account[EQUITY] <= MIN_EQUITY:
-            account[:] = NEW_ACCOUNT
+            for column in range(len(account)):
+                account[column] = NEW_ACCOUNT[column]
         if not active[bar]:
             continue
         _observe(observation, features, bar, account, market, rules)
-        inputs[:] = observation
+        for place in range(len(inputs)):
+            inputs[place] = observation[place]
         _answer(outputs, hidden_1, hidden_2, inputs, network)
         positions[bar] = _rounded(_target(outputs, account[TARGET], rules.margin), rules)
     return positions, log_returns

@@ -40,7 +40,7 @@ from clm_core.models.policies.reinforcement import (
     spans,
     training_set,
 )
-from clm_core.models.policies.trading import MarketArrays, PolicyNetwork, TradingRules, roll_out
+from clm_core.models.policies.trading import MarketArrays, PolicyNetwork, TradingRules, read_only, roll_out
 
 KINDS = [ModelType.RL_V2, ModelType.RL_V3]
 FREE = {"fee_bps": 0, "slippage_bps": 0}
@@ -163,8 +163,7 @@ def test_the_position_is_kept_unless_another_position_is_worth_more_by_the_margi
 ):
     """The single feature is the value of long; the value of short is the negative, of flat 0."""
     worth = np.array([[0.4], [-0.6], [0.0], [0.6]], dtype=np.float32)
-    free = np.zeros(4)
-    market = MarketArrays(*(np.ones(4) for _ in range(4)), free, free)
+    market = MarketArrays(*(read_only(np.full(4, value)) for value in (1.0, 1.0, 1.0, 1.0, 0.0, 0.0)))
     rules = TradingRules(fee=0.0, slippage=0.0, step=1.0, unit=1.0, margin=margin)
     split = np.array([[1.0, -1.0], [0.0, 0.0], [0.0, 0.0]])
     joined = np.array([[-1.0, 0.0, 1.0], [1.0, 0.0, -1.0]])
