@@ -4,15 +4,17 @@ from clm_core.platform.flow_run import current_run
 
 def deployment_of_run() -> str | None:
     """Name of the deployment of the run; None in a terminal."""
-    if current_run() is None:
+    run = current_run()
+    if run is None or run.deployment_id is None:
         return None
-    from prefect.runtime import deployment
+    from prefect import get_client
 
-    name: str | None = deployment.name
-    return name
+    with get_client(sync_client=True) as client:
+        return client.read_deployment(run.deployment_id).name
 
 
 def actor_of_run() -> Actor | None:
     """Actor of the request of a run: Prefect, which knows no accounts, for a run of a deployment; None in a
     terminal, where the requester is the user of the machine."""
-    return None if deployment_of_run() is None else FORM
+    run = current_run()
+    return None if run is None or run.deployment_id is None else FORM

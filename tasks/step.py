@@ -19,7 +19,7 @@ def step(run_name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, 
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @cache
-        def as_task() -> Callable[P, R]:
+        def as_task() -> Callable[..., R]:
             from prefect import task
             from prefect.cache_policies import NO_CACHE
 
@@ -29,7 +29,11 @@ def step(run_name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if current_run() is None:
                 return function(*args, **kwargs)
-            return as_task()(*args, **kwargs)
+            from prefect.utilities.annotations import opaque
+
+            # Prefect would look for results of other tasks inside of bars and models
+            named = {name: opaque(value) for name, value in kwargs.items()}
+            return as_task()(*map(opaque, args), **named)
 
         return call
 
