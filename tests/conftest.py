@@ -12,10 +12,12 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.testing
 from hypothesis import settings as hypothesis
 from memory_folder import use_memory
 from prepared_homes import prepare
@@ -30,6 +32,9 @@ from clm_core.settings import Settings
 hypothesis.register_profile("suite", derandomize=True, deadline=None)
 hypothesis.register_profile("search", deadline=None, max_examples=1000)
 hypothesis.load_profile("suite")
+
+# a test process calls `clm` by the hundred, and building all of its commands takes 16 ms
+typer.testing._get_command = cache(typer.testing._get_command)
 
 # modules and collected tests live until the end: the collector would examine them dozens of times
 gc.disable()
@@ -106,6 +111,9 @@ FIRST = (
     "clm_core/registry",
     "clm_core/retraining",
     "clm_core/api/test_description.py",
+    "clm_core/lifecycle/test_replay.py",
+    "clm_core/test_serving.py",
+    "examples",
 )
 """Groups that take longest, which are begun first: at the end they would keep one processor waiting."""
 
