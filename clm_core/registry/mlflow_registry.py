@@ -287,7 +287,8 @@ class MLflowRegistry:
                 )
                 crash_at(Fault.BUNDLE_STORED, self._fault)
                 needed = read_card(bundle).bars_needed
-                listed = self._listing(stored)
+                with self.package(stored.artifact_path, in_place=True) as package:
+                    listed = integrity.listing(package)
                 version = self._create_version(
                     job, label, stored.model_uri, run_id, bundle_digest, listed, bars, needed, above
                 )
@@ -427,8 +428,11 @@ class MLflowRegistry:
         """
         from clm_core.models.bundle import verify_bundle
 
-        with self.verified(model_id, mlflow_version, package_digest) as bundle:
-            verify_bundle(bundle, bundle_digest)
+        listed = self._tags(model_id, mlflow_version).get(PACKAGE_TAG)
+        uri = f"models:/{model_id}/{mlflow_version}"
+        with self.package(uri, in_place=True) as package, _mlflow_request(f"read the files of {uri}"):
+            integrity.verify_package(package, listed, package_digest)
+            verify_bundle(package / integrity.BUNDLE, bundle_digest)
 
     def verify_listing(self, model_id: str, mlflow_version: int, package_digest: str | None) -> None:
         """Part of `verify` without file access: MLflow has the version and its listing.
@@ -560,22 +564,26 @@ class MLflowRegistry:
         return {} if model is None else {alias: int(number) for alias, number in model.aliases.items()}
 
     @contextlib.contextmanager
-    def package(self, uri: str, part: str = "") -> Iterator[Path]:
+    def package(self, uri: str, part: str = "", *, in_place: bool = False) -> Iterator[Path]:
         """A private copy of everything MLflow holds of a version, or of a folder of the version.
 
         Args:
             part: folder to copy, of the version; empty: all.
+            in_place: True for the stored files on a local disk, to be read only; no copy is made of them.
 
         Raises:
             BundleCorrupt: the version is too large to fetch.
             RegistryUnavailable: MLflow has no such version, or its files are gone or unreadable.
         """
+        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
         with tempfile.TemporaryDirectory() as folder:
             with _mlflow_request(f"read the bundle of {uri}"):
                 store = self._store_of(uri)
                 self._require_max_size(uri, store, part)
-                package = Path(store.download_artifacts(part, folder))  # type: ignore[no-untyped-call]
-            if not (Path(folder) / integrity.BUNDLE).is_dir():
+                into = None if in_place and isinstance(store, LocalArtifactRepository) else folder
+                package = Path(store.download_artifacts(part, into))  # type: ignore[no-untyped-call]
+            if not (package if part else package / integrity.BUNDLE).is_dir():
                 raise RegistryUnavailable(
                     f"MLflow could not read the bundle of {uri}: the files are missing. "
                     "Restore the version from a backup."
@@ -602,16 +610,6 @@ class MLflowRegistry:
                 f"{uri} holds more than {MAX_FILES} files or {self._max_bytes / 2**20:g} MiB: "
                 "raise max_version_mib if the version may be larger"
             )
-
-    def _listing(self, stored: "ModelInfo") -> str:
-        """Listing of a version stored just now, whose files on this disk are not copied."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        store = get_artifact_repository(stored.artifact_path)
-        self._require_max_size(stored.model_uri, store, "")
-        with tempfile.TemporaryDirectory() as folder:
-            into = None if self._bucket is None else folder
-            return integrity.listing(Path(store.download_artifacts("", into)))  # type: ignore[no-untyped-call]
 
     def _tags(self, model_id: str, mlflow_version: int) -> dict[str, str]:
         if is_database(self._uri) and (known := tags_of(self._uri, model_id, mlflow_version)) is not None:

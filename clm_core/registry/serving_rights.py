@@ -22,7 +22,7 @@ _REMEDY = f"`clm reconcile` puts the alias {PRODUCTION} back."
 
 @dataclass(frozen=True)
 class LoadingAdvice:
-    """Answer to a process that is about to load a bundle."""
+    """Answer to a process about to load a bundle."""
 
     refusal: str | None = None
     """Reason why the bundle may not be loaded, with the next step; None: the bundle may be loaded."""
@@ -50,7 +50,7 @@ def serving_record(ledger: Ledger, model_id: str, mlflow_version: int) -> Ledger
 
 
 def halt_sentence(ledger: Ledger, model_id: str) -> str | None:
-    """Sentence on the halt of a model, with the next step; None for a model that is not halted."""
+    """Sentence on the halt of a model, with the next step; None for a model without a halt."""
     halt = halted(ledger.promotions.committed(model_id))
     if halt is None:
         return None
@@ -70,7 +70,7 @@ def is_in_production(ledger: Ledger, version: ModelVersion) -> bool:
 
 
 def forced_change(ledger: Ledger, version: ModelVersion) -> Promotion | None:
-    """Change by which an admin forced the version into production; None for a version that was not forced."""
+    """Forced change that brought the version into production; None for a version without force."""
     under_way = ledger.promotions.under_way(version.model_id)
     changes = [*ledger.promotions.committed(version.model_id), *([under_way] if under_way else [])]
     newest = [change for change in changes if change.to_version == version.version][-1:]

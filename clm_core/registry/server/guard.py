@@ -91,7 +91,7 @@ class BodyRefused(CLMError):
 
 
 class Guard:
-    """ASGI application that judges every request before MLflow's application."""
+    """ASGI application with a judgement of every request before MLflow's application."""
 
     def __init__(
         self,
@@ -291,7 +291,7 @@ class Guard:
 
 
 def _is_passed_on(route: MLflowRoute, request: Request) -> bool:
-    """True for an answer that is passed on byte for byte, piece by piece."""
+    """True for an answer passed on byte for byte, piece by piece."""
     if route.answer is AnswerHandling.ARTIFACT:
         return not request.query_params.get("path", "").endswith(".html")
     return route.answer is AnswerHandling.FILE

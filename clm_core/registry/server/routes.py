@@ -44,7 +44,7 @@ class BodyCheck(StrEnum):
 
 @dataclass(frozen=True)
 class MLflowRoute:
-    """One method of one path."""
+    """Method of a path."""
 
     method: str
     path: str
@@ -52,7 +52,7 @@ class MLflowRoute:
     role: Role
     answer: AnswerHandling = AnswerHandling.JSON
     fields: frozenset[str] | None = None
-    """Fields that the JSON body of a write may have; None for a route that only reads."""
+    """Fields allowed in the JSON body of a write; None for a route of readers."""
     checks: tuple[BodyCheck, ...] = ()
 
     @property
@@ -267,7 +267,7 @@ def is_plain(path: str) -> bool:
 
 
 def is_refused(method: str, path: str) -> bool:
-    """True for a route of a family that is refused on purpose."""
+    """True for a route of a family refused on purpose."""
     return any(
         re.fullmatch(methods, method) and re.fullmatch(_refused_paths(family), path)
         for methods, family in REFUSED

@@ -1,6 +1,7 @@
 """A maintenance pass finds and repairs defects, and alerts on the rest once."""
 
 import json
+import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -276,6 +277,31 @@ def test_scheduled_maintenance_reads_files_once_a_round_and_refused_files_until_
     stored.write_bytes(original + b"\n")
     assert problems_after(hour) == []
     assert len(problems_after(hour, in_full=True)) == 1
+
+
+def test_files_are_verified_where_they_are_and_a_link_to_the_same_content_is_refused(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    trees: Callable[[ModelVersion], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    serving = make_version(model_id)
+    promote(services, serving)
+    copies = list[str]()
+    monkeypatch.setattr(shutil, "copyfile", lambda source, *_, **__: copies.append(str(source)))
+
+    def problems() -> list[str]:
+        return about(model_id, maintenance.run(at(services, NOW), in_full=True), MaintenancePart.VERIFY)[1]
+
+    assert problems() == []
+    assert copies == []
+    stored = trees(serving)
+    elsewhere = stored.rename(tmp_path / stored.name)
+    stored.symlink_to(elsewhere)
+    [problem] = problems()
+    assert f"{stored.name} is not a regular file" in problem
 
 
 def test_more_models_in_order_take_no_more_queries(
