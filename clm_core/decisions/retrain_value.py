@@ -1,28 +1,30 @@
 """Value of a retrain: the expected gain of a newer version against compute, turnover and trials.
 
-The edge F(t) of a recipe, a net return a day, is unknown and wanders: a stationary Gaussian process
-(Ornstein-Uhlenbeck) around 0 with the half-life of the settings and the standard deviation of an annual
-Sharpe ratio of 1. Whether versions outdate is unknown too. If they do not, every version earns F(t). If
-they do, a version of age a earns c (r F(t) + sqrt(1 - r^2) W(t)), where r = 2^(-a / half-life), W is a
-process like F and independent of it, the version's own, and c makes the mean of c r over the record 1.
-Before any record the odds are even (`OUTDATES`).
+The edge F(t) of a recipe, a net return a day, is unknown: a normal variable of mean 0 with the standard
+deviation of an annual Sharpe ratio of 1. Half of its variance is a level that stays, and half wanders around
+the level, a stationary Gaussian process (Ornstein-Uhlenbeck) with the half-life of the settings: a long
+record determines the level, so a year of losses is not forgotten. Whether versions outdate is unknown too. If
+they do not, every version earns F(t). If they do, a version of age a earns c (r F(t) + sqrt(1 - r^2) W(t)),
+where r = 2^(-a / half-life), W is a wandering process with the variance of F and independent of it, the
+version's own, and c makes the mean of c r over the record 1. Before any record the odds are even
+(`OUTDATES`).
 
 The judged record and the returns of production measure what versions of known ages earned, with the noise
-of their days; W is followed for the production version, and in the record belongs to the noise. Under each
-of the two hypotheses a Kalman filter of these returns gives F and W now, and their likelihood, which moves
-the odds. Losses of new versions lower F, and with it the gain of a retrain; losses of an old version alone
-lower W, and raise the gain.
+of their days; W is followed for the version that a promotion replaces, and in the record belongs to the
+noise. Under each of the two hypotheses a Kalman filter of these returns gives F and W now, and their
+likelihood, which moves the odds. Losses of new versions lower F, and with it the gain of a retrain; losses of
+an old version alone lower W, and raise the gain.
 
-A retrain replaces what production earns, or nothing without a production version, by what a new version
-earns: the difference D = c ((1 - r) F - sqrt(1 - r^2) W), or c F. Its judgement adds the t days since the
-newest training to the record, which moves the mean of F by a normal variable of variance P^2 / (P + s^2 /
-t), with the variance P of F and the deviation s of a day. The gain of a day is the expected improvement
-E[max(m', 0)] of the later mean m' of D (Jones, Schonlau & Welch 1998, equation 15; Frazier, Powell &
-Dayanik 2008), in the mean over both hypotheses, times the probability of a promotion.
+A retrain replaces what production earns, or the version awaiting a decision, or nothing without either, by
+what a new version earns: the difference D = c ((1 - r) F - sqrt(1 - r^2) W), or c F. Its judgement adds the t
+days since the newest training to the record, which moves the mean of F by a normal variable of variance
+P^2 / (P + s^2 / t), with the variance P of F and the deviation s of a day. The gain of a day is the expected
+improvement E[max(m', 0)] of the later mean m' of D (Jones, Schonlau & Welch 1998, equation 15; Frazier,
+Powell & Dayanik 2008), in the mean over both hypotheses, times the probability of a promotion.
 
-A retrain serves until the next one, so the gain is counted over the days since the newest training. A
-request pays once this gain reaches the cost: with a gain that grows steadily with age, the mean of gain
-lost and cost paid is least at this interval, as in the economic order quantity (Harris 1913).
+A retrain serves until the next one, so the gain is counted over the days since the newest training, and a
+request pays once this gain reaches the cost. With a gain that grows steadily with age, this interval is 0.71
+of the economic order quantity (Harris 1913), and the mean of gain lost and cost paid 6 % above the least.
 """
 
 import math
@@ -31,6 +33,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clm_core.domain.evaluations import Verdict
 from clm_core.domain.retrain_values import EarnedSpan, RetrainEvidence, RetrainValue
 from clm_core.evidence.track_record import NORMAL, expected_maximum_sharpe
 from clm_core.market.bars import Floats
@@ -39,6 +42,8 @@ DAYS_PER_YEAR = 365.0
 BPS = 1e4
 OUTDATES = 0.5
 """Probability that versions outdate with the half-life, before any record."""
+LEVEL = 0.5
+"""Share of the variance of the edge in the level that stays."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class EdgeNow:
     """Mean of the edge, a normal variable."""
     variance: float
     own: float
-    """Mean of the production version's own process W."""
+    """Mean of the process W of the version that a promotion replaces."""
 
 
 def retrain_value(
@@ -68,7 +73,7 @@ def retrain_value(
       exposure of the former, if the new version is promoted.
     - Trials raise the trial luck of later versions. This raise in standard errors of a record, times the
       largest density of a normal variable, is the most by which the probability of a pass falls for the next
-      retrain, which would gain as much over the same days. The trials count as independent: an upper limit.
+      retrain, which would gain as much over the same days.
     """
     edges = edges_now(evidence.earned, evidence.deviation, half_life_days)
     probability = promotion_probability(evidence, edges)
@@ -123,32 +128,35 @@ def _filtered(
 ) -> tuple[float, float, float, float]:
     """Mean and variance of F now, mean of W, and the log-likelihood of the returns up to a constant.
 
+    The state is the level, the wandering part of F, and W.
+
     Args:
         spans: returns, oldest first.
         weights: weights of F and W in each return, shape (n_spans, 2).
     """
-    prior = deviation**2 / DAYS_PER_YEAR
-    mean, covariance, likelihood = np.zeros(2), prior * np.eye(2), 0.0
+    prior = deviation**2 / DAYS_PER_YEAR * np.array([LEVEL, 1.0 - LEVEL, 1.0])
+    mean, covariance, likelihood = np.zeros(3), np.diag(prior), 0.0
     then = math.inf
-    for span, weight in zip(spans, weights, strict=True):
-        kept = correlation(then - span.days_ago, half_life_days)
+    for span, weight in zip(spans, weights[:, [0, 0, 1]], strict=True):
+        kept = np.array([1.0, *2 * [correlation(then - span.days_ago, half_life_days)]])
         then = span.days_ago
         mean = kept * mean
-        covariance = kept**2 * covariance + (1.0 - kept**2) * prior * np.eye(2)
+        covariance = np.outer(kept, kept) * covariance + np.diag((1.0 - kept**2) * prior)
         seen = covariance @ weight
         total = float(weight @ seen) + deviation**2 / span.days
         surprise = span.growth - float(weight @ mean)
         likelihood -= (math.log(total) + surprise**2 / total) / 2.0
         mean = mean + seen * (surprise / total)
         covariance = covariance - np.outer(seen, seen) / total
-    kept = correlation(then, half_life_days)
-    variance = kept**2 * float(covariance[0, 0]) + (1.0 - kept**2) * prior
-    return kept * float(mean[0]), variance, kept * float(mean[1]), likelihood
+    kept = np.array([1.0, *2 * [correlation(then, half_life_days)]])
+    mean = kept * mean
+    covariance = np.outer(kept, kept) * covariance + np.diag((1.0 - kept**2) * prior)
+    return float(mean[:2].sum()), float(covariance[:2, :2].sum()), float(mean[2]), likelihood
 
 
 def later_difference(evidence: RetrainEvidence, edge: EdgeNow, half_life_days: float) -> tuple[float, float]:
-    """Mean of the difference between a new version and production, and the variance of this mean once a
-    retrain is judged."""
+    """Mean of the difference between a new version and the one it replaces, and the variance of this mean
+    once a retrain is judged."""
     noise = evidence.deviation**2
     resolved = resolved_variance(edge.variance, noise, evidence.days_since_training)
     serving = evidence.serving
@@ -163,16 +171,34 @@ def later_difference(evidence: RetrainEvidence, edge: EdgeNow, half_life_days: f
 
 
 def promotion_probability(evidence: RetrainEvidence, edges: Iterable[EdgeNow]) -> float:
-    """Share of promoted retrains among the last, by Laplace's rule; at most the probability of a judged
-    record above zero after the days since the newest training, since no other record passes."""
+    """Share of promoted retrains among the last, by Laplace's rule; at most the probability that the record
+    reaches what the gate requires of it with the days since the newest training."""
     days = evidence.days_since_training
     noise = evidence.deviation**2 * days
-    ends_above = sum(
-        each.probability
-        * _probability_above(evidence.record_growth + each.mean * days, noise + each.variance * days**2)
+    missing = evidence.required_growth - evidence.record_growth
+    reaches = sum(
+        each.probability * _probability_above(each.mean * days - missing, noise + each.variance * days**2)
         for each in edges
     )
-    return min((evidence.promoted + 1.0) / (evidence.retrains + 2.0), ends_above)
+    return min((evidence.promoted + 1.0) / (evidence.retrains + 2.0), reaches)
+
+
+def required_growth(verdict: Verdict, deviation: float, days: float) -> float:
+    """Log return of a record of some days at the lowest Sharpe ratio that passes the checks of a verdict: the
+    threshold, or the trial luck with the confidence of the deflated Sharpe ratio if higher.
+
+    Args:
+        verdict: verdict of the newest version.
+        deviation: standard deviation of the return of a day.
+    """
+    limits = {each.name: each.limit for each in verdict.checks}
+    needed = limits.get("sharpe_ratio", 0.0)
+    if verdict.luck is not None and math.isfinite(verdict.luck.sharpe_ratio):
+        error = math.sqrt(DAYS_PER_YEAR / days)
+        confidence = NORMAL.inv_cdf(limits.get("deflated_sharpe_ratio", 0.5))
+        needed = max(needed, verdict.luck.sharpe_ratio + confidence * error)
+    # the mean of log returns lies half the variance below that of returns
+    return days * (needed * deviation / math.sqrt(DAYS_PER_YEAR) - deviation**2 / 2.0)
 
 
 def _probability_above(mean: float, variance: float) -> float:

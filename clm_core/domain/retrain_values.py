@@ -16,18 +16,19 @@ class EarnedSpan:
     growth: float
     """Mean log return of a day."""
     serves: bool = False
-    """True for the production version."""
+    """True for the version that a promotion replaces."""
 
 
 @dataclass(frozen=True)
 class ServingVersion:
-    """The production version at the time of a request."""
+    """The version that a promotion replaces: the production version, or, where none is in production, the
+    newest version awaiting a decision."""
 
     version: str
     age_days: float
     """Days since the training."""
     exposure: float
-    """Mean absolute exposure, as a fraction of equity."""
+    """Mean absolute exposure, as a fraction of equity; 0 for a version not in production."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class RetrainEvidence:
     """Judged record of the newest version, and returns of production that the record does not hold."""
     record_growth: float
     """Log return of the judged record."""
+    required_growth: float
+    """Log return below which the gate passes no record of these and the days since the newest training."""
     deviation: float
     """Standard deviation of the return of a day in the judged record, above 0."""
     days_since_training: float
     """Days since the newest training of the model, promoted or not."""
     serving: ServingVersion | None
-    """None without a production version: nothing is earned."""
+    """None without a production version and a version awaiting a decision: nothing is earned."""
     drift_score: float | None
     """Drift observed by the request; above 1 beyond the training."""
     retrains: int
@@ -53,7 +56,7 @@ class RetrainEvidence:
     trials: float
     """Trials of the market counted so far, at least 1."""
     trials_after: float
-    """Trials counted after the retrain."""
+    """Trials counted after the retrain: each new one by the share of days that no earlier record has."""
     hours: float
     """Hours of a retrain."""
     side_bps: float

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+from clm_core.domain.evaluations import Verdict
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.retrain_values import EarnedSpan, RetrainEvidence, RetrainValue, ServingVersion
 from clm_core.domain.triggers import TriggerRequest
@@ -20,6 +21,8 @@ PEOPLE = ("terminal", "api")
 """Sources of requests by people."""
 NEVER_WEIGHED = (TriggerReason.MANUAL, TriggerReason.STRATEGY_EVOLUTION)
 """Reasons of requests by people, and of measured candidates."""
+AWAITING = (ModelStatus.CANDIDATE, ModelStatus.SHADOW)
+"""Statuses of versions that await a decision."""
 MAX_VERSIONS = 1000
 """Newest versions of a recipe whose days of training are read."""
 SAME_TIME = 1e-6
@@ -41,26 +44,29 @@ def value_of(services: Services, request: TriggerRequest, job: TrainingJob) -> R
     if not judged:
         return None
     # the server starts without the libraries of numerics
-    from clm_core.decisions.retrain_value import retrain_value
+    from clm_core.decisions.retrain_value import required_growth, retrain_value
     from clm_core.evidence.equity_band import daily_growth
 
     growth = daily_growth(judged[0].record.daily)
     if growth is None:
         return None
-    before, after = _trials(services, job, judged[0])
     assert rules.compute_price_per_hour is not None
     assert rules.capital is not None
     now = services.clock()
+    days = max((now - judged[0].trained_at) / DAY, 0.0)
+    before, after = _trials(services, job, judged[0], days / (growth.days + days))
     serving = _serving(services, job.model_id, now)
-    trained = _trained(services, job.model_id, judged[0])
+    _, verdict = services.ledger.evaluation(job.model_id, judged[0].version)
+    trained = _trained(services, job.model_id, judged[0], verdict)
     evidence = RetrainEvidence(
         earned=(
             *_judged(judged[0], trained, serving, now),
             *_in_production(services, job.model_id, serving, now),
         ),
         record_growth=growth.mean * growth.days,
+        required_growth=required_growth(verdict, growth.deviation, growth.days + days),
         deviation=growth.deviation,
-        days_since_training=max((now - judged[0].trained_at) / DAY, 0.0),
+        days_since_training=days,
         serving=serving,
         drift_score=request.observed.drift_score,
         retrains=len(judged),
@@ -73,10 +79,16 @@ def value_of(services: Services, request: TriggerRequest, job: TrainingJob) -> R
     return retrain_value(evidence, rules.half_life_days, rules.compute_price_per_hour, rules.capital)
 
 
-def _trials(services: Services, job: TrainingJob, newest: JudgedRetrain) -> tuple[float, float]:
+def _trials(
+    services: Services, job: TrainingJob, newest: JudgedRetrain, new_share: float
+) -> tuple[float, float]:
     """Trials of the market, and with those of a further retrain; at least the number of the gate's policy.
 
     One each under a policy without evidence: trials do not raise the bar of such a policy.
+
+    Args:
+        new_share: share of the days of the further record that the newest record lacks. The gate counts
+            trials by their correlation, and both records have the other days in common.
     """
     policy = services.policy(job.model_id, job.symbol)
     if policy.evidence is None:
@@ -86,7 +98,7 @@ def _trials(services: Services, job: TrainingJob, newest: JudgedRetrain) -> tupl
         each.trials for each in markets if (each.symbol, each.timeframe) == (job.symbol, job.timeframe)
     )
     further = len(services.ledger.trials.of_job(newest.job_id))
-    return max(counted, policy.fewest_trials), max(counted + further, policy.fewest_trials)
+    return max(counted, policy.fewest_trials), max(counted + further * new_share, policy.fewest_trials)
 
 
 def _hours(judged: Sequence[JudgedRetrain]) -> float:
@@ -95,24 +107,33 @@ def _hours(judged: Sequence[JudgedRetrain]) -> float:
 
 
 def _serving(services: Services, model_id: str, now: datetime) -> ServingVersion | None:
-    serving = services.ledger.versions(model_id=model_id, status=ModelStatus.PRODUCTION, limit=1)
-    if not serving:
-        return None
-    [version] = serving
+    """The production version; without one, the newest version awaiting a decision, which a version of the
+    same recipe would supersede, and whose positions nobody trades."""
+    found = services.ledger.versions(model_id=model_id, status=ModelStatus.PRODUCTION, limit=1)
+    if not found:
+        waiting = [
+            version
+            for status in AWAITING
+            for version in services.ledger.versions(model_id=model_id, status=status, limit=1)
+        ]
+        if not waiting:
+            return None
+        version = max(waiting, key=lambda each: each.created_at)
+        return ServingVersion(version.version, max((now - version.created_at) / DAY, 0.0), exposure=0.0)
+    [version] = found
     _, verdict = services.ledger.evaluation(model_id, version.version)
     # a verdict by a release without folds: fully invested is the upper limit
     exposure = statistics.fmean(each.exposure for each in verdict.folds) if verdict.folds else 1.0
     return ServingVersion(version.version, max((now - version.created_at) / DAY, 0.0), exposure)
 
 
-def _trained(services: Services, model_id: str, newest: JudgedRetrain) -> list[float]:
+def _trained(services: Services, model_id: str, newest: JudgedRetrain, verdict: Verdict) -> list[float]:
     """Days since 1970-01-01 UTC of the trainings behind the judged record, ascending: those of folds, then
     those of versions."""
     version = services.ledger.version(model_id, newest.version)
     recipe = services.ledger.versions(
         model_id=model_id, recipe_digest=version.recipe_digest, limit=MAX_VERSIONS
     )
-    _, verdict = services.ledger.evaluation(model_id, newest.version)
     followed_from = EPOCH if verdict.record is None else verdict.record.walk_forward_until
     folds = [each.start for each in verdict.folds if each.start <= followed_from]
     versions = [each.created_at for each in recipe if each.created_at > followed_from]
