@@ -16,11 +16,13 @@ likelihood, which moves the odds. Losses of new versions lower F, and with it th
 an old version alone lower W, and raise the gain.
 
 A retrain replaces what production earns, or the version awaiting a decision, or nothing without either, by
-what a new version earns: the difference D = c ((1 - r) F - sqrt(1 - r^2) W), or c F. Its judgement adds the t
+what a new version earns: the difference D = c ((1 - r) F - sqrt(1 - r^2) W), or c F. Its judgement adds t
 days since the newest training to the record, which moves the mean of F by a normal variable of variance
 P^2 / (P + s^2 / t), with the variance P of F and the deviation s of a day. The gain of a day is the expected
 improvement E[max(m', 0)] of the later mean m' of D (Jones, Schonlau & Welch 1998, equation 15; Frazier,
-Powell & Dayanik 2008), in the mean over both hypotheses, times the probability of a promotion.
+Powell & Dayanik 2008), in the mean over both hypotheses, times the probability of a promotion. Where no
+version is in production or awaits a decision, the positions of the newest version say already what these
+days add: t is 0, and the record passes or does not.
 
 A retrain serves until the next one, so the gain is counted over the days since the newest training, and a
 request pays once this gain reaches the cost. With a gain that grows steadily with age, this interval is 0.71
@@ -158,7 +160,7 @@ def later_difference(evidence: RetrainEvidence, edge: EdgeNow, half_life_days: f
     """Mean of the difference between a new version and the one it replaces, and the variance of this mean
     once a retrain is judged."""
     noise = evidence.deviation**2
-    resolved = resolved_variance(edge.variance, noise, evidence.days_since_training)
+    resolved = resolved_variance(edge.variance, noise, evidence.unseen_days)
     serving = evidence.serving
     if serving is None:
         return edge.new_share * edge.mean, edge.new_share**2 * resolved
@@ -173,7 +175,7 @@ def later_difference(evidence: RetrainEvidence, edge: EdgeNow, half_life_days: f
 def promotion_probability(evidence: RetrainEvidence, edges: Iterable[EdgeNow]) -> float:
     """Share of promoted retrains among the last, by Laplace's rule; at most the probability that the record
     reaches what the gate requires of it with the days since the newest training."""
-    days = evidence.days_since_training
+    days = evidence.unseen_days
     noise = evidence.deviation**2 * days
     missing = evidence.required_growth - evidence.record_growth
     reaches = sum(

@@ -36,15 +36,18 @@ class RetrainEvidence:
     """Measurements behind the expected gain and the cost of a retrain."""
 
     earned: tuple[EarnedSpan, ...]
-    """Judged record of the newest version, and returns of production that the record does not hold."""
+    """Judged record of the newest version, its days since the training where no version is in production or
+    awaits a decision, and returns of production that the record does not hold."""
     record_growth: float
-    """Log return of the judged record."""
+    """Log return of the judged record, with these days since the training."""
     required_growth: float
     """Log return below which the gate passes no record of these and the days since the newest training."""
     deviation: float
     """Standard deviation of the return of a day in the judged record, above 0."""
     days_since_training: float
     """Days since the newest training of the model, promoted or not."""
+    unseen_days: float
+    """Days since the newest training that a further record adds to `record_growth`."""
     serving: ServingVersion | None
     """None without a production version and a version awaiting a decision: nothing is earned."""
     drift_score: float | None

@@ -58,15 +58,19 @@ def value_of(services: Services, request: TriggerRequest, job: TrainingJob) -> R
     serving = _serving(services, job.model_id, now)
     _, verdict = services.ledger.evaluation(job.model_id, judged[0].version)
     trained = _trained(services, job.model_id, judged[0], verdict)
+    followed = () if serving is not None else tuple(_followed(services, job.model_id, judged[0], now))
+    but = judged[0].version if followed else None
     evidence = RetrainEvidence(
         earned=(
             *_judged(judged[0], trained, serving, now),
-            *_in_production(services, job.model_id, serving, now),
+            *followed,
+            *_in_production(services, job.model_id, serving, now, but),
         ),
-        record_growth=growth.mean * growth.days,
+        record_growth=growth.mean * growth.days + math.fsum(each.growth for each in followed),
         required_growth=required_growth(verdict, growth.deviation, growth.days + days),
         deviation=growth.deviation,
         days_since_training=days,
+        unseen_days=0.0 if followed else days,
         serving=serving,
         drift_score=request.observed.drift_score,
         retrains=len(judged),
@@ -161,13 +165,33 @@ def _judged(
         )
 
 
+def _followed(
+    services: Services, model_id: str, newest: JudgedRetrain, now: datetime
+) -> Iterator[EarnedSpan]:
+    """Days of the newest version since its training, by its positions."""
+    from clm_core.retraining.followed_days import followed_days
+
+    version = services.ledger.version(model_id, newest.version)
+    today, trained = (now - EPOCH) / DAY, (version.created_at - EPOCH) / DAY
+    found = followed_days(services, version)
+    for day, growth in zip(found.days.tolist(), found.growth.tolist(), strict=True):
+        middle = day + 0.5
+        yield EarnedSpan(
+            days_ago=max(today - middle, 0.0), days=1.0, age_days=max(middle - trained, 0.0), growth=growth
+        )
+
+
 def _in_production(
-    services: Services, model_id: str, serving: ServingVersion | None, now: datetime
+    services: Services, model_id: str, serving: ServingVersion | None, now: datetime, but: str | None
 ) -> Iterator[EarnedSpan]:
     """Returns of the newest production version, also after a halt, that no judged record holds: a record
-    follows each version up to the next training."""
+    follows each version up to the next training.
+
+    Args:
+        but: version whose returns are known already, if any.
+    """
     standing = services.ledger.standings.newest(model_id).get(model_id)
-    if standing is None:
+    if standing is None or standing.version == but:
         return
     version = services.ledger.version(model_id, standing.version)
     later = services.ledger.versions(model_id=model_id, limit=MAX_VERSIONS)
