@@ -168,12 +168,12 @@ def _judged(
 def _followed(
     services: Services, model_id: str, newest: JudgedRetrain, now: datetime
 ) -> Iterator[EarnedSpan]:
-    """Days of the newest version since its training, by its positions."""
+    """Days of the newest version after its record, by its positions."""
     from clm_core.retraining.followed_days import followed_days
 
     version = services.ledger.version(model_id, newest.version)
     today, trained = (now - EPOCH) / DAY, (version.created_at - EPOCH) / DAY
-    found = followed_days(services, version)
+    found = followed_days(services, version, newest.record.first_day + len(newest.record.daily))
     for day, growth in zip(found.days.tolist(), found.growth.tolist(), strict=True):
         middle = day + 0.5
         yield EarnedSpan(

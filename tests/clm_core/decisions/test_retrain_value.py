@@ -10,13 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clm_core.decisions.retrain_value import (
+    LEVEL,
     OUTDATES,
     correlation,
     edges_now,
     expected_improvement,
+    required_growth,
     resolved_variance,
     retrain_value,
 )
+from clm_core.domain.evaluations import Check, Decision, TrialLuck, Verdict
 from clm_core.domain.retrain_values import EarnedSpan, RetrainEvidence, RetrainValue, ServingVersion
 
 DEVIATION = 0.01
@@ -45,8 +48,10 @@ def evidence_of(earned: tuple[EarnedSpan, ...], **changes: Any) -> RetrainEviden
     found = RetrainEvidence(
         earned=earned,
         record_growth=0.5,
+        required_growth=0.0,
         deviation=DEVIATION,
         days_since_training=30.0,
+        unseen_days=30.0,
         serving=ServingVersion("v1", age_days=30.0, exposure=0.2),
         drift_score=None,
         retrains=10,
@@ -76,8 +81,10 @@ evidence = st.builds(
     RetrainEvidence,
     earned=st.lists(spans, max_size=8).map(tuple),
     record_growth=st.floats(-1, 3),
+    required_growth=st.floats(-1, 3),
     deviation=st.floats(0.001, 0.1),
     days_since_training=st.floats(0, 400),
+    unseen_days=st.floats(0, 400),
     serving=st.none()
     | st.builds(ServingVersion, version=st.just("v1"), age_days=st.floats(0, 400), exposure=st.floats(0, 1)),
     drift_score=st.none() | st.floats(0, 20),
@@ -144,7 +151,8 @@ def test_the_edges_are_those_of_a_gaussian_process_conditional_on_the_returns() 
         )
     ]
     ago = np.array([each.days_ago for each in earned] + [0.0])
-    prior = DEVIATION**2 / 365.0 * 2.0 ** (-np.abs(ago[:, None] - ago[None, :]) / HALF_LIFE)
+    wandering = DEVIATION**2 / 365.0 * 2.0 ** (-np.abs(ago[:, None] - ago[None, :]) / HALF_LIFE)
+    prior = LEVEL * DEVIATION**2 / 365.0 + (1.0 - LEVEL) * wandering
     growth = np.array([each.growth for each in earned])
     lengths = np.array([each.days for each in earned])
     share = np.array([2.0 ** (-each.age_days / HALF_LIFE) for each in earned])
@@ -154,12 +162,12 @@ def test_the_edges_are_those_of_a_gaussian_process_conditional_on_the_returns() 
     logs = []
     found = edges_now(earned, DEVIATION, HALF_LIFE)
     for edge, (common, own) in zip(found, ((np.ones(5), np.zeros(5)), outdated), strict=True):
-        seen = prior[:-1, :-1] * (np.outer(common, common) + np.outer(own, own))
+        seen = prior[:-1, :-1] * np.outer(common, common) + wandering[:-1, :-1] * np.outer(own, own)
         seen += np.diag(DEVIATION**2 / lengths)
         cross = common * prior[-1, :-1]
         assert edge.mean == pytest.approx(cross @ np.linalg.solve(seen, growth), rel=1e-9)
         assert edge.variance == pytest.approx(prior[-1, -1] - cross @ np.linalg.solve(seen, cross), rel=1e-9)
-        assert edge.own == pytest.approx((own * prior[-1, :-1]) @ np.linalg.solve(seen, growth), rel=1e-9)
+        assert edge.own == pytest.approx((own * wandering[-1, :-1]) @ np.linalg.solve(seen, growth), rel=1e-9)
         logs.append(-(np.linalg.slogdet(seen)[1] + growth @ np.linalg.solve(seen, growth)) / 2.0)
     odds = OUTDATES / (1.0 - OUTDATES) * math.exp(logs[1] - logs[0])
     assert found[1].probability == pytest.approx(odds / (1.0 + odds))
@@ -194,14 +202,67 @@ def test_a_gain_without_a_production_version_falls_with_losses_of_all_versions()
 def test_a_record_far_below_zero_has_no_chance_of_a_promotion() -> None:
     """Sixty days cannot lift a record of 500 days with a Sharpe ratio of -2 above zero."""
     losing = record(-0.001)
-    sunk = evidence_of(losing, serving=None, record_growth=-0.5, days_since_training=60.0)
+    sunk = evidence_of(losing, serving=None, record_growth=-0.5, unseen_days=60.0)
     assert value(sunk).probability < 1e-4
     assert not value(sunk).pays
     assert value(replace(sunk, record_growth=0.5)).probability == pytest.approx(4 / 12)
 
 
+def test_a_year_of_losses_is_not_forgotten_within_half_a_year() -> None:
+    """An edge around 0 alone would have lost three quarters of what the record says after two half-lives."""
+    losing = record(-0.001, days=455, since=182.0)
+    [edge, _] = edges_now(losing, DEVIATION, HALF_LIFE)
+    [at_end, _] = edges_now(record(-0.001, days=455, since=0.0), DEVIATION, HALF_LIFE)
+    assert edge.mean < at_end.mean / 2 < 0.0
+
+
+@pytest.mark.parametrize(("growth", "passes"), [(0.3, True), (0.2, False)])
+def test_a_record_known_to_the_day_passes_the_gate_or_does_not(growth: float, passes: bool) -> None:
+    """The days since the training of the newest version are known, and 0.25 is required."""
+    known = evidence_of(
+        record(0.001), serving=None, record_growth=growth, required_growth=0.25, unseen_days=0.0
+    )
+    assert value(known).probability == (pytest.approx(4 / 12) if passes else 0.0)
+    assert value(known).pays is passes
+    [alike, outdated] = edges_now(known.earned, DEVIATION, HALF_LIFE)
+    mean = alike.probability * alike.mean + outdated.probability * outdated.new_share * outdated.mean
+    assert value(known).improvement_bps == pytest.approx(mean * 1e4)
+
+
+@pytest.mark.parametrize(
+    ("checks", "luck", "sharpe"),
+    [
+        ({"sharpe_ratio": 1.0}, None, 1.0),
+        ({}, None, 0.0),
+        ({"sharpe_ratio": 1.0, "deflated_sharpe_ratio": 0.95}, 0.2, 0.2 + 1.6448536 / math.sqrt(2.0)),
+        ({"sharpe_ratio": 2.0, "deflated_sharpe_ratio": 0.95}, 0.2, 2.0),
+        ({"sharpe_ratio": 1.0, "deflated_sharpe_ratio": 0.95}, math.nan, 1.0),
+    ],
+    ids=["threshold", "no check", "trial luck", "threshold above the luck", "unknown luck"],
+)
+def test_the_required_growth_is_that_of_the_lowest_sharpe_ratio_that_passes(
+    checks: dict[str, float], luck: float | None, sharpe: float
+) -> None:
+    verdict = Verdict(
+        decision=Decision.FAIL,
+        score=0.0,
+        checks=tuple(
+            Check(name=name, value=0.0, limit=limit, comparison=">=", passed=False, margin=-limit)
+            for name, limit in checks.items()
+        ),
+        reasons=(),
+        luck=None
+        if luck is None
+        else TrialLuck(
+            trials=1, effective_trials=1.0, deviation=1.0, sharpe_ratio=luck, bars_per_year=8760.0
+        ),
+    )
+    found = required_growth(verdict, DEVIATION, 730.0)
+    assert found == pytest.approx(730.0 * (sharpe * DEVIATION / math.sqrt(365.0) - DEVIATION**2 / 2.0))
+
+
 def test_a_version_trained_a_moment_ago_is_worth_no_other_training() -> None:
-    fresh = evidence_of(record(0.002), days_since_training=0.0)
+    fresh = evidence_of(record(0.002), days_since_training=0.0, unseen_days=0.0)
     weighed = value(replace(fresh, serving=ServingVersion("v1", age_days=0.0, exposure=0.2)))
     assert weighed.gain_bps == 0.0
     assert not weighed.pays

@@ -27,6 +27,7 @@ from clm_core.market.validation import Examined
 from clm_core.models import bundle, catalog, golden
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining import jobs, steps
+from clm_core.retraining.followed_days import followed_days
 from clm_core.retraining.results import BacktestEvaluation
 from clm_core.retraining.stored_evidence import MarketRuns, unpack
 from clm_core.retraining.trained_again import known_then
@@ -99,6 +100,35 @@ NewMarket = Callable[[str], Recipes]
 def new_market(services: Services, tmp_path: Path) -> NewMarket:
     bars = services.market.bars("BTCUSD", "1h", days=100, closed_by=services.clock())
     return lambda symbol: Recipes(services, tmp_path / symbol, replace(bars, symbol=symbol))
+
+
+def test_the_followed_days_of_a_version_are_those_that_the_next_record_adds(new_market: NewMarket) -> None:
+    market = new_market("RECFUSD")
+    market.arrive(len(market.bars) - 2 * WEEK)
+    first, _, _ = market.retrain()
+    [alone] = market.services.ledger.trials.newest_judged(first.model_id, 1)
+    ended = alone.record.first_day + len(alone.record.daily)
+    assert not len(followed_days(market.services, first, ended).days)
+    market.arrive(len(market.bars))
+    followed = followed_days(market.services, first, ended)
+    assert len(followed.days) >= 13
+    market.retrain()
+    [newest] = market.services.ledger.trials.newest_judged(first.model_id, 1)
+    daily = newest.record.daily[followed.days - newest.record.first_day]
+    # the version begins flat, where the record goes on with a position; trials sum the returns of a day
+    assert np.expm1(followed.growth)[1:] == pytest.approx(daily[1:], abs=1e-3)
+    assert np.abs(daily).max() > 1e-2
+
+
+def test_a_version_that_cannot_be_loaded_has_no_followed_days(new_market: NewMarket) -> None:
+    market = new_market("RECGUSD")
+    market.arrive(len(market.bars) - WEEK)
+    first, _, _ = market.retrain()
+    market.arrive(len(market.bars))
+    since = int(market.bars.time[-1] // (24 * 3600 * 10**9)) - 4
+    assert len(followed_days(market.services, first, since).days) >= 4
+    lost = first.model_copy(update={"bundle_digest": "0" * 64})
+    assert not len(followed_days(market.services, lost, since).days)
 
 
 def test_a_refresh_adds_the_bars_its_predecessor_was_followed_on_and_changes_no_other(

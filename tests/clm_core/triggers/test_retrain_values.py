@@ -18,6 +18,8 @@ from clm_core.domain.standings import EquityPoint, ProductionStanding
 from clm_core.domain.trigger_policy import RetrainCostRules, TriggerPolicy
 from clm_core.domain.triggers import Answer, Reply, TriggerRequest
 from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
+from clm_core.retraining import followed_days
+from clm_core.retraining.followed_days import FollowedDays
 from clm_core.services import Services
 from clm_core.triggers import intake
 from clm_core.triggers.retrain_values import value_of
@@ -133,6 +135,50 @@ def test_returns_before_a_halt_count_without_a_production_version(judged: Servic
     assert before is not None
     assert after is not None
     assert after.improvement_bps < before.improvement_bps
+
+
+def test_a_version_awaiting_a_decision_leaves_little_to_gain(judged: Services, engine: Engine) -> None:
+    """A version a week old would be promoted as it is: a newer one is worth the difference between both."""
+    measuring = weighing(judged, **DEAR)
+    job = a_job(model_type=ModelType.LIGHTGBM, trigger_reason=TriggerReason.PERIODIC)
+    gains = {}
+    for status in ("failed", "candidate", "shadow"):
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE model_versions SET status = :status"), {"status": status})
+        found = value_of(measuring, a_request(), job)
+        assert found is not None
+        assert found.turnover_bps == 0.0
+        gains[status] = found.improvement_bps
+    assert 0.0 < gains["candidate"] < gains["failed"] / 5
+    assert gains["shadow"] == pytest.approx(gains["candidate"], rel=1e-3)
+
+
+def test_days_followed_after_the_record_decide_whether_a_further_record_passes(
+    judged: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A week of large gains lifts the record above what the gate requires, a week of losses does not."""
+    measuring = weighing(judged, **DEAR)
+    job = a_job(model_type=ModelType.LIGHTGBM, trigger_reason=TriggerReason.PERIODIC)
+    [newest] = judged.ledger.trials.newest_judged(job.model_id, 1)
+    ended = newest.record.first_day + len(newest.record.daily)
+    for growth, probability in ((0.1, 1 / 3), (-0.1, 0.0)):
+        week = FollowedDays(ended + np.arange(7), np.full(7, growth))
+        monkeypatch.setattr(followed_days, "followed_days", lambda services, version, since, week=week: week)
+        found = value_of(measuring, a_request(), job)
+        assert found is not None
+        assert found.probability == pytest.approx(probability)
+
+
+def test_a_further_trial_on_nearly_the_same_days_costs_next_to_nothing(
+    judged: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """7 of 307 days are a new look; an independent second trial would raise the trial luck by half."""
+    monkeypatch.setattr(GatePolicy, "fewest_trials", 1.0)
+    job = a_job(model_type=ModelType.LIGHTGBM, trigger_reason=TriggerReason.PERIODIC)
+    found = value_of(weighing(judged, **DEAR), a_request(), job)
+    assert found is not None
+    assert found.gain_bps > 0.0
+    assert found.trials_bps < 0.01 * found.gain_bps
 
 
 def standing(services: Services, equity: float) -> ProductionStanding:
