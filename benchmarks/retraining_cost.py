@@ -1,4 +1,4 @@
-"""Cost of five rules of retraining in four worlds: rewrites the table of docs/decisions/0101.
+"""Cost of five rules of retraining in four worlds: rewrites the table of docs/decisions/0102.
 
     python -m benchmarks.retraining_cost [--days 182] [--seeds 2] [--results FOLDER]
 
@@ -49,7 +49,7 @@ from clm_core.market.bars import Floats
 from clm_core.market.sources import MarketData
 from clm_core.settings import Settings
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "decisions" / "0101-the-edge-of-a-recipe-is-filtered.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "decisions" / "0102-a-level-that-stays-and-followed-days.md"
 MARK = "<!-- below: python -m benchmarks.retraining_cost -->\n"
 START = date(2020, 1, 1)
 CAPITAL = 10_000.0

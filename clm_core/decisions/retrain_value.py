@@ -62,7 +62,7 @@ class EdgeNow:
     """Mean of the edge, a normal variable."""
     variance: float
     own: float
-    """Mean of the process W of the version that a promotion replaces."""
+    """Mean of the process W of the version replaced by a promotion."""
 
 
 def retrain_value(
@@ -157,8 +157,8 @@ def _filtered(
 
 
 def later_difference(evidence: RetrainEvidence, edge: EdgeNow, half_life_days: float) -> tuple[float, float]:
-    """Mean of the difference between a new version and the one it replaces, and the variance of this mean
-    once a retrain is judged."""
+    """Mean of the difference between a new version and the replaced version, and the variance of the mean
+    after the judgement of a retrain."""
     noise = evidence.deviation**2
     resolved = resolved_variance(edge.variance, noise, evidence.unseen_days)
     serving = evidence.serving
@@ -173,8 +173,8 @@ def later_difference(evidence: RetrainEvidence, edge: EdgeNow, half_life_days: f
 
 
 def promotion_probability(evidence: RetrainEvidence, edges: Iterable[EdgeNow]) -> float:
-    """Share of promoted retrains among the last, by Laplace's rule; at most the probability that the record
-    reaches what the gate requires of it with the days since the newest training."""
+    """Share of promoted retrains among the last, by Laplace's rule; at most the probability of a record
+    with the growth required by the gate after the days since the newest training."""
     days = evidence.unseen_days
     noise = evidence.deviation**2 * days
     missing = evidence.required_growth - evidence.record_growth

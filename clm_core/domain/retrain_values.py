@@ -16,12 +16,12 @@ class EarnedSpan:
     growth: float
     """Mean log return of a day."""
     serves: bool = False
-    """True for the version that a promotion replaces."""
+    """True for the version replaced by a promotion."""
 
 
 @dataclass(frozen=True)
 class ServingVersion:
-    """The version that a promotion replaces: the production version, or, where none is in production, the
+    """The version replaced by a promotion: the production version, or, without a version in production, the
     newest version awaiting a decision."""
 
     version: str
@@ -36,18 +36,18 @@ class RetrainEvidence:
     """Measurements behind the expected gain and the cost of a retrain."""
 
     earned: tuple[EarnedSpan, ...]
-    """Judged record of the newest version, its days since the training where no version is in production or
-    awaits a decision, and returns of production that the record does not hold."""
+    """Judged record of the newest version; days after the record, where no version is in production or awaits
+    a decision; returns of production beyond the record."""
     record_growth: float
-    """Log return of the judged record, with these days since the training."""
+    """Log return of the judged record and the days after the record."""
     required_growth: float
-    """Log return below which the gate passes no record of these and the days since the newest training."""
+    """Lowest log return of a record that passes the gate, with all days up to the request."""
     deviation: float
     """Standard deviation of the return of a day in the judged record, above 0."""
     days_since_training: float
     """Days since the newest training of the model, promoted or not."""
     unseen_days: float
-    """Days since the newest training that a further record adds to `record_growth`."""
+    """Days since the newest training beyond those of `record_growth`."""
     serving: ServingVersion | None
     """None without a production version and a version awaiting a decision: nothing is earned."""
     drift_score: float | None
@@ -59,7 +59,7 @@ class RetrainEvidence:
     trials: float
     """Trials of the market counted so far, at least 1."""
     trials_after: float
-    """Trials counted after the retrain: each new one by the share of days that no earlier record has."""
+    """Trials counted after the retrain, each new trial by the share of days beyond the earlier records."""
     hours: float
     """Hours of a retrain."""
     side_bps: float

@@ -1,4 +1,4 @@
-"""Days after the judged record of a version: what the record of a further retrain would add."""
+"""Days after the judged record of a version, as the record of a further retrain would hold them."""
 
 from dataclasses import dataclass
 from datetime import timedelta

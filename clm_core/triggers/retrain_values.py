@@ -91,8 +91,8 @@ def _trials(
     One each under a policy without evidence: trials do not raise the bar of such a policy.
 
     Args:
-        new_share: share of the days of the further record that the newest record lacks. The gate counts
-            trials by their correlation, and both records have the other days in common.
+        new_share: share of the days of the further record beyond the newest record. The gate counts trials by
+            correlation, and the other days are common to both records.
     """
     policy = services.policy(job.model_id, job.symbol)
     if policy.evidence is None:
@@ -111,8 +111,8 @@ def _hours(judged: Sequence[JudgedRetrain]) -> float:
 
 
 def _serving(services: Services, model_id: str, now: datetime) -> ServingVersion | None:
-    """The production version; without one, the newest version awaiting a decision, which a version of the
-    same recipe would supersede, and whose positions nobody trades."""
+    """The production version, or else the newest version awaiting a decision: a new version of the recipe
+    would supersede the waiting version, whose positions are not traded."""
     found = services.ledger.versions(model_id=model_id, status=ModelStatus.PRODUCTION, limit=1)
     if not found:
         waiting = [
@@ -168,7 +168,7 @@ def _judged(
 def _followed(
     services: Services, model_id: str, newest: JudgedRetrain, now: datetime
 ) -> Iterator[EarnedSpan]:
-    """Days of the newest version after its record, by its positions."""
+    """Returns by the positions of the newest version on the days after the record."""
     from clm_core.retraining.followed_days import followed_days
 
     version = services.ledger.version(model_id, newest.version)
