@@ -78,7 +78,7 @@ LONG: dict[str, tuple[str, ...]] = {
     "samplers": (),
     "strategy_evolution": ("--home", ".clm-bench"),
     "recipes": ("--all",),
-    "retraining_cost": ("--seeds", "4"),
+    "retraining_cost": ("--seeds", "5"),
 }
 """Tables of `make bench-tables` alone: large installations, bars beyond the repository, hours of training."""
 TABLES = SIMULATED | ALONE | LONG

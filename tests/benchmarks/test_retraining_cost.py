@@ -14,6 +14,7 @@ from benchmarks.retraining_cost import (
     RuleCost,
     is_best,
     losses_bps,
+    means,
     rows,
     triggers_of,
 )
@@ -40,6 +41,11 @@ def test_the_table_has_the_distance_to_the_best_rule_with_its_standard_error() -
     assert never == ["moving", "never", "1.0", "1.0", "0.0", "5", "5", "0", "15 ± 5"]
     [never, _] = rows("moving", seeds[:1])
     assert never[-1] == "10"
+
+
+def test_the_means_of_the_rules_are_told_best_first() -> None:
+    measured = [[cost("never", 1, 5.0), cost(OURS, 1, by)] for by in (15.0, 1025.0)]
+    assert means(measured) == "cost-aware 515, never 0"
 
 
 def test_only_losing_weeks_add_to_the_staleness_of_cara() -> None:
