@@ -144,6 +144,8 @@ def server_environment(database: Database, folder: Path, url: str) -> dict[str, 
         # logs and artifacts of the runs that maintenance deletes
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,orphans",
         "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "true",
+        # a connection takes 8 MB at rest; a retrain opens two beyond these for a moment
+        "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "3",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
         # a server that keeps leases in memory, the default, forgets the holders of concurrency slots at a
         # restart, and the slots are never freed
