@@ -302,6 +302,8 @@ def test_files_are_verified_where_they_are_and_a_link_to_the_same_content_is_ref
     stored.symlink_to(elsewhere)
     [problem] = problems()
     assert f"{stored.name} is not a regular file" in problem
+    elsewhere.replace(stored)
+    assert problems() == []
 
 
 def test_more_models_in_order_take_no_more_queries(

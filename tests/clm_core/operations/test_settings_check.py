@@ -111,14 +111,15 @@ def test_the_settings_of_the_stack_are_accepted_in_every_folder(
 def test_other_settings_than_the_stacks_are_refused_with_names_and_without_values(
     stack: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CLM_COSTS__FEE_BPS", "77")
+    # with a point, as no folder for temporary files has in its numbers
+    monkeypatch.setenv("CLM_COSTS__FEE_BPS", "7.75")
     monkeypatch.setenv("CLM_ALERTS__URLS", '["json://host/0ther"]')
     with pytest.raises(SettingsError, match=r"other settings: costs\.fee_bps, alerts\.urls\. ") as refused:
         settings_check.require_settings_of_stack(load_settings())
     message = str(refused.value)
     assert "unset CLM_ALERTS__URLS, unset CLM_COSTS__FEE_BPS" in message
     assert str(stack / "clm.toml") in message
-    for value in ("77", "0ther", "s3cret"):
+    for value in ("7.75", "0ther", "s3cret"):
         assert value not in message
 
 
