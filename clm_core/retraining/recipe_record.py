@@ -8,9 +8,10 @@ computed anew, and the record says so.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,8 @@ from clm_core.services import Services
 
 MAX_VERSIONS = 100
 """Newest versions of a recipe among which the last judged one is looked for."""
+FIRST_VERSIONS = 3
+"""Newest versions read first: the version of the job itself, the one before, and one more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,10 +131,7 @@ def _newest(services: Services, job: TrainingJob, plan: WalkForwardPlan) -> _Ear
     """Newest version of the recipe with unchanged stored positions, registered before the job was
     created."""
     recipe = recipe_of(job, plan, services.settings.execution.rules)
-    versions = services.ledger.versions(
-        model_id=job.model_id, recipe_digest=recipe.digest, limit=MAX_VERSIONS
-    )
-    for version in versions:
+    for version in _versions_of(services, job.model_id, recipe.digest):
         # the same answer whenever asked about the job
         if version.created_at >= job.created_at:
             continue
@@ -143,6 +143,13 @@ def _newest(services: Services, job: TrainingJob, plan: WalkForwardPlan) -> _Ear
                 earlier = services.ledger.job(version.training_job_id)
                 return _Earlier(version, earlier, unpack(stored.content), verdict.record)
     return None
+
+
+def _versions_of(services: Services, model_id: str, recipe_digest: str) -> Iterator[ModelVersion]:
+    """Versions of a recipe, newest first; most are read once the first few do not suffice."""
+    read = partial(services.ledger.versions, model_id=model_id, recipe_digest=recipe_digest)
+    yield from read(limit=FIRST_VERSIONS)
+    yield from read(limit=MAX_VERSIONS)[FIRST_VERSIONS:]
 
 
 def _followed(
