@@ -157,7 +157,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_finish() -> None:
     gc.freeze()
-    gc.set_threshold(200_000, 20, 1000)
     gc.enable()
 
 

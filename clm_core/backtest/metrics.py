@@ -10,6 +10,7 @@ from numba import njit
 
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.market.bars import Floats
+from clm_core.market.rolling import read_only
 
 # reassoc allows vectorised sums, but only in loops over indices (not over values); NaN and infinity keep
 # their meaning
@@ -143,24 +144,13 @@ def measure(
     """All metrics, from the series of a backtest (n_bars,) and the net returns of its trades (n_trades,)."""
     return Metrics(
         *_measured(
-            _read_only(returns),
-            _read_only(exposure),
-            _read_only(turnover),
-            _read_only(trade_returns),
+            read_only(returns),
+            read_only(exposure),
+            read_only(turnover),
+            read_only(trade_returns),
             periods_per_year,
         )
     )
-
-
-def _read_only(values: Floats) -> Floats:
-    """A read-only view.
-
-    numba compiles separate versions for writable and read-only arrays, with possibly different orders of
-    summation; with read-only arrays throughout, equal returns always give equal metrics.
-    """
-    view = values.view()
-    view.setflags(write=False)
-    return view
 
 
 @_compiled

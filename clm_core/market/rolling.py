@@ -11,6 +11,17 @@ from clm_core.market.bars import Floats
 LN_2 = math.log(2.0)
 
 
+def read_only(values: Floats) -> Floats:
+    """Read-only view, for arguments of compiled loops.
+
+    numba compiles separate versions for writable and read-only arrays, with possibly different orders of
+    summation; with read-only arrays throughout, equal values always give equal results.
+    """
+    view = values.view()
+    view.setflags(write=False)
+    return view
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def gap_and_deviation(
     values: Floats,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from clm_core.domain.costs import Costs, HoldingCosts
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.carry import holding_rates
+from clm_core.market.rolling import read_only
 
 Float32Array = NDArray[np.float32]
 RowIndices = NDArray[np.int64]
@@ -59,14 +60,7 @@ class MarketArrays(NamedTuple):
         long_rate = np.zeros(len(bars)) if rates is None else rates.long
         short_rate = np.zeros(len(bars)) if rates is None else rates.short
         arrays = (bars.open, bars.high, bars.low, bars.close, long_rate, short_rate)
-        return cls(*map(read_only, arrays))
-
-
-def read_only(array: Floats) -> Floats:
-    """Contiguous read-only array, so that loops are compiled for a single type of argument."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
+        return cls(*(read_only(np.ascontiguousarray(array)) for array in arrays))
 
 
 class TradingRules(NamedTuple):

@@ -27,6 +27,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.evidence.soundness import activity
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.features import compute_features
+from clm_core.market.rolling import read_only
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog, golden
 from clm_core.models.bundle import card_of
@@ -40,7 +41,7 @@ from clm_core.models.policies.reinforcement import (
     spans,
     training_set,
 )
-from clm_core.models.policies.trading import MarketArrays, PolicyNetwork, TradingRules, read_only, roll_out
+from clm_core.models.policies.trading import MarketArrays, PolicyNetwork, TradingRules, roll_out
 
 KINDS = [ModelType.RL_V2, ModelType.RL_V3]
 FREE = {"fee_bps": 0, "slippage_bps": 0}
