@@ -428,11 +428,11 @@ class MLflowRegistry:
         """
         from clm_core.models.bundle import verify_bundle
 
-        listed = self._tags(model_id, mlflow_version).get(PACKAGE_TAG)
-        uri = f"models:/{model_id}/{mlflow_version}"
-        with self.package(uri, in_place=True) as package, _mlflow_request(f"read the files of {uri}"):
-            integrity.verify_package(package, listed, package_digest)
-            verify_bundle(package / integrity.BUNDLE, bundle_digest)
+        with (
+            _mlflow_request(f"read the files of {model_id} {mlflow_version}"),
+            self.verified(model_id, mlflow_version, package_digest, in_place=True) as bundle,
+        ):
+            verify_bundle(bundle, bundle_digest)
 
     def verify_listing(self, model_id: str, mlflow_version: int, package_digest: str | None) -> None:
         """Part of `verify` without file access: MLflow has the version and its listing.
@@ -445,18 +445,21 @@ class MLflowRegistry:
         integrity.verify_listing(listed, package_digest)
 
     @contextlib.contextmanager
-    def verified(self, model_id: str, mlflow_version: int, package_digest: str | None) -> Iterator[Path]:
+    def verified(
+        self, model_id: str, mlflow_version: int, package_digest: str | None, *, in_place: bool = False
+    ) -> Iterator[Path]:
         """A private, unverified copy of a version's bundle, after verification of the files beside it.
 
         Args:
             package_digest: digest in the ledger, or None to rely on MLflow's own tag.
+            in_place: as of `package`.
 
         Raises:
             BundleCorrupt: a file beside the bundle differs, or the version is too large to fetch.
             RegistryUnavailable: the version cannot be read.
         """
         listed = self._tags(model_id, mlflow_version).get(PACKAGE_TAG)
-        with self.package(f"models:/{model_id}/{mlflow_version}") as package:
+        with self.package(f"models:/{model_id}/{mlflow_version}", in_place=in_place) as package:
             integrity.verify_package(package, listed, package_digest)
             yield package / integrity.BUNDLE
 
