@@ -32,6 +32,7 @@ from clm_core.platform.interpreter import MODULE
 from clm_core.platform.json_logs import prefect_variables
 from clm_core.platform.prefect_runs import is_answering, work_pool_template, workers_online
 from clm_core.platform.prefect_server import server_environment
+from clm_core.platform.prefect_workers import QueueWorker, arguments
 from clm_core.platform.private_files import close_settings, keep_files_private, secure_home
 from clm_core.platform.run_engine import is_listening
 from clm_core.platform.stack_state import PartState, PartStatus, StackState
@@ -112,7 +113,6 @@ def run(settings: Settings, console: Console) -> None:
         if fork_server.is_supported():
             supervisor.start(_forked(plan.fork_server()))
         supervisor.start(_forked(plan.worker()))
-        supervisor.start(_forked(plan.maintenance()))
         # both migrate MLflow's database, and two migrations at once would collide
         _wait(supervisor, ["mlflow"])
         if fork_server.is_supported():
@@ -182,7 +182,21 @@ class _Plan:
         )
 
     def worker(self) -> StackPart:
-        return self._worker("worker", stack_state.WORKER, "default", self._settings.stack.concurrent_runs)
+        """Worker of the trainings and worker of the scheduled passes, which must not wait for trainings of
+        several hours."""
+        deploy = self._settings.deploy
+        workers = (
+            QueueWorker(stack_state.WORKER, "default", self._settings.stack.concurrent_runs),
+            QueueWorker(stack_state.MAINTENANCE_WORKER, stack_state.MAINTENANCE_QUEUE, MAINTENANCE_RUNS),
+        )
+        module = "clm_core.platform.prefect_workers"
+        names = {each.name for each in workers}
+        return StackPart(
+            name="worker",
+            command=(*MODULE, module, *arguments(deploy.work_pool, deploy.work_pool_type, workers)),
+            environment=self.environment,
+            is_ready=lambda: names <= set(workers_online(self.environment, deploy.work_pool)),
+        )
 
     def maintenance_loop(self) -> StackPart:
         home = self._settings.home
@@ -193,28 +207,6 @@ class _Plan:
             environment=self.environment,
             is_ready=lambda: maintenance_loop.is_alive(home),
             is_alive=lambda: maintenance_loop.is_alive(home),
-        )
-
-    def maintenance(self) -> StackPart:
-        """Worker of the scheduled passes, which must not wait for trainings of several hours."""
-        return self._worker(
-            "maintenance", stack_state.MAINTENANCE_WORKER, stack_state.MAINTENANCE_QUEUE, MAINTENANCE_RUNS
-        )
-
-    def _worker(self, name: str, worker_name: str, queue: str, max_runs: int) -> StackPart:
-        pool = self._settings.deploy.work_pool
-        pool_type = self._settings.deploy.work_pool_type
-        return StackPart(
-            name=name,
-            command=(
-                *(*MODULE, "clm_core.platform.prefect_worker", "start", "--name", worker_name),
-                *("--pool", pool, "--type", pool_type, "--work-queue", queue),
-                *("--limit", str(max_runs), "--install-policy", "never"),
-                # the pool of a worker would admit any command
-                "--no-create-pool-if-not-found",
-            ),
-            environment=self.environment,
-            is_ready=lambda: worker_name in workers_online(self.environment, pool),
         )
 
     def api(self) -> StackPart:

@@ -238,7 +238,7 @@ def cause_faults_of_maintenance(drill: Drill) -> list[Step]:
 
 
 def stop_the_passes(drill: Drill) -> None:
-    """The worker of the passes hangs: no maintenance, and messages wait."""
+    """The loop of maintenance and the workers hang: no maintenance, and messages wait."""
     steps, installation = drill.steps, drill.installation
 
     def age() -> float:
@@ -250,11 +250,11 @@ def stop_the_passes(drill: Drill) -> None:
     steps.wait_quiet("ClmPassStopped")
     # later the worker has begun the next pass already
     wait_until(lambda: 30 < age() < 34, "a maintenance succeeds", 200)
-    with suspended(installation.pid("maintenance")):
+    with suspended(installation.pid("maintenance-loop")), suspended(installation.pid("worker")):
         stopped = steps.begin(
             "ClmPassStopped",
-            "the worker of the passes hangs (SIGSTOP)",
-            "the worker goes on",
+            "the loop of maintenance and the workers hang (SIGSTOP)",
+            "both go on",
             "maintenance",
         )
         for family in MESSAGES:

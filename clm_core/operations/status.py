@@ -188,10 +188,10 @@ def _parts(home: Path, work_pool: str, state: StackState) -> tuple[PartHealth, .
         "mlflow": lambda: is_answering(f"{state.mlflow_url}/health"),
         "api": lambda: is_answering(f"{state.api_url}/health"),
         "fork-server": lambda: is_listening(home),
-        "worker": lambda: stack_state.WORKER in workers,
+        "worker": lambda: {stack_state.WORKER, stack_state.MAINTENANCE_WORKER} <= set(workers),
         "maintenance-loop": lambda: True,
+        # parts of releases before, whose `clm up` may still run
         "maintenance": lambda: stack_state.MAINTENANCE_WORKER in workers,
-        # name in the release before, whose `clm up` may still run
         "upkeep": lambda: "clm-up-upkeep" in workers,
     }
     return tuple(

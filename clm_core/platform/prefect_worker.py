@@ -12,10 +12,15 @@ import tempfile
 from pathlib import Path
 
 
-def main() -> None:
+def use_temporary_folder() -> None:
+    """Keep temporary files of this process in Prefect's folder."""
     folder = Path(os.environ["PREFECT_HOME"]) / "temporary"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     tempfile.tempdir = str(folder)
+
+
+def main() -> None:
+    use_temporary_folder()
     from prefect.cli import app
 
     sys.argv[1:1] = ["worker"]

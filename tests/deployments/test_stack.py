@@ -101,7 +101,6 @@ def test_status_has_the_health_of_each_part_and_the_next_runs(up: Installation) 
         "prefect": True,
         "mlflow": True,
         "worker": True,
-        "maintenance": True,
         "maintenance-loop": True,
     }.items()
 
