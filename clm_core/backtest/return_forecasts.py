@@ -1,7 +1,7 @@
 """Out-of-sample forecasts of returns, for kinds of model with expected returns or quantiles."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -24,6 +24,21 @@ class ReturnForecasts:
 
     def rows(self, rows: slice) -> "ReturnForecasts":
         return ReturnForecasts(self.expected[rows], self.quantiles[rows], self.levels)
+
+
+NAMES = tuple(field.name for field in fields(ReturnForecasts))
+"""Names of the forecasts among other arrays."""
+
+
+def to_arrays(returns: ReturnForecasts | None) -> dict[str, Floats]:
+    """Forecasts as arrays by name; empty for a model without."""
+    return {} if returns is None else {name: getattr(returns, name) for name in NAMES}
+
+
+def from_arrays(arrays: Mapping[str, Floats]) -> ReturnForecasts | None:
+    """Forecasts among arrays by name; None where the arrays have none."""
+    known = all(name in arrays for name in NAMES)
+    return ReturnForecasts(**{name: arrays[name] for name in NAMES}) if known else None
 
 
 def return_forecasts(model: Model, bars: Bars, first: int) -> ReturnForecasts | None:

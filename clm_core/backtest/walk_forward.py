@@ -8,20 +8,26 @@ test rows.
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from threading import Lock
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from clm_core.backtest.agreement import agreement_metric, rank_correlation
-from clm_core.backtest.return_forecasts import ReturnForecasts, collected, return_forecasts
+from clm_core.backtest.return_forecasts import (
+    ReturnForecasts,
+    collected,
+    from_arrays,
+    return_forecasts,
+    to_arrays,
+)
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.walk_forward import FoldGrid, WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
@@ -45,10 +51,22 @@ FitOnce = Callable[[D, Callable[[], M]], M]
 """Function that returns the model of a fold from its training bars: the result of the function given, or an
 equal model kept from an earlier call."""
 
+Arrays = Mapping[str, Floats]
+"""Arrays by name."""
+AnswerOnce = Callable[[Mapping[str, Any], Sequence[Bars], Callable[[], Arrays]], Arrays]
+"""Function that returns answers of the models of folds: the result of the function given, or equal arrays
+kept from an earlier call. Answers depend on the recipe, its seed, the facts and the bars alone; the training
+bars of each model are among the bars."""
+
 
 def fit_anew(bars: Bars | Panel, fit: Callable[[], M]) -> M:
     """A `FitOnce` that keeps no model."""
     return fit()
+
+
+def answer_anew(facts: Mapping[str, Any], bars: Sequence[Bars], answer: Callable[[], Arrays]) -> Arrays:
+    """An `AnswerOnce` that keeps nothing."""
+    return answer()
 
 
 @dataclass(frozen=True)
@@ -95,6 +113,7 @@ def walk_forward(
     *,
     workers: int | None = None,
     fit_once: FitOnce[Bars, Model] = fit_anew,
+    answer_once: AnswerOnce = answer_anew,
 ) -> OutOfSample:
     """Fit a model per fold, and collect the positions of each model on the fold's test rows.
 
@@ -111,18 +130,19 @@ def walk_forward(
         progress: called with the fraction of the work completed, 0..1.
         workers: number of folds fitted in parallel threads; None for a thread per processor.
         fit_once: keeps the models of folds without warm start between calls.
+        answer_once: keeps the answers of folds without warm start between calls.
 
     Raises:
         NotEnoughBars: a fold would have no rows to train or to test on.
     """
     folds = fold_rows(bars.time, plan)
+    folds_bars = [_FoldBars.of(bars, plan, *fold) for fold in folds]
     shares = ProgressSum(len(folds), progress)
 
     def fit(number: int) -> Model:
-        train, _ = folds[number]
-        trained = bars[train]
+        own = folds_bars[number].trained
         try:
-            model = fit_once(trained, lambda: recipe.fit(trained, seed, partial(shares.report, number)))
+            model = fit_once(own, lambda: recipe.fit(own, seed, partial(shares.report, number)))
         except NotEnoughBars as error:
             raise _with_days(error, bars, plan) from error
         shares.finish(number)
@@ -132,36 +152,86 @@ def walk_forward(
         if older is None:
             return fit(number)
         assert isinstance(recipe, WarmStarting)
-        train, _ = folds[number]
-        return recipe.fit_after(older, bars[train], seed, lambda done: shares.report(number, done))
+        return recipe.fit_after(older, folds_bars[number].trained, seed, partial(shares.report, number))
 
     if isinstance(recipe, WarmStarting) and recipe.warm_start:
         models = _fit_in_sequence(fit_after, len(folds))
+        # a model depends on the training bars of all folds before
+        answer_once = answer_anew
     else:
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
             models = list(pool.map(fit, range(len(folds))))
-    positions = np.zeros(len(bars))
-    forecast = np.full(len(bars), np.nan)
-    returns = []
-    for model, (train, test) in zip(models, folds, strict=True):
-        begin = history_start(plan, train)
-        known = bars[begin : test.stop]
-        positions[test] = model.positions(known)[test.start - begin :]
-        forecast[test] = model.forecast(known)[test.start - begin :]
-        returns.append((test, return_forecasts(model, known, test.start - begin)))
-    for array in (positions, forecast):
-        array.setflags(write=False)
+    answers = [_answers(model, own, answer_once) for model, own in zip(models, folds_bars, strict=True)]
     agreements = [math.nan]
-    for newer, (train, test) in zip(models[1:], folds, strict=False):
-        begin = history_start(plan, train)
-        answers = newer.positions(bars[begin : test.stop])[test.start - begin :]
-        agreements.append(rank_correlation(answers, positions[test]))
+    for number in range(1, len(folds)):
+        newer, own, older = models[number], folds_bars[number].trained, folds_bars[number - 1]
+        positions = answers[number - 1]["positions"]
+        agreements.append(_agreement(newer, own, older, positions, answer_once))
     results = (
         fold_result(bars, *fold, model.train_metrics | agreement_metric(agreement), model.importances())
         for fold, model, agreement in zip(folds, models, agreements, strict=True)
     )
+    positions = np.zeros(len(bars))
+    forecast = np.full(len(bars), np.nan)
+    for (_, test), arrays in zip(folds, answers, strict=True):
+        positions[test] = arrays["positions"]
+        forecast[test] = arrays["forecast"]
+    for array in (positions, forecast):
+        array.setflags(write=False)
+    returns = [(test, from_arrays(arrays)) for (_, test), arrays in zip(folds, answers, strict=True)]
     rows = slice(folds[0][1].start, len(bars))
     return OutOfSample(positions, forecast, rows, tuple(results), collected(len(bars), returns))
+
+
+@dataclass(frozen=True, eq=False)
+class _FoldBars:
+    """Bars of a fold."""
+
+    trained: Bars
+    known: Bars
+    """Bars known to the model at the last test bar."""
+    first: int
+    """Row of the first test bar among the known bars."""
+    parts: tuple[Bars, ...]
+    """Known bars in parts, the training bars among them: a hash of these is computed already."""
+
+    @classmethod
+    def of(cls, bars: Bars, plan: WalkForwardPlan, train: slice, test: slice) -> Self:
+        begin = history_start(plan, train)
+        trained = bars[train]
+        parts = (bars[begin : train.start], trained, bars[train.stop : test.stop])
+        return cls(trained, bars[begin : test.stop], test.start - begin, parts)
+
+
+def _answers(model: Model, fold: _FoldBars, answer_once: AnswerOnce) -> Arrays:
+    """Answers of a fold's model on the test rows, with the names of `OutOfSample` and `ReturnForecasts`."""
+
+    def answer() -> Arrays:
+        positions = model.positions(fold.known)[fold.first :]
+        forecast = model.forecast(fold.known)[fold.first :]
+        returns = to_arrays(return_forecasts(model, fold.known, fold.first))
+        arrays = {"positions": positions, "forecast": forecast} | returns
+        return {name: np.asarray(values, dtype=np.float64) for name, values in arrays.items()}
+
+    return answer_once({"answers": "test rows", "first": fold.first}, fold.parts, answer)
+
+
+def _agreement(
+    newer: Model, trained: Bars, older: _FoldBars, positions: Floats, answer_once: AnswerOnce
+) -> float:
+    """Agreement of a model with the model of the fold before, on the older test rows.
+
+    Args:
+        trained: training bars of the newer model.
+        positions: positions of the older model on its test rows.
+    """
+
+    def answer() -> Arrays:
+        ours = newer.positions(older.known)[older.first :]
+        return {"agreement": np.array([rank_correlation(ours, positions)])}
+
+    facts = {"answers": "agreement", "first": older.first}
+    return float(answer_once(facts, (trained, *older.parts), answer)["agreement"][0])
 
 
 def _with_days(error: NotEnoughBars, bars: Bars, plan: WalkForwardPlan) -> NotEnoughBars:

@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from clm_core.backtest import pools, sentinel
-from clm_core.backtest.return_forecasts import ReturnForecasts
+from clm_core.backtest import pools, return_forecasts, sentinel
 from clm_core.backtest.walk_forward import (
     FoldResult,
     OutOfSample,
+    answer_anew,
     final_rows,
     fit_anew,
     fold_result,
@@ -75,8 +75,6 @@ FEATURES = "features.json"
 BUNDLE = "bundle"
 OUT_OF_SAMPLE = "out_of_sample.npz"
 ARRAYS = ("positions", "forecast")
-RETURNS = ("expected", "quantiles", "levels")
-"""Arrays of `ReturnForecasts`, among the out-of-sample arrays of a kind with forecasts of returns."""
 RESULTS = "trained.json"
 MEMBERS = "members"
 """Folder for the bundles of an ensemble's members, filled before the training."""
@@ -249,7 +247,7 @@ def read(folder: Path, bars: Bars | Panel) -> TrainingResult:
                     folds,
                     {
                         name: arrays[_array(name, number, member, len(members))]
-                        for name in (*ARRAYS, *RETURNS)
+                        for name in (*ARRAYS, *return_forecasts.NAMES)
                         if _array(name, number, member, len(members)) in arrays
                     },
                 )
@@ -302,15 +300,17 @@ def _walk(
         announce("Walk-forward", (number + done) / spec.seeds * share)
 
     seed = spec.seed + number
-    fit_once = fit_anew
+    fit_once, answer_once = fit_anew, answer_anew
     # folds of a plan in equal folds move with the bars, and none would be found again
     if cache is not None and spec.plan.on_dates:
         facts = spec.model_dump(mode="json", exclude={"plan", "seeds", "seed"}) | {"seed": seed}
-        fit_once = cache.fit_once(facts | _code_facts(recipe), recipe)
+        facts |= _code_facts(recipe)
+        fit_once, answer_once = cache.fit_once(facts, recipe), cache.answer_once(facts)
     if isinstance(bars, Panel):
         pooling = catalog.pooling(recipe)
         return pools.walk_forward(pooling, bars, spec.plan, seed, report, fit_once=fit_once)
-    return (walk_forward(recipe, bars, spec.plan, seed, report, fit_once=fit_once),)
+    run = walk_forward(recipe, bars, spec.plan, seed, report, fit_once=fit_once, answer_once=answer_once)
+    return (run,)
 
 
 def final_bars(bars: Bars | Panel, plan: WalkForwardPlan) -> Bars | Panel:
@@ -331,9 +331,9 @@ def _array(name: str, seed: int, member: int, members: int) -> str:
 
 
 def _arrays_of(run: OutOfSample) -> dict[str, Floats]:
-    """Arrays of a walk-forward by name; those of `RETURNS` for a kind with forecasts of returns only."""
-    returns = {} if run.returns is None else {name: getattr(run.returns, name) for name in RETURNS}
-    return {name: getattr(run, name) for name in ARRAYS} | returns
+    """Arrays of a walk-forward by name; those of `ReturnForecasts` for a kind with forecasts of returns
+    only."""
+    return {name: getattr(run, name) for name in ARRAYS} | return_forecasts.to_arrays(run.returns)
 
 
 def _fold_json(fold: FoldResult) -> dict[str, Any]:
@@ -358,8 +358,7 @@ def _read_walk(
         for fold in folds
     )
     first = int(np.searchsorted(bars.time, axis.time[results[0].test.start]))
-    known = all(name in arrays for name in RETURNS)
-    returns = ReturnForecasts(**{name: arrays[name] for name in RETURNS}) if known else None
+    returns = return_forecasts.from_arrays(arrays)
     rows = slice(first, len(bars))
     return OutOfSample(arrays["positions"], arrays["forecast"], rows, results, returns)
 

@@ -1,7 +1,8 @@
-"""Models of past folds in the home: kept by content, bounded in size, never trusted when damaged."""
+"""Models of past folds and their answers in the home: kept by content, bounded in size, never trusted when
+damaged."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clm_core.backtest.walk_forward import fold_rows, walk_forward
+from clm_core.backtest.walk_forward import Arrays, OutOfSample, fold_rows, walk_forward
 from clm_core.domain.costs import Costs
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
@@ -40,6 +41,41 @@ class Counting:
 
         model: Model = self._fit_once(bars, counted)
         return model
+
+
+class CountingAnswers:
+    """An `AnswerOnce` of a cache that counts what is computed, by name."""
+
+    def __init__(self, cache: FoldCache, facts: dict[str, Any] = FACTS) -> None:
+        self.computed: list[str] = []
+        self._answer_once = cache.answer_once(facts)
+
+    def __call__(
+        self, facts: Mapping[str, Any], bars: Sequence[Bars], answer: Callable[[], Arrays]
+    ) -> Arrays:
+        def counted() -> Arrays:
+            self.computed.append(facts["answers"])
+            return answer()
+
+        return self._answer_once(facts, bars, counted)
+
+
+def walked(cache: FoldCache, bars: Bars) -> tuple[OutOfSample, list[str]]:
+    """Walk-forward with a cache, and the names of the answers that were computed."""
+    answers = CountingAnswers(cache)
+    return walk_forward(
+        RECIPE, bars, PLAN, 3, fit_once=Counting(cache), answer_once=answers
+    ), answers.computed
+
+
+def assert_equal(one: OutOfSample, other: OutOfSample) -> None:
+    assert one.returns is not None
+    assert other.returns is not None
+    for name in ("positions", "forecast"):
+        assert getattr(one, name).tobytes() == getattr(other, name).tobytes()
+    for name in ("expected", "quantiles", "levels"):
+        assert getattr(one.returns, name).tobytes() == getattr(other.returns, name).tobytes()
+    assert one.folds == other.folds
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +124,67 @@ def test_a_corrected_bar_another_seed_or_other_facts_name_another_entry(bars: Ba
     assert other.fits == len(result.folds)
 
 
+def test_a_retrain_a_week_later_asks_the_newest_folds_alone_and_every_answer_is_the_same(
+    bars: Bars, tmp_path: Path
+) -> None:
+    cache = FoldCache(tmp_path, 100)
+    before, first = walked(cache, span(bars, 70))
+    count = len(before.folds)
+    assert sorted(first) == ["agreement"] * (count - 1) + ["test rows"] * count
+    after, computed = walked(cache, span(bars, 77))
+    # the fold cut short by the end of the bars, and a new one with its agreement
+    assert sorted(computed) == ["agreement", "test rows", "test rows"]
+    assert_equal(after, walk_forward(RECIPE, span(bars, 77), PLAN, 3))
+    again, nothing = walked(cache, span(bars, 77))
+    assert nothing == []
+    assert_equal(again, after)
+
+
+def test_a_corrected_bar_of_a_test_computes_the_answers_of_the_folds_that_saw_it(
+    bars: Bars, tmp_path: Path
+) -> None:
+    cache = FoldCache(tmp_path, 100)
+    whole = span(bars, 70)
+    before, _ = walked(cache, whole)
+    row = before.folds[-1].test.stop - 1
+    corrected = replace(whole, volume=np.where(np.arange(len(whole)) == row, 7.0, whole.volume))
+    after, computed = walked(cache, corrected)
+    assert computed == ["test rows"]
+    assert_equal(after, walk_forward(RECIPE, corrected, PLAN, 3))
+
+
+@pytest.mark.parametrize(
+    "damage", ["a changed byte", "a changed head", "cut off", "empty", "of another fold", "a folder"]
+)
+def test_damaged_answers_and_those_of_another_fold_are_computed_again_and_mended(
+    bars: Bars, tmp_path: Path, damage: str
+) -> None:
+    cache = FoldCache(tmp_path, 100)
+    before, _ = walked(cache, span(bars, 70))
+    entries = sorted(tmp_path.glob("*.answers"), key=lambda path: -path.stat().st_size)
+    entry, content = entries[0], entries[0].read_bytes()
+    match damage:
+        case "a changed byte":
+            entry.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        case "a changed head":
+            entry.write_bytes(content.replace(b'"positions"', b'"forecasts"'))
+        case "cut off":
+            entry.write_bytes(content[:-8])
+        case "empty":
+            entry.write_bytes(b"")
+        case "of another fold":
+            entry.write_bytes(entries[1].read_bytes())
+        case _:
+            entry.unlink()
+            entry.mkdir()
+    after, computed = walked(cache, span(bars, 70))
+    assert computed == ["test rows"]
+    assert_equal(after, before)
+    if damage != "a folder":
+        assert entry.read_bytes() == content
+        assert walked(cache, span(bars, 70))[1] == []
+
+
 @pytest.mark.parametrize("damage", ["a changed byte", "a missing file", "no bundle at all"])
 def test_a_damaged_entry_is_fitted_again_and_mended(bars: Bars, tmp_path: Path, damage: str) -> None:
     cache = FoldCache(tmp_path, 100)
@@ -121,6 +218,9 @@ def test_the_entries_used_least_recently_are_deleted_beyond_the_size(bars: Bars,
         (path / "padding.json").write_bytes(b"0" * 600_000)
         # after the new file, which changes the time of its folder
         os.utime(path, (used, used))
+    answers = tmp_path / "0.answers"
+    answers.write_bytes(b"0" * 600_000)
+    os.utime(answers, (2_500, 2_500))
     cache.trim()
     assert list(tmp_path.iterdir()) == [second]
     FoldCache(tmp_path / "absent", 1).trim()
