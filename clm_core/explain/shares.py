@@ -37,7 +37,8 @@ class NamedShares:
 
 def distance(one: Shares, other: Shares) -> float:
     """Total variation distance of two sets of shares, 0..1."""
-    return sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in {*one, *other}) / 2
+    # in one order: sums of the same numbers in another order differ in their last bits
+    return sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in sorted({*one, *other})) / 2
 
 
 def largest_moves(one: Shares, other: Shares, count: int = 3) -> tuple[tuple[str, float], ...]:
