@@ -20,6 +20,7 @@ from clm_core.models.contract import Model
 from clm_core.models.sizing import unsized_model
 from clm_core.models.trees.boosting import BoostedModel
 from clm_core.models.trees.lightgbm import LightGBMTrees
+from clm_core.models.trees.xgboost import parsed_booster
 
 Nodes = NDArray[np.int32]
 
@@ -106,9 +107,7 @@ def xgboost_forest(raw: bytes) -> Forest:
     Raises:
         ExplanationUnavailable: a split is categorical, or the booster or its objective is of another sort.
     """
-    import xgboost
-
-    booster: Any = xgboost.Booster({"nthread": 1}, model_file=bytearray(raw))
+    booster = parsed_booster(raw, {"nthread": 1})
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     objective = learner["objective"]["name"]
     if learner["gradient_booster"]["name"] != "gbtree":

@@ -3,6 +3,7 @@
 import ctypes
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -58,7 +59,7 @@ class XGBoostTrees:
         try:
             # predictions are computed on the processor, also for trees grown on a GPU
             native = {"nthread": 1, "device": "cpu"}
-            self._booster: Any = xgboost.Booster(native, model_file=bytearray(raw))
+            self._booster: Any = parsed_booster(raw, native)
         except xgboost.core.XGBoostError as error:
             raise BundleCorrupt(f"{self.FILE} cannot be read: train the model again ({error})") from error
 
@@ -77,6 +78,26 @@ class XGBoostTrees:
         return {
             name: float(gain) for name, gain in self._booster.get_score(importance_type="total_gain").items()
         }
+
+
+def parsed_booster(raw: bytes, native: Mapping[str, Any]) -> Any:
+    """Booster of the content of a file, parsed by a single thread.
+
+    XGBoost parses with as many threads as OpenMP has processors, whatever the parameters name, and each of
+    the threads then spins for milliseconds in vain. The number set for OpenMP belongs to the thread that sets
+    the number: a thread of its own leaves that of the caller as it was.
+
+    Raises:
+        XGBoostError: the content is not that of a booster.
+    """
+    import xgboost
+
+    def parse() -> Any:
+        with xgboost.config_context(nthread=1):
+            return xgboost.Booster(dict(native), model_file=bytearray(raw))
+
+    with ThreadPoolExecutor(1) as own_thread:
+        return own_thread.submit(parse).result()
 
 
 @dataclass(frozen=True)

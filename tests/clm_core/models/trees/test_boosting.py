@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xgboost
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from clm_core.models import catalog
 from clm_core.models.skill import skill_metrics
 from clm_core.models.trees.boosting import BoostedModel, BoostingRecipe
 from clm_core.models.trees.lightgbm import LightGBMParams, LightGBMRecipe
-from clm_core.models.trees.xgboost import XGBoostParams, XGBoostRecipe
+from clm_core.models.trees.xgboost import XGBoostParams, XGBoostRecipe, parsed_booster
 from clm_core.testing.tick_walks import mirror_image, tick_walk
 
 LIBRARIES = [pytest.param(XGBoostParams, id="xgboost"), pytest.param(LightGBMParams, id="lightgbm")]
@@ -357,3 +358,15 @@ def test_rows_copied_by_xgboost_grow_the_same_trees_as_rows_binned_in_place(
     in_place = fitted(XGBoostParams, bars, {"rounds": 8})
     assert copied.raw == in_place.raw
     assert copied.learning_curve == in_place.learning_curve
+
+
+def test_parsing_leaves_the_threads_of_openmp_to_the_caller() -> None:
+    values = np.random.default_rng(0).normal(size=(300, 3))
+    trained = xgboost.train({"nthread": 1}, xgboost.DMatrix(values, values[:, 0], nthread=1), 5)
+    with xgboost.config_context(verbosity=2):
+        parsed = parsed_booster(bytes(trained.save_raw("ubj")), {"nthread": 1})
+        assert xgboost.get_config()["verbosity"] == 2
+        assert xgboost.get_config()["nthread"] == 0
+    assert parsed.inplace_predict(values).tobytes() == trained.inplace_predict(values).tobytes()
+    with pytest.raises(xgboost.core.XGBoostError):
+        parsed_booster(b"{abc", {})
