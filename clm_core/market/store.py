@@ -136,6 +136,10 @@ class Replacement:
         return bool(self.comparison) or self.offered.calendar != self.stored.calendar
 
 
+MOST_BARS_KEPT = 200_000
+"""Longest series kept in memory after a read, 10 MB."""
+
+
 @dataclass(frozen=True)
 class SnapshotRecord:
     """Record of a new snapshot, as in `Snapshot` and `SeriesManifest`."""
@@ -162,6 +166,7 @@ class SeriesStore:
 
     def __init__(self, root: Path | SeriesStorage) -> None:
         self._storage: SeriesStorage = FolderStorage(root) if isinstance(root, Path) else root
+        self._last_read: tuple[tuple[str, ...], Bars] | None = None
 
     def manifests(self) -> list[SeriesManifest]:
         return [self._parsed(folder, content) for folder, content in self._storage.manifests()]
@@ -449,9 +454,15 @@ class SeriesStore:
         )
         content = self._storage.read(folder, file, snapshot.file_sha256, damaged)
         calendar = snapshot.calendar or manifest.calendar
+        contents = (folder, calendar, snapshot.content_hash, snapshot.file_sha256)
+        last = self._last_read
+        # a file with the verified digest is the file of the last time: a retrain asks for the same bars often
+        if last is not None and last[0] == contents:
+            return last[1]
         bars = _bars(content, manifest.symbol, manifest.timeframe, calendar)
         if bars.content_hash != snapshot.content_hash:
             raise StoreCorrupt(damaged)
+        self._last_read = (contents, bars) if len(bars) <= MOST_BARS_KEPT else None
         return bars
 
 

@@ -106,8 +106,11 @@ def test_an_unwritten_hash_is_unknown(store, walk):
         pytest.param(Path.unlink, id="gone"),
     ],
 )
-def test_a_damaged_snapshot_is_never_read(store, walk, damage, tmp_path):
+@pytest.mark.parametrize("read_before", [False, True], ids=["unread", "read before"])
+def test_a_damaged_snapshot_is_never_read(store, walk, damage, read_before, tmp_path):
     store.add(walk, "a file", NOW)
+    if read_before:
+        assert newest(store, walk).content_hash == walk.content_hash
     damage(next(tmp_path.glob("*/*/*.parquet")))
     with pytest.raises(StoreCorrupt, match="import again"):
         newest(store, walk)
