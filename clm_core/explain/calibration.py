@@ -21,7 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clm_core.explain.estimates import NOT_MEASURED, BoundedEstimate, Z, skill_of, wilson
-from clm_core.explain.forecasts import Outcomes, independent_outcomes
+from clm_core.explain.forecasts import (
+    ForecastRecord,
+    Outcomes,
+    independent_outcomes,
+    once_per_record,
+    outcomes_of,
+)
 from clm_core.market.bars import Floats
 
 MAX_BINS = 10
@@ -113,6 +119,17 @@ class Calibration:
             "bins": [asdict(each) | {"rises": each.rises.to_json()} for each in self.bins],
             "calls": [asdict(each) | {"right": each.right.to_json()} for each in self.calls],
         }
+
+
+@once_per_record
+def calibration_of_record(record: ForecastRecord) -> Calibration:
+    """Measures of the out-of-sample forecasts of a version.
+
+    Raises:
+        ExplanationUnavailable: the kind makes no forecasts, or not over a single horizon.
+        NotEnoughBars: too few outcomes without overlap.
+    """
+    return calibration_of(outcomes_of(record), record.threshold)
 
 
 def calibration_of(outcomes: Outcomes, threshold: float = 0.0) -> Calibration:

@@ -5,8 +5,8 @@ from typing import Any
 
 from clm_core.domain.explanations import Section, SectionChart, SectionTable
 from clm_core.domain.measures import NOT_MEASURED, count, formatter, percent
-from clm_core.explain.calibration import Bin, Calibration, Calls, calibration_of
-from clm_core.explain.forecasts import ForecastRecord, outcomes_of
+from clm_core.explain.calibration import Bin, Calibration, Calls, calibration_of_record
+from clm_core.explain.forecasts import ForecastRecord
 
 NAME = "calibration"
 TITLE = "Is its confidence worth anything?"
@@ -23,7 +23,7 @@ def calibration_section(record: ForecastRecord) -> Section:
         ExplanationUnavailable: the kind makes no forecasts, or not over a single horizon.
         NotEnoughBars: too few outcomes without overlap.
     """
-    return section_of(calibration_of(outcomes_of(record), record.threshold))
+    return section_of(calibration_of_record(record))
 
 
 def section_of(found: Calibration) -> Section:

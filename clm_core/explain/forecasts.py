@@ -8,7 +8,9 @@ at the same time by the same rule, as if all markets moved alike: a lower bound.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -26,6 +28,7 @@ MIN_INDEPENDENT = 20.0
 UNKNOWN_HORIZON = 0
 
 Rows = NDArray[np.int64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,19 @@ class ForecastRecord:
     threshold: float
     """Least distance of the probability from even odds for a trade."""
     markets: tuple[MarketForecasts, ...]
+
+
+def once_per_record(measure: Callable[[ForecastRecord], T]) -> Callable[[ForecastRecord], T]:
+    """The measure, computed once for each record: figures in MLflow and a section have the same."""
+    found = WeakKeyDictionary[ForecastRecord, T]()
+
+    @wraps(measure)
+    def measured(record: ForecastRecord) -> T:
+        if record not in found:
+            found[record] = measure(record)
+        return found[record]
+
+    return measured
 
 
 @dataclass(frozen=True, eq=False)

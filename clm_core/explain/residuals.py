@@ -39,6 +39,7 @@ from clm_core.explain.forecasts import (
     Rows,
     common_axis,
     independent_outcomes,
+    once_per_record,
     require_horizon,
     require_outcomes,
     return_over,
@@ -170,6 +171,7 @@ class Residuals:
         return {name: _json_ready(each) for name, each in asdict(self).items()}
 
 
+@once_per_record
 def residuals_of(record: ForecastRecord) -> Residuals:
     """Measures of the forecast returns with a known outcome.
 

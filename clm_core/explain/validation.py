@@ -20,8 +20,8 @@ from dataclasses import asdict
 
 from clm_core.backtest.results import Metrics
 from clm_core.domain.errors import ExplanationUnavailable, NotEnoughBars
-from clm_core.explain.calibration import calibration_of
-from clm_core.explain.forecasts import ForecastRecord, outcomes_of
+from clm_core.explain.calibration import calibration_of_record
+from clm_core.explain.forecasts import ForecastRecord
 from clm_core.explain.residuals import residuals_of
 
 
@@ -48,7 +48,7 @@ def _if_measurable(measure: Callable[[], dict[str, float]]) -> dict[str, float]:
 
 
 def _of_probabilities(record: ForecastRecord) -> dict[str, float]:
-    found = calibration_of(outcomes_of(record), record.threshold)
+    found = calibration_of_record(record)
     right = {each.name: each.right.value for each in found.calls}
     return {
         "forecasts": float(found.forecasts),

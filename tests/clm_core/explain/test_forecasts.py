@@ -9,6 +9,7 @@ import pytest
 
 from clm_core.backtest.walk_forward import FoldResult, OutOfSample, fold_result
 from clm_core.domain.errors import ExplanationUnavailable, NotEnoughBars
+from clm_core.explain.calibration import calibration_of_record
 from clm_core.explain.calibration_section import calibration_section
 from clm_core.explain.forecasts import ForecastRecord, market_forecasts, outcomes_of
 from clm_core.market.bars import Bars, Floats
@@ -82,3 +83,9 @@ def test_a_kind_without_forecasts_says_so_by_name(bars: Bars) -> None:
 def test_too_few_outcomes_are_not_measured(bars: Bars) -> None:
     with pytest.raises(NotEnoughBars, match="outcomes without overlap, and 20 are needed"):
         outcomes_of(record(bars, known(bars, 24), horizon=168))
+
+
+def test_figures_and_section_share_one_measurement_of_a_record(bars: Bars) -> None:
+    made = record(bars, known(bars, 12), horizon=12)
+    assert calibration_of_record(made) is calibration_of_record(made)
+    assert calibration_of_record(replace(made, threshold=0.1)) is not calibration_of_record(made)
