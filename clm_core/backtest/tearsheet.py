@@ -315,14 +315,13 @@ def rows_to_draw(curves: Sequence[Floats], buckets: int = BUCKETS) -> NDArray[np
     n_bars = len(curves[0])
     if n_bars <= 2 * buckets * min(len(curves), 2):
         return np.arange(n_bars)
-    edges = np.linspace(0, n_bars, buckets + 1).astype(np.int64).tolist()
-    extremes = (
-        first + int(pick(curve[first:last]))
-        for curve in curves
-        for first, last in pairwise(edges)
-        for pick in (np.argmin, np.argmax)
-    )
-    return np.unique(np.fromiter([0, *extremes, n_bars - 1], dtype=np.int64))
+    edges = np.linspace(0, n_bars, buckets + 1).astype(np.int64)
+    first, last = edges[:-1, None], edges[1:, None]
+    # a shorter stretch repeats its last row, which is an extreme at its first place already
+    rows = np.minimum(first + np.arange((last - first).max()), last - 1)
+    stretches = [curve[rows] for curve in curves]
+    extremes = [first[:, 0] + each for own in stretches for each in (own.argmin(axis=1), own.argmax(axis=1))]
+    return np.unique(np.concatenate([[0], *extremes, [n_bars - 1]]))
 
 
 def period_returns(
