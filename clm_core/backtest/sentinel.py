@@ -53,11 +53,29 @@ def examine(recipe: Recipe, model: Model, bars: Bars, seed: int) -> None:
     newest = bars[-max(NEWEST, MEMORIES * (model.bars_needed or 0)) :]
     rng = np.random.default_rng(seed)
     rows = sorted(rng.integers(len(newest) // 2, len(newest) - 1, size=2).tolist())
-    examine_built_in_features(newest, rows)
-    leak = first_leak(model.positions, newest, rows[-1:])
-    if leak is not None:
-        raise LookAhead("the model's positions", leak)
+    examine_features_and_positions(model, newest, rows)
     examine_learning(recipe, newest, seed)
+
+
+def examine_features_and_positions(model: Model, bars: Bars, rows: list[int]) -> None:
+    """Features experiment at all rows, and the experiment on the model's positions at the last row.
+
+    Features and positions are examined on the same changed bars at the last row, where a model of built-in
+    features takes the values computed already; one after the other only to name a culprit.
+
+    Raises:
+        LookAhead: a feature or the positions use future bars, or the experiment misses the positive control.
+    """
+    _require_control(bars, rows)
+    # held here: the values of the unchanged bars serve both
+    whole = _built_in(bars)
+    leak = first_leak(_built_in, bars, rows[:-1]) if rows[:-1] else None
+    leak = leak or first_leak(_built_in, bars, rows[-1:], model.positions)
+    if leak is not None:
+        examine_built_in_features(bars, rows)
+        leak = first_leak(model.positions, bars, rows[-1:]) or leak
+        raise LookAhead("the model's positions", leak)
+    del whole
 
 
 def examine_own_features(names: Sequence[str], bars: Bars, seed: int) -> list[ExaminedFeature]:
@@ -94,10 +112,15 @@ def examine_built_in_features(bars: Bars, rows: list[int]) -> None:
         LookAhead: a feature uses future bars, or the experiment misses the positive control.
     """
     _require_control(bars, rows)
-    leak = first_leak(lambda changed: compute_features(changed).values, bars, rows)
+    leak = first_leak(_built_in, bars, rows)
     if leak is not None:
         examine_features(FEATURE_COLUMNS, bars, rows)
         raise LookAhead("the table of the features", leak)
+
+
+def _built_in(bars: Bars) -> Floats:
+    """Values of all built-in features, shape (n_bars, n_features)."""
+    return compute_features(bars).values
 
 
 def _require_control(bars: Bars, rows: list[int]) -> None:

@@ -1,9 +1,12 @@
 """Causal features of bars, the inputs of models."""
 
 import math
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -478,19 +481,44 @@ COLUMNS_AT_ONCE = 16
 not."""
 
 
+class _LastValues(NamedTuple):
+    """Values computed last in a thread."""
+
+    bars: weakref.ref[Bars]
+    features: tuple[Feature | OwnFeature, ...]
+    values: weakref.ref[Floats]
+
+
+_last = threading.local()
+
+
 def compute_features(bars: Bars, names: Sequence[str] | None = None) -> FeatureTable:
     """Values of the named features, or of all built-in features, in the order of `select_features`.
+
+    The values computed last in a thread serve again, for the same bars and built-in features, as long as
+    somebody holds them.
 
     Raises:
         UnknownFeature: no feature has a name.
         FeatureFailed: an own feature raises, or gives no number for a bar.
     """
     selected = select_features(names)
-    values = np.empty((len(bars), len(selected)))
-    for rows in bars.stretches():
-        _fill(values[rows], selected, Stretch(bars[rows]))
-    values.setflags(write=False)
+    values = _last_values(bars, selected)
+    if values is None:
+        values = np.empty((len(bars), len(selected)))
+        for rows in bars.stretches():
+            _fill(values[rows], selected, Stretch(bars[rows]))
+        values.setflags(write=False)
+        _last.values = _LastValues(weakref.ref(bars), selected, weakref.ref(values))
     return FeatureTable(tuple(feature.name for feature in selected), values, bars.bridged)
+
+
+def _last_values(bars: Bars, selected: tuple[Feature | OwnFeature, ...]) -> Floats | None:
+    last: _LastValues | None = getattr(_last, "values", None)
+    if last is None or last.bars() is not bars or last.features != selected:
+        return None
+    # the code of others may answer otherwise the next time
+    return last.values() if all(isinstance(each, Feature) for each in selected) else None
 
 
 def _fill(values: Floats, features: Sequence[Feature | OwnFeature], stretch: Stretch) -> None:

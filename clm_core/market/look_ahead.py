@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from clm_core.market.bars import FIELDS, Bars, Floats
 
 
-def first_leak(compute: Callable[[Bars], Floats], bars: Bars, rows: Sequence[int]) -> str | None:
+def first_leak(
+    compute: Callable[[Bars], Floats], bars: Bars, rows: Sequence[int], *others: Callable[[Bars], Floats]
+) -> str | None:
     """Description of the first value that uses later bars, or None if all values up to `rows` stay bitwise
     equal.
 
@@ -18,18 +20,22 @@ def first_leak(compute: Callable[[Bars], Floats], bars: Bars, rows: Sequence[int
         compute: function under test; one row for each bar, shape (n_bars,) or (n_bars, n_columns).
         bars: a series with at least one bar after each of `rows`.
         rows: last rows before a changed future; each row costs five computations.
+        others: functions under test on the same changed bars.
 
     Raises:
         ValueError: there is no row, or a row without a later bar.
     """
     if not rows:
         raise ValueError("the look-ahead test needs at least one row")
-    values = compute(bars)
+    computes = (compute, *others)
+    values = [each(bars) for each in computes]
     for row in rows:
         for change, changed in other_futures(bars, row):
-            moved = _first_difference(values[: row + 1], compute(changed)[: row + 1])
-            if moved is not None:
-                return f"value {moved} changes when the bars after row {row} are {change}"
+            answers = [each(changed) for each in computes]
+            for before, after in zip(values, answers, strict=True):
+                moved = _first_difference(before[: row + 1], after[: row + 1])
+                if moved is not None:
+                    return f"value {moved} changes when the bars after row {row} are {change}"
     return None
 
 
@@ -62,6 +68,8 @@ def _rewrite(bars: Bars, row: int, change: Callable[[str, Floats], Floats]) -> B
 def _first_difference(before: Floats, after: Floats) -> tuple[int, ...] | None:
     if before.shape != after.shape:
         return after.shape
+    if np.array_equal(_bits(before), _bits(after)):
+        return None
     same = (_bits(before) == _bits(after)) | (np.isnan(before) & np.isnan(after))
     different = np.argwhere(~same)
     return tuple(different[0].tolist()) if len(different) else None

@@ -91,6 +91,10 @@ def test_a_built_in_feature_that_leaks_is_flagged_by_name(
     monkeypatch.setattr(sentinel, "compute_features", with_peeking)
     with pytest.raises(LookAhead, match="the feature log_return_1 sees the future: value"):
         sentinel.examine_built_in_features(market, [300, 1500])
+    # the feature is the culprit, also where the positions follow it
+    model = FunctionModel(clairvoyant)
+    with pytest.raises(LookAhead, match="the feature log_return_1 sees the future: value"):
+        sentinel.examine(model, model, market, 0)  # type: ignore[arg-type]
 
 
 def test_an_experiment_that_misses_the_positive_control_proves_nothing(

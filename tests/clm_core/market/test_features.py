@@ -36,6 +36,18 @@ def windows(values: Floats, size: int) -> Floats:
     return np.lib.stride_tricks.sliding_window_view(values, size)
 
 
+def test_values_held_by_somebody_serve_again_for_the_same_bars_and_features_alone(walk: Bars) -> None:
+    names = tuple(FEATURES)[:5]
+    held = compute_features(walk, names)
+    assert compute_features(walk, names).values is held.values
+    # other bars and other features have values of their own
+    for bars, others in ((walk[:], names), (walk, names[:4])):
+        held = compute_features(walk, names)
+        again = compute_features(bars, others)
+        assert again.values is not held.values
+        assert again.values.tobytes() == held.values[:, : len(others)].tobytes()
+
+
 @every_feature
 def test_no_feature_sees_what_comes_after(name: str, walk: Bars) -> None:
     assert first_leak(lambda bars: column(bars, name), walk, [170, 399, 420, 640, 898]) is None
