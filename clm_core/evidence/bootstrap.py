@@ -295,6 +295,10 @@ def _resampled_sums(totals: Floats, rate: float, lengths: Indices, resamples: in
     n = len(totals) // 2
     n_series = totals.shape[1]
     sums = np.empty((n_series, resamples))
+    if n_series == 2:
+        for draw in range(resamples):
+            seed, sums[0, draw], sums[1, draw] = _drawn_sums(totals, rate, lengths, seed)
+        return sums
     starts = np.empty(n, np.uint32)
     ends = np.empty(n, np.uint32)
     for draw in range(resamples):
@@ -309,6 +313,29 @@ def _resampled_sums(totals: Floats, rate: float, lengths: Indices, resamples: in
             sums[series, draw] = first
             sums[series + 1, draw] = second
     return sums
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _drawn_sums(
+    totals: Floats, rate: float, lengths: Indices, seed: np.uint64
+) -> tuple[np.uint64, float, float]:
+    """`_draw_blocks` of a single pair of series, whose blocks nobody needs.
+
+    Returns:
+        The state of the generator afterwards, and the sums of both series.
+    """
+    n = len(totals) // 2
+    left = np.int64(n)
+    first = 0.0
+    second = 0.0
+    while left > 0:
+        seed += GOLDEN
+        start, length = _block(_mixed(seed), n, left, rate, lengths)
+        end = start + np.uint64(length)
+        first += totals[end, 0] - totals[start, 0]
+        second += totals[end, 1] - totals[start, 1]
+        left -= length
+    return seed, first, second
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -328,13 +355,7 @@ def _draw_blocks(
     second = 0.0
     while left > 0:
         seed += GOLDEN
-        bits = _mixed(seed)
-        low = bits & LOW_HALF
-        length = np.int64(lengths[low >> STEP_BITS])
-        if length == 0:
-            length = np.int64(-math.log1p(-np.float64(low) / 2.0**32) / rate) + 1
-        length = min(length, left)
-        start = ((bits >> HALF) * np.uint64(n)) >> HALF
+        start, length = _block(_mixed(seed), n, left, rate, lengths)
         end = start + np.uint64(length)
         first += totals[end, 0] - totals[start, 0]
         second += totals[end, 1] - totals[start, 1]
@@ -343,6 +364,20 @@ def _draw_blocks(
         left -= length
         blocks += 1
     return blocks, seed, first, second
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _block(
+    bits: np.uint64, n: int, left: np.int64, rate: float, lengths: Indices
+) -> tuple[np.uint64, np.int64]:
+    """First row of a block, and its length, at most `left`."""
+    low = bits & LOW_HALF
+    length = np.int64(lengths[low >> STEP_BITS])
+    if length == 0:
+        length = np.int64(-math.log1p(-np.float64(low) / 2.0**32) / rate) + 1
+    length = min(length, left)
+    start = ((bits >> HALF) * np.uint64(n)) >> HALF
+    return start, length
 
 
 @njit(cache=True, nogil=True, inline="always")
