@@ -3,10 +3,12 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +55,7 @@ from clm_core.registry.store_tables import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
+    from mlflow.entities import Experiment, Metric
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
     from mlflow.entities.model_registry import RegisteredModel
     from mlflow.models.model import ModelInfo
@@ -255,6 +257,7 @@ class MLflowRegistry:
         metrics: Mapping[str, float],
         label: str,
         above: int = 0,
+        learning_curve: Sequence[float] = (),
     ) -> Registered:
         """Store a trained bundle as a new version of its model, with parameters and data.
 
@@ -262,6 +265,7 @@ class MLflowRegistry:
 
         Args:
             label: reserved for the version.
+            learning_curve: validation loss of each step of the training.
             above: greatest number in the ledger: after the deletion of a model MLflow counts from 1 again,
                 and one number must not stand for two versions.
 
@@ -281,10 +285,7 @@ class MLflowRegistry:
                 self._client.log_inputs(run_id, [_dataset(bars)])
                 stored = self._store(job.model_id, bundle, bundle_digest, bars)
                 # after the model, which would read those of the run one by one, and log them again
-                mlflow.log_metrics(
-                    {f"train.{name}": value for name, value in metrics.items()},
-                    model_id=stored.model_id,
-                )
+                self._log_training(run_id, stored.model_id, metrics, learning_curve)
                 crash_at(Fault.BUNDLE_STORED, self._fault)
                 needed = read_card(bundle).bars_needed
                 with self.package(stored.artifact_path, in_place=True) as package:
@@ -295,6 +296,20 @@ class MLflowRegistry:
         uri = f"models:/{job.model_id}@{label}"
         return Registered(label, version, run_id, uri, integrity.digest(listed))
 
+    def _log_training(
+        self, run_id: str, logged_model: str, metrics: Mapping[str, float], learning_curve: Sequence[float]
+    ) -> None:
+        """Log the training metrics of a logged model, and the learning curve of its run."""
+        from mlflow.entities import Metric
+
+        now = round(time.time() * 1000)
+        batch = [
+            Metric(f"train.{name}", value, now, 0, model_id=logged_model, run_id=run_id)
+            for name, value in metrics.items()
+        ]
+        curve = {"train.validation_loss": learning_curve}
+        self._client.log_batch(run_id, metrics=[*batch, *_points(curve)])
+
     def labels(self, model_id: str) -> set[str]:
         """All aliases of a model: the labels of the versions, and the aliases that can be moved."""
         return set(self.aliases(model_id))
@@ -303,18 +318,15 @@ class MLflowRegistry:
         self,
         run_id: str,
         metrics: Mapping[str, float],
-        curves: "Mapping[str, Floats]",
+        curves: "Mapping[str, Sequence[float] | Floats]",
         tags: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Add metrics, curves (a value a step) and tags to a version's run, without values that are not
         finite."""
-        import numpy as np
         from mlflow.entities import Metric, RunTag
 
-        batch = [Metric(name, float(value), 0, 0) for name, value in metrics.items() if np.isfinite(value)]
-        for name, curve in curves.items():
-            rows = np.unique(np.linspace(0, len(curve) - 1, min(CURVE_POINTS, len(curve))).astype(int))
-            batch += [Metric(name, float(curve[row]), 0, int(row)) for row in rows]
+        finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+        batch = [*(Metric(name, value, 0, 0) for name, value in finite.items()), *_points(curves)]
         with _mlflow_request(f"store the figures of run {run_id}"):
             self._client.log_batch(run_id, metrics=batch, tags=[RunTag(*tag) for tag in tags.items()])
 
@@ -786,6 +798,18 @@ class MLflowRegistry:
         crash_at(Fault.VERSION_MADE, self._fault)
         self._client.set_registered_model_alias(job.model_id, label, version.version)
         return int(version.version)
+
+
+def _points(curves: "Mapping[str, Sequence[float] | Floats]") -> "list[Metric]":
+    """Points of curves as metrics with steps, `CURVE_POINTS` a curve at most."""
+    import numpy as np
+    from mlflow.entities import Metric
+
+    points = []
+    for name, curve in curves.items():
+        rows = np.unique(np.linspace(0, len(curve) - 1, min(CURVE_POINTS, len(curve))).astype(int))
+        points += [Metric(name, float(curve[row]), 0, row) for row in rows.tolist()]
+    return points
 
 
 def _about(job: TrainingJob) -> str:

@@ -139,6 +139,7 @@ def register(
             trained.train_metrics,
             label,
             above=max(ledger.promotions.numbers(job.model_id).values(), default=0),
+            learning_curve=trained.learning_curve,
         )
         crash_at(Fault.VERSION_STORED, services.settings.fault)
         parent = ledger.promotions.champion(job.model_id)
@@ -147,9 +148,6 @@ def register(
         ledger.add_version(version, lease)
         tracing.annotate(version=version.version)
         crash_at(Fault.VERSION_RECORDED, services.settings.fault)
-    registry.log_results(
-        version.mlflow_run_id, {}, {"train.validation_loss": np.asarray(trained.learning_curve)}
-    )
     return version
 
 
