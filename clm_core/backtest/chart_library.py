@@ -9,15 +9,16 @@ import base64
 import gzip
 import re
 from functools import cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+
+from clm_core.domain.distributions import installed_version
 
 _REFERENCE = re.compile(rb'<script src="\.\./(plotly-[\w.]+\.js)"></script>')
 
 
 def file_name() -> str:
-    return f"plotly-{version('plotly')}.js"
+    return f"plotly-{installed_version('plotly')}.js"
 
 
 def reference() -> str:

@@ -14,11 +14,11 @@ import hashlib
 import json
 import stat
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from clm_core.domain.distributions import installed_version
 from clm_core.domain.errors import BundleCorrupt, ModelError
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
@@ -170,7 +170,7 @@ def card_of(model: Model, recipe: Recipe) -> ModelCard:
 
 def installed_libraries(of: Model | Recipe) -> dict[str, str]:
     """Installed versions of the distributions a fit depends on, by name."""
-    return {name: version(name) for name in (*LIBRARIES, *catalog.distributions(of))}
+    return {name: installed_version(name) for name in (*LIBRARIES, *catalog.distributions(of))}
 
 
 def _measured(model: Model, bars: Bars | Panel) -> Model:

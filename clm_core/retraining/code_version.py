@@ -4,8 +4,9 @@ import contextlib
 import hashlib
 import subprocess
 from functools import cache
-from importlib.metadata import version as installed_version
 from pathlib import Path
+
+from clm_core.domain.distributions import installed_version
 
 PACKAGE = Path(__file__).parents[1]
 """Folder of the package `clm_core`."""
