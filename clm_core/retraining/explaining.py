@@ -5,6 +5,7 @@ forecasts and backtests, which a retrain has at hand.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ def with_history(reports: Path, explanation: VersionExplanation) -> VersionExpla
     for file in files:
         version = file.name.removesuffix(suffix)
         if version < explanation.version and len(versions) < HISTORY:
-            earlier = _read_shares(file)
+            earlier = _shares_in(file.read_bytes())
             versions += [NamedShares(version, earlier[1])] if earlier and earlier[0] == symbol else []
     if len(versions) < 2:
         return explanation
@@ -148,10 +149,14 @@ def features_of_folds(folds: Sequence[FoldResult]) -> tuple[Section, ...]:
     return (shares_section("features-folds", title, known, "the decisions"),)
 
 
-def _read_shares(file: Path) -> tuple[str, dict[str, float]] | None:
-    """Market and shares of a stored explanation; None without shares, or of another release."""
+@lru_cache(HISTORY)
+def _shares_in(content: bytes) -> tuple[str, dict[str, float]] | None:
+    """Market and shares of a stored explanation; None without shares, or of another release.
+
+    A replay reads the same explanations retrain after retrain.
+    """
     try:
-        return stored_shares(VersionExplanation.model_validate_json(file.read_bytes()))
+        return stored_shares(VersionExplanation.model_validate_json(content))
     except ValidationError:
         return None
 
