@@ -44,8 +44,10 @@ from clm_core.registry import integrity
 from clm_core.registry.locations import BUCKET_FOLDER, EXPERIMENT, HOME_TAG, is_inside
 from clm_core.registry.store_tables import (
     aliases_of,
+    artifacts_of,
     creating_tables,
     is_database,
+    is_registered,
     jobs_left_open,
     note_creator,
     number_behind,
@@ -336,8 +338,9 @@ class MLflowRegistry:
         In a folder on the same disk the files given and the files stored share their content.
         """
         with _mlflow_request(f"store the {folder} of run {run_id}"):
+            store = self._store_of(self._artifacts_of(run_id))
             for file in files:
-                self._client.log_artifact(run_id, str(file), folder)
+                store.log_artifact(str(file), folder)  # type: ignore[no-untyped-call]
                 if self._bucket is None:
                     _share_content(self._artifacts / run_id / "artifacts" / folder / file.name, file)
 
@@ -605,17 +608,33 @@ class MLflowRegistry:
                 )
             yield package
 
+    def _artifacts_of(self, run_id: str) -> str:
+        """Address of the artifacts of a run."""
+        known = artifacts_of(self._uri, run_id) if is_database(self._uri) else None
+        return known or str(self._client.get_run(run_id).info.artifact_uri)
+
     def _store_of(self, uri: str) -> "ArtifactRepository":
         assert self._fluent
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-        from mlflow.store.artifact.utils.models import get_model_name_and_version
 
         if uri.startswith("models:/"):
-            named = get_model_name_and_version(self._client, uri)  # type: ignore[no-untyped-call]
+            named = self._version_named(uri)
             if len(named) == 2:
                 # MLflow would resolve the version with a client of its own; see `ModelClient`
                 uri = self._client.get_model_version_download_uri(*named)
         return get_artifact_repository(uri)
+
+    def _version_named(self, uri: str) -> Sequence[str]:
+        """Model and number of the version of an address in MLflow; the id alone of a logged model."""
+        from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+        model_id, _, alias = uri.removeprefix("models:/").partition("@")
+        if alias and is_database(self._uri):
+            number = number_behind(self._uri, model_id, alias)
+            if number is not None:
+                return model_id, str(number)
+        named: Sequence[str] = get_model_name_and_version(self._client, uri)  # type: ignore[no-untyped-call]
+        return named
 
     def _require_max_size(self, uri: str, store: "ArtifactRepository", part: str) -> None:
         """Refuse a version or a folder that is too large, by MLflow's listing, before a download."""
@@ -754,6 +773,8 @@ class MLflowRegistry:
         """
         from mlflow.exceptions import MlflowException
 
+        if is_database(self._uri) and is_registered(self._uri, model_id):
+            return
         if self._model(model_id) is not None:
             return
         try:

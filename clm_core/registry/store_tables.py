@@ -16,6 +16,9 @@ from clm_core.domain.errors import RegistryUnavailable
 from clm_core.ledger.engine import pooled_engine
 from clm_core.platform.locks import AdvisoryLock
 
+IS_PROMPT_TAG = "mlflow.prompt.is_prompt"
+"""Tag by which MLflow tells prompts from models: both are registered models."""
+
 _JOBS_LEFT_OPEN = text("""
 SELECT job.value FROM runs
 JOIN experiments USING (experiment_id)
@@ -48,6 +51,13 @@ _ALIASED = text("""
 SELECT version FROM registered_model_aliases JOIN model_versions USING (name, version)
 WHERE (name, alias) = (:model_id, :alias) AND current_stage <> 'Deleted_Internal'
 """)
+
+_IS_MODEL = text("""
+SELECT EXISTS (SELECT FROM registered_models WHERE name = :model_id)
+AND NOT EXISTS (SELECT FROM registered_model_tags WHERE (name, key) = (:model_id, :prompt))
+""")
+
+_ARTIFACTS = text("SELECT artifact_uri FROM runs WHERE run_uuid = :run_id")
 
 _NOTE_CREATOR = text("UPDATE model_versions SET user_id = :creator WHERE name = :name AND version = :version")
 
@@ -159,6 +169,31 @@ def number_behind(tracking_uri: str, model_id: str, alias: str) -> int | None:
     with _reading(tracking_uri, f"read the alias {alias} of {model_id}") as connection:
         number = None if connection is None else connection.scalar(_ALIASED, named)
     return None if number is None else int(number)
+
+
+def is_registered(tracking_uri: str, model_id: str) -> bool:
+    """True for a registered model; False without one, and for a prompt of the name.
+
+    MLflow's own answer reads the newest versions, tags and aliases of the model.
+
+    Raises:
+        RegistryUnavailable: the database does not answer.
+    """
+    named = {"model_id": model_id, "prompt": IS_PROMPT_TAG}
+    with _reading(tracking_uri, f"look for {model_id}") as connection:
+        return connection is not None and bool(connection.scalar(_IS_MODEL, named))
+
+
+def artifacts_of(tracking_uri: str, run_id: str) -> str | None:
+    """Address of the artifacts of a run; None without such a run.
+
+    MLflow's own answer reads the parameters, metrics, tags and data of the run.
+
+    Raises:
+        RegistryUnavailable: the database does not answer.
+    """
+    with _reading(tracking_uri, f"read run {run_id}") as connection:
+        return None if connection is None else connection.scalar(_ARTIFACTS, {"run_id": run_id})
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from clm_core.domain.errors import NotFound, RegistryUnavailable
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.registry import mlflow_registry
 from clm_core.registry.mlflow_registry import DIGEST_TAG, JOB_TAG, STATUS_TAG, MLflowRegistry
+from clm_core.registry.store_tables import is_registered
 from clm_core.services import Services
 from deployments.fork_server import ENVIRONMENT
 
@@ -131,6 +132,34 @@ def test_aliases_and_tags_are_those_of_versions_that_are_not_deleted(
     for missing in (2, 4):
         with pytest.raises(RegistryUnavailable, match=f"read {model_id} {missing}"):
             registry.tagged_digest(model_id, missing)
+
+
+@pytest.mark.parametrize("is_database", [True, False], ids=["tables", "requests"])
+def test_files_are_attached_to_the_run_named(
+    is_database: bool, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = services.registry
+    monkeypatch.setattr(mlflow_registry, "is_database", lambda uri: is_database)
+    experiment = registry.client.get_experiment_by_name("clm").experiment_id
+    run_id = registry.client.create_run(experiment).info.run_id
+    file = tmp_path / "sheet.html"
+    file.write_text("a sheet")
+    registry.attach(run_id, [file], "report")
+    assert [each.path for each in registry.client.list_artifacts(run_id, "report")] == ["report/sheet.html"]
+    with pytest.raises(RegistryUnavailable, match="store the report of run nothing"):
+        registry.attach("nothing", [file], "report")
+    registry.client.set_terminated(run_id)
+
+
+def test_a_model_is_registered_and_a_prompt_of_the_name_is_none(services: Services) -> None:
+    uri = services.database.url("mlflow", driver="psycopg")
+    model_id, prompt = f"model-{uuid4()}", f"prompt-{uuid4()}"
+    assert not is_registered(uri, model_id)
+    services.registry.ensure_model(model_id)
+    services.registry.ensure_model(model_id)
+    services.registry.client.register_prompt(prompt, "Sell {{symbol}}")
+    assert is_registered(uri, model_id)
+    assert not is_registered(uri, prompt)
 
 
 def test_a_store_without_tables_has_no_job_left_open_and_a_lost_one_says_so(
