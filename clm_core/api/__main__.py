@@ -17,7 +17,7 @@ from clm_core.api.envelope import log
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.errors import CLMError
 from clm_core.operations.delivery_at_commit import delivery_at_commit
-from clm_core.platform.garbage_collection import collect_garbage_rarely
+from clm_core.platform.garbage_collection import collect_garbage_rarely, return_memory_after_start
 from clm_core.platform.json_logs import configure_logs
 from clm_core.platform.private_files import keep_files_private
 from clm_core.services import open_services
@@ -70,6 +70,7 @@ def _stop_when_orphaned(server: uvicorn.Server) -> None:
 if __name__ == "__main__":
     collect_garbage_rarely()
     keep_files_private()
+    return_memory_after_start()
     try:
         main(int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_PORT, *sys.argv[2:])
     except CLMError as error:

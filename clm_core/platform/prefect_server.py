@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from clm_core.domain.errors import ServerUnavailable
 from clm_core.platform.database import Database
 from clm_core.platform.file_locks import lock_file
-from clm_core.platform.garbage_collection import collect_garbage_rarely
+from clm_core.platform.garbage_collection import collect_garbage_rarely, return_memory_after_start
 from clm_core.platform.interpreter import MODULE
 from clm_core.platform.prefect_runs import is_answering
 from clm_core.platform.private_files import keep_files_private
@@ -255,4 +255,5 @@ def _unlock_when_started(server: "Server", migration: IO[bytes]) -> None:
 if __name__ == "__main__":
     collect_garbage_rarely()
     keep_files_private()
+    return_memory_after_start()
     _serve(int(sys.argv[1]))

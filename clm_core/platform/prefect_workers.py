@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from clm_core.platform.garbage_collection import collect_garbage_rarely
+from clm_core.platform.garbage_collection import collect_garbage_rarely, return_memory_after_start
 from clm_core.platform.prefect_worker import use_temporary_folder
 from clm_core.platform.private_files import keep_files_private
 
@@ -74,4 +74,5 @@ def main(pool: str, pool_type: str, *values: str) -> None:
 if __name__ == "__main__":
     collect_garbage_rarely()
     keep_files_private()
+    return_memory_after_start()
     main(*sys.argv[1:])

@@ -9,7 +9,7 @@ the memory and twice the start-up time. Configured by CLM's settings and by MLFL
 import os
 import sys
 
-from clm_core.platform.garbage_collection import collect_garbage_rarely
+from clm_core.platform.garbage_collection import collect_garbage_rarely, return_memory_after_start
 from clm_core.platform.private_files import keep_files_private
 from clm_core.registry.locations import artifacts_folder, artifacts_location
 from clm_core.registry.mlflow_webhooks import webhook_variables
@@ -44,4 +44,5 @@ def main(port: int, address: str = "127.0.0.1") -> None:
 if __name__ == "__main__":
     collect_garbage_rarely()
     keep_files_private()
+    return_memory_after_start()
     main(int(sys.argv[1]), *sys.argv[2:])
