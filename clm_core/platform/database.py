@@ -72,6 +72,10 @@ _OPTIONS = {
     # beside the private folder of the sockets
     "unix_socket_permissions": "0700",
     "max_connections": "200",
+    # the system keeps what is read in its cache of files; the default of 128 MB fills in days at rest
+    "shared_buffers": "32MB",
+    # the default is three processes that read for the others
+    "io_method": "sync",
     # no replication: less to write, equally durable
     "wal_level": "minimal",
     "max_wal_senders": "0",
