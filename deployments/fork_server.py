@@ -273,15 +273,21 @@ def carry_out(request: Request) -> None:
     run_module(request.module, *request.arguments)
 
 
-def run_module(module: str, *arguments: str) -> None:
-    """Run a module in a fork, as by `python -m`."""
+def run_module(module: str, *arguments: str, has_settings: bool = False) -> None:
+    """Run a module in a fork, as by `python -m`.
+
+    Args:
+        has_settings: True where the parent has read Prefect's settings of the fork. Reading copies 8 MB of
+            shared pages.
+    """
     library = ctypes.CDLL(None)
     library.mallopt(M_ARENA_MAX, ARENAS)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    from prefect.context import refresh_global_settings_context
+    if not has_settings:
+        from prefect.context import refresh_global_settings_context
 
-    refresh_global_settings_context()
+        refresh_global_settings_context()
     sys.argv = [module, *arguments]
     # a module imported before the fork is executed once more, as a program
     warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)

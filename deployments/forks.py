@@ -7,15 +7,19 @@ restarted later is a command, with the code of the moment.
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
+import mmap
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, NoReturn
 
 from deployments import fork_server
@@ -32,6 +36,10 @@ OF_PREFECT = (
 OF_PARTS = ("prefect.cli.worker", "prefect.workers.process", "starlette.middleware")
 """Modules of several parts, beside those of the runs."""
 POLL_SECONDS = 0.05
+LIBRARY_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-[-x]p .*\.so[.0-9]*")
+"""Mapping of a shared library that the process cannot write to, in `/proc/PID/smaps`."""
+_READ_WITH = dict[str, str]()
+"""Variables of Prefect in force while this process read Prefect's settings."""
 
 
 def preload_prefect(environment: Mapping[str, str]) -> None:
@@ -43,8 +51,17 @@ def preload_prefect(environment: Mapping[str, str]) -> None:
     with _variables({**environment, **fork_server.ENVIRONMENT}):
         for name in OF_PREFECT:
             importlib.import_module(name)
+        _read_settings()
     gc.collect()
     gc.freeze()
+
+
+def _read_settings() -> None:
+    """Read Prefect's settings from the variables of the moment, also where Prefect was imported before."""
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()
+    _READ_WITH.update(_of_prefect(os.environ))
 
 
 def preload(environment: Mapping[str, str]) -> None:
@@ -55,6 +72,32 @@ def preload(environment: Mapping[str, str]) -> None:
     """
     with _variables({**environment, **fork_server.ENVIRONMENT}):
         fork_server.preload(*OF_PARTS)
+
+
+def release_library_pages() -> None:
+    """Take the files of the libraries, which imports have read, out of the memory of this process.
+
+    A page used again is read from the system's cache of files. Pages that this process has changed stay.
+    """
+    library = ctypes.CDLL(None)
+    for start, length in _unchanged_library_pages():
+        library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
+
+
+def _unchanged_library_pages() -> Iterator[tuple[int, int]]:
+    """Start and length in bytes of each read-only mapping of a shared library without a changed page."""
+    start, end = 0, 0
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if mapping := LIBRARY_MAPPING.fullmatch(line):
+            start, end = (int(address, 16) for address in mapping.groups())
+        elif line.startswith("VmFlags:"):
+            start, end = 0, 0
+        elif line.split() == ["Anonymous:", "0", "kB"] and end > start:
+            yield start, end - start
+
+
+def _of_prefect(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith("PREFECT_")}
 
 
 def is_possible() -> bool:
@@ -121,7 +164,7 @@ def _become(
             os.dup2(file, number)
         _close_inherited()
         os.environ.update(environment)
-        fork_server.run_module(*module)
+        fork_server.run_module(*module, has_settings=_of_prefect(os.environ) == _READ_WITH)
         code = 0
     except SystemExit as ended:
         code = _exit_code(ended)

@@ -122,6 +122,8 @@ def run(settings: Settings, console: Console) -> None:
             supervisor.start(_forked(plan.api()))
         _wait(supervisor, [part.name for part in supervisor.states])
         schedules.go_on(deploying)
+        if fork_server.is_supported():
+            forks.release_library_pages()
         running.enter_context(_watchdog(settings, database, plan.environment, console))
         print_summary(settings, reporter.all_ready())
         while True:

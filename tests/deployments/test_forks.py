@@ -20,7 +20,8 @@ import os, runpy, signal, sys, threading
 from pathlib import Path
 from deployments import fork_server, forks
 
-def run_module(module, *arguments):
+def run_module(module, *arguments, has_settings):
+    os.environ["HAS_SETTINGS"] = str(has_settings)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
@@ -28,9 +29,9 @@ fork_server.run_module = run_module
 lock = open(os.devnull)
 log = Path(sys.argv[1])
 
-def start(*arguments):
+def start(*arguments, **variables):
     with log.open("ab") as output:
-        return forks.Fork(("a_part", *arguments), {"OF_THE_PART": "set"}, output)
+        return forks.Fork(("a_part", *arguments), {"OF_THE_PART": "set", **variables}, output)
 """
 PART = """
 import atexit, os, sys, threading, time
@@ -40,6 +41,8 @@ print("variable", os.environ["OF_THE_PART"], "code", os.environ.get("OPENBLAS_NU
 if sys.argv[1] == "ends":
     threading.Thread(target=lambda: (time.sleep(0.05), print("thread ended", flush=True))).start()
     sys.exit(3)
+if sys.argv[1] == "tells":
+    print("has settings", os.environ["HAS_SETTINGS"])
 if sys.argv[1] == "complains":
     sys.exit("no such port")
 if sys.argv[1] == "serves":
@@ -86,3 +89,37 @@ def test_each_part_sees_the_end_of_a_killed_supervisor(tmp_path: Path) -> None:
         assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
         time.sleep(0.05)
     assert log.read_text(encoding="utf-8").count("orphaned\n") == 2
+
+
+def test_a_part_reads_the_settings_of_prefect_where_its_variables_differ(tmp_path: Path) -> None:
+    script = """
+forks._READ_WITH.update(forks._of_prefect(os.environ))
+start("tells").wait(60)
+start("tells", PREFECT_SERVER_ANALYTICS_ENABLED="false").wait(60)
+"""
+    ended = supervised(tmp_path, script)
+    assert ended.returncode == 0, ended.stderr
+    log = (tmp_path / "part.log").read_text(encoding="utf-8").splitlines()
+    assert [line for line in log if line.startswith("has settings")] == [
+        "has settings True",
+        "has settings False",
+    ]
+
+
+def test_a_supervisor_without_the_files_of_its_libraries_works_on(tmp_path: Path) -> None:
+    script = """
+import numpy as np
+from numpy.linalg import inv
+
+def mapped():
+    [line] = [each for each in Path("/proc/self/status").read_text().splitlines() if "RssFile" in each]
+    return int(line.split()[1])
+
+matrix = np.diag([2.0, 4.0])
+before = inv(matrix)
+pages = mapped()
+forks.release_library_pages()
+print(mapped() < pages / 2, np.array_equal(inv(matrix), before), start("ends").wait(60))
+"""
+    ended = supervised(tmp_path, script)
+    assert ended.stdout == "True True 3\n", ended.stderr
