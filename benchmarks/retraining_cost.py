@@ -1,6 +1,6 @@
 """Cost of five rules of retraining in four worlds: rewrites the table of docs/decisions/0102.
 
-    python -m benchmarks.retraining_cost [--days 182] [--seeds 2] [--results FOLDER]
+    python -m benchmarks.retraining_cost [--days 182] [--seeds 2] [--prices 5 20] [--results FOLDER]
 
 Each world is replayed under each rule by `lifecycle.replay`, with the clock put forward from week to week:
 retrains, shadow, watch and protection come once a week under every rule alike. The world knows the expected
@@ -19,6 +19,8 @@ Models" (arXiv 2310.04216): retrain once the cost of staleness since the last tr
 Staleness there is an error on labelled queries, and here the sum of the losing weeks. The paper fits the
 threshold to a history of retrains, which a new market does not have; here it is the price of a retrain.
 
+The table is made for each price of a retrain; the other rules retrain alike at every price.
+
 With `--results` the folder keeps the results of each rule and the trainings: an interrupted run goes on, and
 rules that are there are not replayed again. Results of other code need another folder.
 """
@@ -31,7 +33,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from os import cpu_count
 from pathlib import Path
@@ -54,15 +56,17 @@ MARK = "<!-- below: python -m benchmarks.retraining_cost -->\n"
 START = date(2020, 1, 1)
 CAPITAL = 10_000.0
 HOURS = 5.0
-PRICE_PER_HOUR = 1.0
-PRICE_BPS = HOURS * PRICE_PER_HOUR / CAPITAL * 1e4
-"""Price of a retrain, basis points of the capital."""
+PRICES = (5.0, 20.0)
+"""Prices of a retrain, basis points of the capital: 5 hours of a processor, and of a rented GPU at four times
+the price."""
 WEEK = 168
 """Bars of a week."""
 NEVER_AGAIN = 10_000.0
 """Days beyond every replay."""
 OURS = "cost-aware"
 RULES = ("never", "weekly", "drift", "CARA", OURS)
+PRICED = ("CARA", OURS)
+"""Rules that retrain more or less often with the price."""
 WORLDS = (KnownWorld.PLANTED, KnownWorld.DYING, KnownWorld.TURNING, KnownWorld.NONE)
 """Worlds with an edge that lives, dies halfway or moves, and without one."""
 MODEL = ModelType.LIGHTGBM
@@ -95,6 +99,7 @@ class RuleCost:
     """A rule of retraining in a world with a seed."""
 
     rule: str
+    price_bps: float
     retrains: int
     promotions: int
     endings: int
@@ -104,7 +109,7 @@ class RuleCost:
 
     @property
     def compute_bps(self) -> float:
-        return self.retrains * PRICE_BPS
+        return self.retrains * self.price_bps
 
     @property
     def net_bps(self) -> float:
@@ -112,7 +117,7 @@ class RuleCost:
         return self.expected_bps - self.compute_bps
 
 
-def triggers_of(rule: str) -> TriggerPolicy:
+def triggers_of(rule: str, price_bps: float) -> TriggerPolicy:
     """Admission of requests under a rule, which refuses all others."""
     off = ReasonRules(daily_budget_per_model=0)
     others = {
@@ -125,7 +130,10 @@ def triggers_of(rule: str) -> TriggerPolicy:
     }
     if rule == OURS:
         costs = RetrainCostRules(
-            enabled=True, capital=CAPITAL, compute_price_per_hour=PRICE_PER_HOUR, hours_per_retrain=HOURS
+            enabled=True,
+            capital=CAPITAL,
+            compute_price_per_hour=price_bps * 1e-4 * CAPITAL / HOURS,
+            hours_per_retrain=HOURS,
         )
         return TriggerPolicy(cost_aware=costs)
     once = {} if every_days(rule) == 7.0 else {"periodic": PeriodicRules(cooldown_hours=8760)}
@@ -166,8 +174,10 @@ class WeeklyCourse(replay._Course):
 class CaraCourse(WeeklyCourse):
     """A replay whose schedule retrains by CARA's cumulative threshold."""
 
+    threshold_bps: float
+
     def _scheduled_retrain(self, is_first: bool) -> None:
-        if is_first or losses_bps(self._returns_of_newest()) >= PRICE_BPS:
+        if is_first or losses_bps(self._returns_of_newest()) >= self.threshold_bps:
             super()._scheduled_retrain(is_first)
 
     def _returns_of_newest(self) -> Floats:
@@ -178,7 +188,9 @@ class CaraCourse(WeeklyCourse):
         return self._backtest(terms, bars, [stint], bars.row_closed_after(newest.created_at)).returns
 
 
-def replayed(home: Path, world: KnownWorld, seed: int, rule: str, days: int) -> PolicyReplay:
+def replayed(
+    home: Path, world: KnownWorld, seed: int, rule: str, price_bps: float, days: int
+) -> PolicyReplay:
     policy = home / "benchmark.toml"
     policy.write_text(POLICY, encoding="utf-8")
     request = ReplayRequest(
@@ -192,29 +204,37 @@ def replayed(home: Path, world: KnownWorld, seed: int, rule: str, days: int) -> 
         dataset_span_days=SPAN_DAYS,
         training_params=PARAMS,
     )
-    settings = Settings(home=home, database_url=None, triggers=triggers_of(rule))
-    with mock.patch.object(replay, "_Course", CaraCourse if rule == "CARA" else WeeklyCourse):
+    settings = Settings(home=home, database_url=None, triggers=triggers_of(rule, price_bps))
+    cara = type("CaraAtAPrice", (CaraCourse,), {"threshold_bps": price_bps})
+    with mock.patch.object(replay, "_Course", cara if rule == "CARA" else WeeklyCourse):
         result = replay.run(settings, MarketData(home), request, lambda step, share: None)
     return result.policies[0]
 
 
-def costs(folder: Path, world: KnownWorld, seed: int, days: int) -> list[RuleCost]:
-    """Every rule in a world; results kept in the folder are taken over."""
-    found = list[RuleCost]()
-    for rule in RULES:
-        kept = folder / f"{world}-{seed}-{days}-{rule}.json"
-        if not kept.exists():
-            kept.write_text(json.dumps(asdict(_cost(folder, world, seed, days, rule))))
-        found.append(RuleCost(**json.loads(kept.read_text())))
-        print(world, seed, found[-1], flush=True)
-    return found
+def costs(
+    folder: Path, world: KnownWorld, seed: int, days: int, prices: Sequence[float]
+) -> list[list[RuleCost]]:
+    """Every rule in a world, for each price; results kept in the folder are taken over."""
+    return [[_kept_cost(folder, world, seed, days, rule, price) for rule in RULES] for price in prices]
 
 
-def _cost(folder: Path, world: KnownWorld, seed: int, days: int, rule: str) -> RuleCost:
-    course = replayed(folder, world, seed, rule, days)
+def _kept_cost(
+    folder: Path, world: KnownWorld, seed: int, days: int, rule: str, price_bps: float
+) -> RuleCost:
+    at_price = f"-{price_bps:g}" if rule in PRICED else ""
+    kept = folder / f"{world}-{seed}-{days}-{rule}{at_price}.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(asdict(_cost(folder, world, seed, days, rule, price_bps))))
+    cost = replace(RuleCost(**json.loads(kept.read_text())), price_bps=price_bps)
+    print(world, seed, cost, flush=True)
+    return cost
+
+
+def _cost(folder: Path, world: KnownWorld, seed: int, days: int, rule: str, price_bps: float) -> RuleCost:
+    course = replayed(folder, world, seed, rule, price_bps, days)
     assert course.known is not None
     expected_bps = course.known.expected_return * 1e4
-    return RuleCost(rule, course.retrains, course.promotions, course.rollbacks, expected_bps)
+    return RuleCost(rule, price_bps, course.retrains, course.promotions, course.rollbacks, expected_bps)
 
 
 def rows(world: str, seeds: Sequence[Sequence[RuleCost]]) -> Iterator[list[str]]:
@@ -274,6 +294,9 @@ def main() -> None:
     )
     parser.add_argument("--days", type=int, default=182, help="days of a replay, a multiple of 7")
     parser.add_argument("--seeds", type=int, default=2, help="number of seeds, from 0")
+    parser.add_argument(
+        "--prices", type=float, nargs="+", default=PRICES, help="prices of a retrain, basis points"
+    )
     parser.add_argument("--workers", type=int, default=cpu_count())
     parser.add_argument("--results", type=Path, help="folder that keeps results and trainings")
     given = parser.parse_args()
@@ -282,11 +305,27 @@ def main() -> None:
         folder = given.results or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         pool = stack.enter_context(ProcessPoolExecutor(given.workers))
-        measured = list(pool.map(costs, *zip(*((folder, *each, given.days) for each in worlds), strict=True)))
+        calls = ((folder, *each, given.days, given.prices) for each in worlds)
+        measured = list(pool.map(costs, *zip(*calls, strict=True)))
+    text = "\n".join(
+        table_of(price, [each[number] for each in measured], given.days, given.seeds)
+        for number, price in enumerate(given.prices)
+    )
+    print(text)
+    head = DOCUMENT.read_text(encoding="utf-8").partition(MARK)[0]
+    DOCUMENT.write_text(f"{head}{MARK}\n{text}", encoding="utf-8")
+
+
+def table_of(price_bps: float, measured: Sequence[Sequence[RuleCost]], days: int, n_seeds: int) -> str:
+    """Table of all worlds at a price.
+
+    Args:
+        measured: results of all rules, by world and within a world by seed.
+    """
     cells = list[list[str]]()
     won = 0
     for number, world in enumerate(WORLDS):
-        seeds = measured[number * given.seeds : (number + 1) * given.seeds]
+        seeds = measured[number * n_seeds : (number + 1) * n_seeds]
         cells += rows(world.value, seeds)
         won += is_best(seeds)
     columns = [
@@ -301,15 +340,12 @@ def main() -> None:
         "behind the best",
     ]
     note = (
-        f"Basis points of the capital over {given.days} days, means over seeds 0 to {given.seeds - 1}; a "
-        f"retrain costs {PRICE_BPS:g} in compute. The distance to the best rule has its standard error. No "
+        f"Basis points of the capital over {days} days, means over seeds 0 to {n_seeds - 1}; a "
+        f"retrain costs {price_bps:g} in compute. The distance to the best rule has its standard error. No "
         f"rule is better than the cost-aware rule in {won} of {len(WORLDS)} worlds. Net of compute, over all "
         f"worlds: {means(measured)}."
     )
-    text = table("Rules of retraining in worlds", note, columns, cells)
-    print(text)
-    head = DOCUMENT.read_text(encoding="utf-8").partition(MARK)[0]
-    DOCUMENT.write_text(f"{head}{MARK}\n{text}", encoding="utf-8")
+    return table(f"Rules of retraining in worlds, {price_bps:g} basis points a retrain", note, columns, cells)
 
 
 if __name__ == "__main__":

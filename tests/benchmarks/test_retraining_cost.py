@@ -8,7 +8,7 @@ import pytest
 from benchmarks import retraining_cost
 from benchmarks.retraining_cost import (
     OURS,
-    PRICE_BPS,
+    PRICES,
     RULES,
     WORLDS,
     RuleCost,
@@ -20,14 +20,16 @@ from benchmarks.retraining_cost import (
 )
 from clm_core.domain.vocabulary import KnownWorld
 
+PRICE = 5.0
+
 
 def cost(rule: str, retrains: int, expected_bps: float) -> RuleCost:
-    return RuleCost(rule, retrains, promotions=1, endings=0, expected_bps=expected_bps)
+    return RuleCost(rule, PRICE, retrains, promotions=1, endings=0, expected_bps=expected_bps)
 
 
 def test_a_rule_is_judged_by_the_mean_expected_return_less_the_compute() -> None:
     weekly, never = cost("weekly", 26, 400.0), cost("never", 1, 100.0)
-    assert (weekly.net_bps, never.net_bps) == (400.0 - 26 * PRICE_BPS, 100.0 - PRICE_BPS)
+    assert (weekly.net_bps, never.net_bps) == (400.0 - 26 * PRICE, 100.0 - PRICE)
     assert is_best([[never, weekly, cost(OURS, 10, 380.0)]])
     assert not is_best([[never, weekly, cost(OURS, 26, 380.0)]])
     # better in the mean of two seeds, and worse with one of them
@@ -56,9 +58,35 @@ def test_only_losing_weeks_add_to_the_staleness_of_cara() -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_admits_the_requests_that_it_makes(rule: str) -> None:
-    triggers = triggers_of(rule)
+    triggers = triggers_of(rule, PRICE)
     assert triggers.cost_aware.enabled is (rule == OURS)
     assert (triggers.drift_detected.daily_budget_per_model == 0) is (rule not in ("drift", OURS))
+
+
+@pytest.mark.parametrize("price_bps", PRICES)
+def test_the_cost_aware_rule_pays_the_price_of_the_table(price_bps: float) -> None:
+    rules = triggers_of(OURS, price_bps).cost_aware
+    assert rules.hours_per_retrain is not None
+    assert rules.compute_price_per_hour is not None
+    assert rules.capital is not None
+    paid = rules.hours_per_retrain * rules.compute_price_per_hour / rules.capital
+    assert paid * 1e4 == pytest.approx(price_bps)
+
+
+def test_results_of_rules_without_a_price_are_kept_for_every_price(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays = list[tuple[str, float]]()
+
+    def replayed(folder: Path, world: object, seed: int, days: int, rule: str, price_bps: float) -> RuleCost:
+        replays.append((rule, price_bps))
+        return RuleCost(rule, price_bps, 2, promotions=1, endings=0, expected_bps=30.0)
+
+    monkeypatch.setattr(retraining_cost, "_cost", replayed)
+    cheap, dear = retraining_cost.costs(tmp_path, KnownWorld.NONE, 0, 14, (5.0, 20.0))
+    assert replays == [*((rule, 5.0) for rule in RULES), ("CARA", 20.0), (OURS, 20.0)]
+    assert {each.net_bps for each in cheap} == {20.0}
+    assert {each.net_bps for each in dear} == {-10.0}
 
 
 @pytest.mark.chaos
@@ -67,10 +95,10 @@ def test_a_world_is_replayed_under_a_rule(rule: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(retraining_cost, "PARAMS", {"rounds": 2})
     monkeypatch.setattr(retraining_cost, "SPAN_DAYS", 90)
     monkeypatch.setattr(retraining_cost, "RULES", (rule,))
-    [found] = retraining_cost.costs(tmp_path, KnownWorld.NONE, 0, 14)
+    [[found]] = retraining_cost.costs(tmp_path, KnownWorld.NONE, 0, 14, (PRICE,))
     assert found.retrains >= 1
     monkeypatch.setattr(retraining_cost, "replayed", None)
-    assert retraining_cost.costs(tmp_path, KnownWorld.NONE, 0, 14) == [found]
+    assert retraining_cost.costs(tmp_path, KnownWorld.NONE, 0, 14, (PRICE,)) == [[found]]
 
 
 def test_the_worlds_have_an_edge_that_lives_dies_or_moves_or_none() -> None:
