@@ -32,15 +32,13 @@ from typing import Any
 
 from clm_core.platform.compiled_code import load_compiled_once
 from clm_core.platform.garbage_collection import collect_garbage_rarely
+from clm_core.platform.interpreter import ONE_BLAS_THREAD
 from clm_core.platform.private_files import keep_files_private
 from clm_core.platform.run_engine import ENDED_BYTES, FORKED, HOME_VARIABLE, SOCKET
 from deployments.supervisor import Stopped, stoppable
 
-ENVIRONMENT = {
-    # threads that the libraries would start when they are loaded
-    "OPENBLAS_NUM_THREADS": "1",
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",
-}
+# without the threads that the libraries would start when they are loaded
+ENVIRONMENT = ONE_BLAS_THREAD | {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Variables of the server itself; a child has those of its worker."""
 PACKAGES = ("clm_core", "flows", "tasks", "deployments")
 PRELOADED = (

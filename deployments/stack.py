@@ -28,7 +28,7 @@ from clm_core.operations.universe import trained_here
 from clm_core.platform import stack_state
 from clm_core.platform.database import Database, open_database, revive
 from clm_core.platform.garbage_collection import collect_garbage_rarely
-from clm_core.platform.interpreter import MODULE
+from clm_core.platform.interpreter import MODULE, ONE_BLAS_THREAD
 from clm_core.platform.json_logs import prefect_variables
 from clm_core.platform.prefect_runs import is_answering, work_pool_template, workers_online
 from clm_core.platform.prefect_server import server_environment
@@ -381,8 +381,7 @@ def client_environment(settings: Settings) -> dict[str, str]:
         "PREFECT_WORKER_QUERY_SECONDS": "5",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
-        # as for commands: matrices are small, and threads would wait for one another
-        "OPENBLAS_NUM_THREADS": "1",
+        **ONE_BLAS_THREAD,
         **prefect_variables(settings.logs.format == "json"),
         "DO_NOT_TRACK": "1",
     }

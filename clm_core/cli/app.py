@@ -53,6 +53,7 @@ from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.domain.errors import CLMError
 from clm_core.market import feature_files
 from clm_core.platform.garbage_collection import YOUNG_OBJECTS_OF_A_COMMAND, collect_garbage_rarely
+from clm_core.platform.interpreter import ONE_BLAS_THREAD
 from clm_core.platform.private_files import keep_files_private
 
 app = typer.Typer(
@@ -125,8 +126,8 @@ def _options(
 def main() -> None:
     """Entry point of `clm`: prints errors and warnings of CLM as messages without tracebacks."""
     collect_garbage_rarely(YOUNG_OBJECTS_OF_A_COMMAND)
-    # read when numpy is imported: matrices are small here, and threads would wait for one another
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # the user's own number of threads stays
+    os.environ |= ONE_BLAS_THREAD | os.environ
     users_umask = keep_files_private()
     show_deprecations()
     # commands check parameters before they open the home

@@ -1,4 +1,4 @@
-"""Command lines of processes in this interpreter."""
+"""Command lines and environment of processes in this interpreter."""
 
 import sys
 
@@ -8,3 +8,6 @@ MODULE = (sys.executable, "-P", "-m")
 `-P` leaves the folder of the command out of the search path: a file named like a library, as `h2.py`, cannot
 shadow the library in a server.
 """
+ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""Environment of commands, servers and runs, read when numpy is imported: matrices are small here, and
+threads of OpenBLAS would wait for one another."""
