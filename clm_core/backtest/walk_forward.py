@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from threading import Lock
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -53,20 +53,40 @@ equal model kept from an earlier call."""
 
 Arrays = Mapping[str, Floats]
 """Arrays by name."""
-AnswerOnce = Callable[[Mapping[str, Any], Sequence[Bars], Callable[[], Arrays]], Arrays]
-"""Function that returns answers of the models of folds: the result of the function given, or equal arrays
-kept from an earlier call. Answers depend on the recipe, its seed, the facts and the bars alone; the training
-bars of each model are among the bars."""
+TRAIN_METRICS, IMPORTANCES = "train_metrics.", "importances."
+"""Beginnings of the names of numbers kept beside the answers of a model, arrays of shape (1,)."""
+
+
+class AnswerStore(Protocol):
+    """Answers of the models of folds, kept between walk-forwards.
+
+    Answers depend on the recipe, its seed, the facts and the bars alone; the training bars of each model are
+    among the bars.
+    """
+
+    def recall(self, facts: Mapping[str, Any], bars: Sequence[Bars]) -> Arrays | None:
+        """Answers kept earlier; None without."""
+
+    def keep(self, facts: Mapping[str, Any], bars: Sequence[Bars], answers: Arrays) -> None:
+        """Keep answers for a later walk-forward."""
+
+
+class NoAnswers:
+    """An `AnswerStore` that keeps nothing."""
+
+    def recall(self, facts: Mapping[str, Any], bars: Sequence[Bars]) -> Arrays | None:
+        return None
+
+    def keep(self, facts: Mapping[str, Any], bars: Sequence[Bars], answers: Arrays) -> None:
+        pass
+
+
+NO_ANSWERS = NoAnswers()
 
 
 def fit_anew(bars: Bars | Panel, fit: Callable[[], M]) -> M:
     """A `FitOnce` that keeps no model."""
     return fit()
-
-
-def answer_anew(facts: Mapping[str, Any], bars: Sequence[Bars], answer: Callable[[], Arrays]) -> Arrays:
-    """An `AnswerOnce` that keeps nothing."""
-    return answer()
 
 
 @dataclass(frozen=True)
@@ -113,7 +133,7 @@ def walk_forward(
     *,
     workers: int | None = None,
     fit_once: FitOnce[Bars, Model] = fit_anew,
-    answer_once: AnswerOnce = answer_anew,
+    store: AnswerStore = NO_ANSWERS,
 ) -> OutOfSample:
     """Fit a model per fold, and collect the positions of each model on the fold's test rows.
 
@@ -130,7 +150,8 @@ def walk_forward(
         progress: called with the fraction of the work completed, 0..1.
         workers: number of folds fitted in parallel threads; None for a thread per processor.
         fit_once: keeps the models of folds without warm start between calls.
-        answer_once: keeps the answers of folds without warm start between calls.
+        store: keeps the answers of folds without warm start between calls; a model whose answers are kept is
+            neither fitted nor loaded.
 
     Raises:
         NotEnoughBars: a fold would have no rows to train or to test on.
@@ -154,22 +175,40 @@ def walk_forward(
         assert isinstance(recipe, WarmStarting)
         return recipe.fit_after(older, folds_bars[number].trained, seed, partial(shares.report, number))
 
-    if isinstance(recipe, WarmStarting) and recipe.warm_start:
-        models = _fit_in_sequence(fit_after, len(folds))
-        # a model depends on the training bars of all folds before
-        answer_once = answer_anew
+    warm = isinstance(recipe, WarmStarting) and recipe.warm_start
+    # with warm start a model depends on the training bars of all folds before
+    kept = NO_ANSWERS if warm else store
+    own = [kept.recall(*fold.question) for fold in folds_bars]
+    compared = [None, *(kept.recall(*newer.beside(older)) for older, newer in pairwise(folds_bars))]
+    if warm:
+        models = dict(enumerate(_fit_in_sequence(fit_after, len(folds))))
     else:
+        known = [own[n] is not None and (n == 0 or compared[n] is not None) for n in range(len(folds))]
+        missing = [number for number, is_known in enumerate(known) if not is_known]
+        for number in set(range(len(folds))) - set(missing):
+            shares.finish(number)
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            models = list(pool.map(fit, range(len(folds))))
-    answers = [_answers(model, own, answer_once) for model, own in zip(models, folds_bars, strict=True)]
+            models = dict(zip(missing, pool.map(fit, missing), strict=True))
+    answers = []
+    for number, (fold, recalled) in enumerate(zip(folds_bars, own, strict=True)):
+        answers.append(recalled or _answers(models[number], fold))
+        if recalled is None:
+            kept.keep(*fold.question, answers[number])
     agreements = [math.nan]
     for number in range(1, len(folds)):
-        newer, own, older = models[number], folds_bars[number].trained, folds_bars[number - 1]
-        positions = answers[number - 1]["positions"]
-        agreements.append(_agreement(newer, own, older, positions, answer_once))
+        older, agreement = folds_bars[number - 1], compared[number]
+        if agreement is None:
+            agreement = _agreement(models[number], older, answers[number - 1]["positions"])
+            kept.keep(*folds_bars[number].beside(older), agreement)
+        agreements.append(float(agreement["agreement"][0]))
     results = (
-        fold_result(bars, *fold, model.train_metrics | agreement_metric(agreement), model.importances())
-        for fold, model, agreement in zip(folds, models, agreements, strict=True)
+        fold_result(
+            bars,
+            *fold,
+            _numbers(TRAIN_METRICS, arrays) | agreement_metric(agreement),
+            _numbers(IMPORTANCES, arrays),
+        )
+        for fold, arrays, agreement in zip(folds, answers, agreements, strict=True)
     )
     positions = np.zeros(len(bars))
     forecast = np.full(len(bars), np.nan)
@@ -202,36 +241,49 @@ class _FoldBars:
         parts = (bars[begin : train.start], trained, bars[train.stop : test.stop])
         return cls(trained, bars[begin : test.stop], test.start - begin, parts)
 
+    @property
+    def question(self) -> tuple[Mapping[str, Any], Sequence[Bars]]:
+        """Facts and bars of the answers of the fold's model."""
+        return {"answers": "test rows", "first": self.first}, self.parts
 
-def _answers(model: Model, fold: _FoldBars, answer_once: AnswerOnce) -> Arrays:
-    """Answers of a fold's model on the test rows, with the names of `OutOfSample` and `ReturnForecasts`."""
-
-    def answer() -> Arrays:
-        positions = model.positions(fold.known)[fold.first :]
-        forecast = model.forecast(fold.known)[fold.first :]
-        returns = to_arrays(return_forecasts(model, fold.known, fold.first))
-        arrays = {"positions": positions, "forecast": forecast} | returns
-        return {name: np.asarray(values, dtype=np.float64) for name, values in arrays.items()}
-
-    return answer_once({"answers": "test rows", "first": fold.first}, fold.parts, answer)
+    def beside(self, older: "_FoldBars") -> tuple[Mapping[str, Any], Sequence[Bars]]:
+        """Facts and bars of the agreement with the fold before."""
+        return {"answers": "agreement", "first": older.first}, (self.trained, *older.parts)
 
 
-def _agreement(
-    newer: Model, trained: Bars, older: _FoldBars, positions: Floats, answer_once: AnswerOnce
-) -> float:
+def _answers(model: Model, fold: _FoldBars) -> Arrays:
+    """Answers of a fold's model on the test rows, with the names of `OutOfSample` and `ReturnForecasts`, and
+    the training metrics and importances of the model."""
+    positions = model.positions(fold.known)[fold.first :]
+    forecast = model.forecast(fold.known)[fold.first :]
+    returns = to_arrays(return_forecasts(model, fold.known, fold.first))
+    numbers = [(TRAIN_METRICS, model.train_metrics), (IMPORTANCES, model.importances())]
+    arrays = {
+        "positions": positions,
+        "forecast": forecast,
+        **returns,
+        **{f"{prefix}{name}": [value] for prefix, own in numbers for name, value in own.items()},
+    }
+    return {name: np.asarray(values, dtype=np.float64) for name, values in arrays.items()}
+
+
+def _agreement(newer: Model, older: _FoldBars, positions: Floats) -> Arrays:
     """Agreement of a model with the model of the fold before, on the older test rows.
 
     Args:
-        trained: training bars of the newer model.
         positions: positions of the older model on its test rows.
     """
+    ours = newer.positions(older.known)[older.first :]
+    return {"agreement": np.array([rank_correlation(ours, positions)])}
 
-    def answer() -> Arrays:
-        ours = newer.positions(older.known)[older.first :]
-        return {"agreement": np.array([rank_correlation(ours, positions)])}
 
-    facts = {"answers": "agreement", "first": older.first}
-    return float(answer_once(facts, (trained, *older.parts), answer)["agreement"][0])
+def _numbers(prefix: str, arrays: Arrays) -> dict[str, float]:
+    """Numbers among arrays, by the rest of the name."""
+    return {
+        name.removeprefix(prefix): float(values[0])
+        for name, values in arrays.items()
+        if name.startswith(prefix)
+    }
 
 
 def _with_days(error: NotEnoughBars, bars: Bars, plan: WalkForwardPlan) -> NotEnoughBars:

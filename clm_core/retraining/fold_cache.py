@@ -56,13 +56,13 @@ class FoldCache:
         """
         return partial(self._model, facts, recipe)
 
-    def answer_once(self, facts: dict[str, Any]) -> "partial[Arrays]":
-        """A `walk_forward.AnswerOnce` for folds of a recipe.
+    def answers(self, facts: dict[str, Any]) -> "KeptAnswers":
+        """Answers of folds of a recipe.
 
         Args:
             facts: everything that the fits depend on but the training bars, as values for JSON.
         """
-        return partial(self._answers, facts)
+        return KeptAnswers(self.folder, facts)
 
     def trim(self) -> None:
         """Delete the entries used least recently until the rest fits the size."""
@@ -103,41 +103,42 @@ class FoldCache:
             return _load(entry)
         return None
 
-    def _answers(
-        self,
-        facts: dict[str, Any],
-        own_facts: Mapping[str, Any],
-        bars: Sequence[Bars],
-        answer: Callable[[], Arrays],
-    ) -> Arrays:
-        key = _answers_key(facts, own_facts, bars)
-        entry = self.folder / f"{key}{ANSWERS}"
-        kept = _load_answers(entry, key)
-        if kept is None:
-            kept = answer()
-            self._keep_answers(entry, key, kept)
-        return kept
-
-    def _keep_answers(self, entry: Path, key: str, answers: Arrays) -> None:
-        """Write a new entry; none where the disk refuses the entry."""
-        with contextlib.suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            unfinished = self.folder / f"{UNFINISHED}{uuid.uuid4().hex}"
-            unfinished.write_bytes(_packed(key, answers))
-            unfinished.replace(entry)
-
     def _entries(self) -> list[Path]:
         return list(self.folder.iterdir()) if self.folder.is_dir() else []
 
 
+@dataclass(frozen=True)
+class KeptAnswers:
+    """A `walk_forward.AnswerStore` for folds of a recipe."""
+
+    folder: Path
+    facts: dict[str, Any]
+    """Everything that the fits depend on but the training bars, as values for JSON."""
+
+    def recall(self, facts: Mapping[str, Any], bars: Sequence[Bars]) -> Arrays | None:
+        key = self._key(facts, bars)
+        return _load_answers(self._entry(key), key)
+
+    def keep(self, facts: Mapping[str, Any], bars: Sequence[Bars], answers: Arrays) -> None:
+        """Write a new entry; none where the disk refuses the entry."""
+        key = self._key(facts, bars)
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            unfinished = self.folder / f"{UNFINISHED}{uuid.uuid4().hex}"
+            unfinished.write_bytes(_packed(key, answers))
+            unfinished.replace(self._entry(key))
+
+    def _key(self, facts: Mapping[str, Any], bars: Sequence[Bars]) -> str:
+        parts = [[each.content_hash, each.gap_rules] for each in bars]
+        inputs = {"model": self.facts, "bars": parts, **facts}
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+    def _entry(self, key: str) -> Path:
+        return self.folder / f"{key}{ANSWERS}"
+
+
 def _key(facts: dict[str, Any], bars: Bars | Panel) -> str:
     inputs = facts | {"bars": bars.content_hash, "gap_rules": bars.gap_rules}
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-def _answers_key(facts: dict[str, Any], own_facts: Mapping[str, Any], bars: Sequence[Bars]) -> str:
-    parts = [[each.content_hash, each.gap_rules] for each in bars]
-    inputs = {"model": facts, "bars": parts, **own_facts}
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 

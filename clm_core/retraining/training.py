@@ -30,9 +30,9 @@ from pydantic import BaseModel, ConfigDict
 
 from clm_core.backtest import pools, return_forecasts, sentinel
 from clm_core.backtest.walk_forward import (
+    NO_ANSWERS,
     FoldResult,
     OutOfSample,
-    answer_anew,
     final_rows,
     fit_anew,
     fold_result,
@@ -300,16 +300,16 @@ def _walk(
         announce("Walk-forward", (number + done) / spec.seeds * share)
 
     seed = spec.seed + number
-    fit_once, answer_once = fit_anew, answer_anew
+    fit_once, store = fit_anew, None
     # folds of a plan in equal folds move with the bars, and none would be found again
     if cache is not None and spec.plan.on_dates:
         facts = spec.model_dump(mode="json", exclude={"plan", "seeds", "seed"}) | {"seed": seed}
         facts |= _code_facts(recipe)
-        fit_once, answer_once = cache.fit_once(facts, recipe), cache.answer_once(facts)
+        fit_once, store = cache.fit_once(facts, recipe), cache.answers(facts)
     if isinstance(bars, Panel):
         pooling = catalog.pooling(recipe)
         return pools.walk_forward(pooling, bars, spec.plan, seed, report, fit_once=fit_once)
-    run = walk_forward(recipe, bars, spec.plan, seed, report, fit_once=fit_once, answer_once=answer_once)
+    run = walk_forward(recipe, bars, spec.plan, seed, report, fit_once=fit_once, store=store or NO_ANSWERS)
     return (run,)
 
 

@@ -44,28 +44,24 @@ class Counting:
 
 
 class CountingAnswers:
-    """An `AnswerOnce` of a cache that counts what is computed, by name."""
+    """An `AnswerStore` of a cache that lists what is computed, by name."""
 
     def __init__(self, cache: FoldCache, facts: dict[str, Any] = FACTS) -> None:
         self.computed: list[str] = []
-        self._answer_once = cache.answer_once(facts)
+        self._kept = cache.answers(facts)
 
-    def __call__(
-        self, facts: Mapping[str, Any], bars: Sequence[Bars], answer: Callable[[], Arrays]
-    ) -> Arrays:
-        def counted() -> Arrays:
-            self.computed.append(facts["answers"])
-            return answer()
+    def recall(self, facts: Mapping[str, Any], bars: Sequence[Bars]) -> Arrays | None:
+        return self._kept.recall(facts, bars)
 
-        return self._answer_once(facts, bars, counted)
+    def keep(self, facts: Mapping[str, Any], bars: Sequence[Bars], answers: Arrays) -> None:
+        self.computed.append(facts["answers"])
+        self._kept.keep(facts, bars, answers)
 
 
 def walked(cache: FoldCache, bars: Bars) -> tuple[OutOfSample, list[str]]:
     """Walk-forward with a cache, and the names of the answers that were computed."""
-    answers = CountingAnswers(cache)
-    return walk_forward(
-        RECIPE, bars, PLAN, 3, fit_once=Counting(cache), answer_once=answers
-    ), answers.computed
+    store = CountingAnswers(cache)
+    return walk_forward(RECIPE, bars, PLAN, 3, fit_once=Counting(cache), store=store), store.computed
 
 
 def assert_equal(one: OutOfSample, other: OutOfSample) -> None:
@@ -138,6 +134,12 @@ def test_a_retrain_a_week_later_asks_the_newest_folds_alone_and_every_answer_is_
     again, nothing = walked(cache, span(bars, 77))
     assert nothing == []
     assert_equal(again, after)
+    # no model is needed for answers that are kept
+    once, reported = Counting(FoldCache(tmp_path / "other", 100)), list[float]()
+    store = CountingAnswers(cache)
+    kept = walk_forward(RECIPE, span(bars, 77), PLAN, 3, reported.append, fit_once=once, store=store)
+    assert (once.fits, store.computed, reported[-1]) == (0, [], 1.0)
+    assert_equal(kept, after)
 
 
 def test_a_corrected_bar_of_a_test_computes_the_answers_of_the_folds_that_saw_it(
