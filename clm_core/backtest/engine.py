@@ -29,7 +29,6 @@ negative is liquidated likewise, at the price at which the sale just repays the 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -594,35 +593,36 @@ def sweep(
     Raises:
         InvalidTrainingParams: the number of executions differs from the number of sets.
     """
-    executions = [execution] * len(family.params) if isinstance(execution, Execution) else execution
-    if len(executions) != len(family.params):
-        raise InvalidTrainingParams(f"give a single execution, or one for each of {len(family.params)} sets")
+    n_sets = len(family.params)
+    if isinstance(execution, Execution):
+        rules = [_rules(costs, execution)] * n_sets
+    else:
+        rules = [_rules(costs, each) for each in execution]
+    if len(rules) != n_sets:
+        raise InvalidTrainingParams(f"give a single execution, or one for each of {n_sets} sets")
     market = _market(family.bars, holding)
     periods_per_year = family.bars.periods_per_year
+    # each thread takes the next set, so that all threads end within the time of a set
+    sets = iter(range(n_sets))
 
-    # the arrays of each thread, reused for all of its sets: fresh memory costs as much as a pass over it
-    scratch = SimpleQueue[tuple[_Record, Floats]]()
-    for _ in range(threads):
-        scratch.put((_blank_record(len(family.bars)), np.empty(len(family.bars))))
-
-    def measured_of(sets: NDArray[np.int64]) -> list[Metrics]:
-        record, targets = scratch.get()
-        try:
-            return [measured(i, record, targets) for i in sets]
-        finally:
-            scratch.put((record, targets))
+    def measured_of_thread() -> list[tuple[int, Metrics]]:
+        # reused for all sets of the thread: fresh memory costs as much as a pass over it
+        record = _blank_record(len(family.bars))
+        targets = np.empty(len(family.bars))
+        return [(i, measured(i, record, targets)) for i in sets]
 
     def measured(i: int, record: _Record, targets: Floats) -> Metrics:
         family.write_targets(family.data, family.params[i], targets)
-        n_trades, _, _ = _run(targets, _rules(costs, executions[i]), market, record)
+        n_trades, _, _ = _run(targets, rules[i], market, record)
         trade_returns = record.trades["net_return"][:n_trades].copy()
         return measure(record.returns, record.exposure, record.turnover, trade_returns, periods_per_year)
 
     # Threads over a compiled loop that releases the GIL: numba's own parallel loops abort the process when
     # two threads of the caller enter a loop at once.
     with ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(measured_of, np.array_split(np.arange(len(executions)), 8 * threads))
-        return [metrics for part in parts for metrics in part]
+        parts = [pool.submit(measured_of_thread) for _ in range(threads)]
+        found = dict(numbered for part in parts for numbered in part.result())
+    return [found[i] for i in range(n_sets)]
 
 
 def _parameter_sets(*columns: ArrayLike) -> Floats:
