@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -893,12 +894,28 @@ class _PyfuncFlavor:
     """
 
     @staticmethod
-    def save_model(path: str, mlflow_model: Any, validate_serving_input: bool, **arguments: Any) -> None:
+    def save_model(
+        path: str, mlflow_model: Any, validate_serving_input: bool, input_example: Any, **arguments: Any
+    ) -> None:
         from mlflow import pyfunc
 
+        from clm_core.registry import version_example
+
         assert not validate_serving_input, "Model.log tries the version out"
-        with _requirements_as_given():
-            pyfunc.save_model(path=path, mlflow_model=mlflow_model, **arguments)
+
+        def save(example: Any) -> None:
+            with _requirements_as_given():
+                pyfunc.save_model(path=path, mlflow_model=mlflow_model, input_example=example, **arguments)
+
+        if not version_example.can_be_completed(input_example):
+            save(input_example)
+            return
+        save(input_example.tail(1))
+        info = mlflow_model.saved_input_example_info
+        if not version_example.complete(Path(path), info, input_example):
+            # written in another form by another release of MLflow
+            shutil.rmtree(path)
+            save(input_example)
 
 
 @contextlib.contextmanager
