@@ -3,6 +3,9 @@
 The supervisor starts the janitor and reports running process groups (`+4711`) and ended groups (`-4711`) on
 standard input. Input closed without `done` means a killed supervisor: the janitor ends the groups, and stops
 the embedded database unless used by another process.
+
+The janitor waits for as long as the stack lives: only a little of the standard library is imported. Files are
+private, as the supervisor's umask is passed on.
 """
 
 import contextlib
@@ -11,13 +14,10 @@ import signal
 import sys
 import time
 
-from clm_core.platform.private_files import keep_files_private
-
 GRACE_SECONDS = 10.0
 
 
 def main() -> None:
-    keep_files_private()
     groups = set[int]()
     for line in sys.stdin:
         if line == "done\n":
