@@ -25,8 +25,7 @@ def main(port: int, address: str = "127.0.0.1") -> None:
     os.environ |= webhook_variables(settings.home)
 
     import uvicorn
-    from mlflow.server import constants
-    from mlflow.server import handlers
+    from mlflow.server import constants, handlers
 
     uri = os.environ["MLFLOW_BACKEND_STORE_URI"]
     folder = str(artifacts_folder(settings.home).absolute())
