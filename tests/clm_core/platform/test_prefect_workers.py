@@ -43,7 +43,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> type[RecordedWorker]:
 
 def test_each_worker_has_its_queue_and_limit_and_creates_no_pool(recorded: type[RecordedWorker]) -> None:
     asyncio.run(asyncio.wait_for(prefect_workers.serve("clm", "process", [TRAINING, PASSES]), 0.1))
-    assert recorded.stopped == ["trains", "passes"]
+    assert set(recorded.stopped) == {"trains", "passes"}
     assert recorded.made == [
         {
             "name": each.name,
