@@ -12,6 +12,9 @@ from clm_core.market.whole_libraries import BOOSTING, forget_without_sklearn
 def test_a_library_imported_without_scikit_learn_is_imported_anew_for_code_of_others(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # all modules of the library are back after the test, not only those replaced here
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
     for installed in (True, False):
         compat = SimpleNamespace(SKLEARN_INSTALLED=installed)
         monkeypatch.setitem(sys.modules, library, SimpleNamespace())

@@ -368,8 +368,5 @@ def test_parsing_leaves_the_threads_of_openmp_to_the_caller() -> None:
         assert xgboost.get_config()["verbosity"] == 2
         assert xgboost.get_config()["nthread"] == 0
     assert parsed.inplace_predict(values).tobytes() == trained.inplace_predict(values).tobytes()
-    # of the moment: a test of plug-ins may have imported the whole library anew
-    from xgboost.core import XGBoostError
-
-    with pytest.raises(XGBoostError):
+    with pytest.raises(xgboost.core.XGBoostError):
         parsed_booster(b"{abc", {})
