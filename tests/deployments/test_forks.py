@@ -84,11 +84,11 @@ def test_each_part_sees_the_end_of_a_killed_supervisor(tmp_path: Path) -> None:
     assert supervised(tmp_path, script).returncode == -signal.SIGKILL
     log = tmp_path / "part.log"
     deadline = time.monotonic() + PATIENT_SECONDS
-    # the lines of both may be mixed
-    while log.read_text(encoding="utf-8").count("closed\n") < 2:
+    # words and ends of lines of both may be mixed
+    while log.read_text(encoding="utf-8").count("closed") < 2:
         assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
         time.sleep(0.05)
-    assert log.read_text(encoding="utf-8").count("orphaned\n") == 2
+    assert log.read_text(encoding="utf-8").count("orphaned") == 2
 
 
 def test_a_part_reads_the_settings_of_prefect_where_its_variables_differ(tmp_path: Path) -> None:
