@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict
 from clm_core.backtest import pools, return_forecasts, sentinel
 from clm_core.backtest.walk_forward import (
     NO_ANSWERS,
+    AnswerStore,
     FoldResult,
     OutOfSample,
     final_rows,
@@ -300,7 +301,8 @@ def _walk(
         announce("Walk-forward", (number + done) / spec.seeds * share)
 
     seed = spec.seed + number
-    fit_once, store = fit_anew, None
+    fit_once = fit_anew
+    store: AnswerStore = NO_ANSWERS
     # folds of a plan in equal folds move with the bars, and none would be found again
     if cache is not None and spec.plan.on_dates:
         facts = spec.model_dump(mode="json", exclude={"plan", "seeds", "seed"}) | {"seed": seed}
@@ -309,7 +311,7 @@ def _walk(
     if isinstance(bars, Panel):
         pooling = catalog.pooling(recipe)
         return pools.walk_forward(pooling, bars, spec.plan, seed, report, fit_once=fit_once)
-    run = walk_forward(recipe, bars, spec.plan, seed, report, fit_once=fit_once, store=store or NO_ANSWERS)
+    run = walk_forward(recipe, bars, spec.plan, seed, report, fit_once=fit_once, store=store)
     return (run,)
 
 
