@@ -44,6 +44,7 @@ def examine(recipe: Recipe, model: Model, bars: Bars, seed: int) -> None:
     """Run the three experiments.
 
     Args:
+        recipe: recipe of the version's own fit, which grows as many trees as the folds needed.
         model: result of fitting the recipe on `bars`.
         seed: seed of the sampled rows, of the shuffle and of the recipe's fit.
 

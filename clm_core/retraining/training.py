@@ -163,10 +163,8 @@ def train(
     runs = [_walk(spec, recipe, bars, number, share, announce, cache) for number in range(spec.seeds)]
     if cache is not None:
         cache.trim()
-    final_recipe = following_folds(
-        with_members(recipe, folder / MEMBERS),
-        [fold.train_metrics for run in runs for fold in run[0].folds],
-    )
+    fold_metrics = [fold.train_metrics for run in runs for fold in run[0].folds]
+    final_recipe = following_folds(with_members(recipe, folder / MEMBERS), fold_metrics)
 
     def report_fit(done: float) -> None:
         announce("Final fit", share + done * (1 - share) / 2)
@@ -174,12 +172,14 @@ def train(
     newest = final_bars(bars, spec.plan)
     model = fit(final_recipe, newest, spec.seed, report_fit)
     announce("Looking for leaks", (1 + share) / 2)
+    # the fit of the version, with members of an ensemble that are fitted on the shuffled bars as well
+    tested_recipe = following_folds(recipe, fold_metrics)
     if isinstance(model, PooledModel):
         assert isinstance(bars, Panel)
-        pools.examine(catalog.pooling(recipe), model, bars, spec.seed)
+        pools.examine(catalog.pooling(tested_recipe), model, bars, spec.seed)
     else:
         assert isinstance(bars, Bars)
-        sentinel.examine(recipe, model, bars, spec.seed)
+        sentinel.examine(tested_recipe, model, bars, spec.seed)
     digest = save_bundle(model, recipe, folder / BUNDLE, newest)
     arrays = {
         _array(name, number, member, len(run)): values
