@@ -1,14 +1,17 @@
 """Services of a process."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from clm_core.services import loading_problem
+from clm_core.services import Services, loading_problem
+from clm_core.settings import Settings
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Home in an empty current folder, without the developer's own variables."""
     for name in list(os.environ):
@@ -41,3 +44,15 @@ def test_settings_or_a_policy_that_no_process_could_load_are_named(
     (folder / "policy.toml").write_text(policy)
     (folder / "settings.toml").write_text(settings.format(folder=folder))
     assert named in str(loading_problem())
+
+
+def test_a_long_only_market_trades_shorts_as_no_position(services: Services) -> None:
+    settings = Settings(home=services.settings.home, markets={"BTCUSD": {"long_only": True}})
+    market = replace(services, settings=settings).terms("BTCUSD", "24x7")
+    bars = services.market.bars("BTCUSD", "1h", days=10, closed_by=services.clock())
+    positions = np.where(np.arange(len(bars)) % 20 < 10, -1.0, 0.5)
+    result = market.backtest(bars, positions)
+    assert (result.exposure >= 0).all()
+    assert (result.trades.direction == 1).all()
+    plain = services.terms("BTCUSD", "24x7").backtest(bars, np.maximum(positions, 0.0))
+    assert result.equity.tobytes() == plain.equity.tobytes()

@@ -1,7 +1,6 @@
 """Terms of trading by market: the market's own costs, [costs], variables and defaults."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.ledger.store import Ledger
 from clm_core.market.carry import NO_CARRY, Carry, Payments
 from clm_core.platform.home_costs import HomeCosts
-from clm_core.services import Services, _settle_costs
+from clm_core.services import _settle_costs
 from clm_core.settings import (
     Settings,
     cost_sources,
@@ -230,15 +229,3 @@ def test_an_evaluation_without_terms_shows_an_installation_of_release_0_1_0(tmp_
     assert not _settle_costs(settings.model_copy(update={"home": new}), OldLedger(False), HomeCosts.of(new))
     # decided once: evaluations without terms that are added by hand later change nothing
     assert not _settle_costs(settings.model_copy(update={"home": new}), OldLedger(True), HomeCosts.of(new))
-
-
-def test_a_long_only_market_trades_shorts_as_no_position(services: Services) -> None:
-    settings = Settings(home=services.settings.home, markets={"BTCUSD": {"long_only": True}})
-    market = replace(services, settings=settings).terms("BTCUSD", "24x7")
-    bars = services.market.bars("BTCUSD", "1h", days=10, closed_by=services.clock())
-    positions = np.where(np.arange(len(bars)) % 20 < 10, -1.0, 0.5)
-    result = market.backtest(bars, positions)
-    assert (result.exposure >= 0).all()
-    assert (result.trades.direction == 1).all()
-    plain = services.terms("BTCUSD", "24x7").backtest(bars, np.maximum(positions, 0.0))
-    assert result.equity.tobytes() == plain.equity.tobytes()
