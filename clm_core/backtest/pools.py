@@ -193,10 +193,11 @@ def examine(recipe: Pooling, model: PooledModel, panel: Panel, seed: int) -> Non
     rows = _sampled_rows(first, rng, 2)
     sentinel.examine_built_in_features(first, rows)
     for member in panel:
-        newest = member[-sentinel.NEWEST :]
+        fitted = model.member(member.symbol)
+        newest = sentinel.settled_bars(member, fitted)
         if len(newest) < 2:
             continue
-        leak = first_leak(model.member(member.symbol).positions, newest, _sampled_rows(newest, rng, 1))
+        leak = first_leak(fitted.positions, newest, _sampled_rows(newest, rng, 1))
         if leak is not None:
             raise LookAhead(f"the model's positions for {member.symbol}", leak)
     examine_learning(recipe, panel, seed)

@@ -31,8 +31,11 @@ from clm_core.models.contract import Model, Recipe
 
 NEWEST = 3000
 """Least number of bars in the experiments."""
+SETTLED_MEMORIES = 2
+"""Least number of bars for features and positions, in memories of the model: from the second half on,
+positions depend on no more history."""
 MEMORIES = 3
-"""Least number of bars in the experiments, in memories of the model: a rule of months is learnt in years."""
+"""Least number of bars to train on, in memories of the model: a rule of months is learnt in years."""
 POSITIVE_CONTROL = "the positive control (the next bar's return)"
 LARGEST_SCORE = 5.0
 """Maximum mean return on shuffled bars, in standard errors; chance exceeds 5 once in 3 million retrains."""
@@ -51,11 +54,16 @@ def examine(recipe: Recipe, model: Model, bars: Bars, seed: int) -> None:
     Raises:
         LookAhead: an experiment found a leak; the message names the culprit.
     """
-    newest = bars[-max(NEWEST, MEMORIES * (model.bars_needed or 0)) :]
+    settled = settled_bars(bars, model)
     rng = np.random.default_rng(seed)
-    rows = sorted(rng.integers(len(newest) // 2, len(newest) - 1, size=2).tolist())
-    examine_features_and_positions(model, newest, rows)
-    examine_learning(recipe, newest, seed)
+    rows = sorted(rng.integers(len(settled) // 2, len(settled) - 1, size=2).tolist())
+    examine_features_and_positions(model, settled, rows)
+    examine_learning(recipe, bars[-max(NEWEST, MEMORIES * (model.bars_needed or 0)) :], seed)
+
+
+def settled_bars(bars: Bars, model: Model) -> Bars:
+    """Newest bars, in whose second half the model's positions depend on no more history."""
+    return bars[-max(NEWEST, SETTLED_MEMORIES * (model.bars_needed or 0)) :]
 
 
 def examine_features_and_positions(model: Model, bars: Bars, rows: list[int]) -> None:

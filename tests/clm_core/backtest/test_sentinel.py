@@ -142,3 +142,12 @@ def test_the_same_seed_shuffles_the_same_way(market: Bars) -> None:
 
 def test_positions_that_never_trade_earn_nothing(market: Bars) -> None:
     assert sentinel.return_score(market, np.zeros(len(market))) == 0.0
+
+
+@pytest.mark.parametrize(("memory", "bars"), [(None, 1000), (400, 1000), (700, 1400)])
+def test_positions_are_examined_where_they_depend_on_no_more_history(
+    memory: int | None, bars: int, market: Bars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentinel, "NEWEST", 1000)
+    model = FunctionModel(momentum, memory)
+    assert len(sentinel.settled_bars(market, model)) == bars  # type: ignore[arg-type]
