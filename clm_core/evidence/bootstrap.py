@@ -29,9 +29,14 @@ TABLE_RESAMPLES = 500
 STEPS = 2**13
 HALF = np.uint64(32)
 LOW_HALF = np.uint64(2**32 - 1)
+EXPONENTIALS = -np.log1p(-np.arange(STEPS) / STEPS)
+"""Exponential variable of rate 1 at the beginning of each step of a uniform number, shape (STEPS,)."""
 STEP_BITS = np.uint64(19)
 """Shift that leaves the `STEPS` highest values of 32 bits."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+ONE, TWO = np.uint64(1), np.uint64(2)
+MIXED_AT_ONCE = 1024
+"""Blocks drawn before the first of them is added up."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def sharpe_interval(returns: Floats, confidence: float, resamples: int, rng: np.
     if standard is None:
         return NOT_MEASURED
     block = block_length(influence(*standard))
-    return _percentiles(sharpe_draws(returns, block, resamples, rng), confidence, standard[1])
+    return _percentiles(_draws([standard], block, resamples, rng)[0], confidence, standard[1])
 
 
 def annual_sharpe_interval(returns: Floats, periods_per_year: float, resamples: int = 2000) -> Interval:
@@ -85,7 +90,7 @@ def mean_sharpe_interval(
     if len(known) < len(standards):
         return NOT_MEASURED
     block = block_length(np.mean([influence(*each) for each in known], axis=0))
-    draws = np.mean(_draws(list(series), block, resamples, np.random.default_rng(SEED)), axis=0)
+    draws = np.mean(_draws(known, block, resamples, np.random.default_rng(SEED)), axis=0)
     a_bar = _percentiles(draws, 0.95, float(np.mean([sharpe for _, sharpe in known])))
     yearly = math.sqrt(periods_per_year)
     return Interval(a_bar.low * yearly, a_bar.high * yearly, a_bar.estimate * yearly)
@@ -119,8 +124,8 @@ def difference_interval(
     if ours is None or theirs is None:
         return NOT_MEASURED
     block = block_length(influence(*ours) - influence(*theirs))
-    draws = difference_draws(challenger, champion, block, resamples, rng)
-    return _percentiles(draws, confidence, ours[1] - theirs[1])
+    first, second = _draws([ours, theirs], block, resamples, rng)
+    return _percentiles(first - second, confidence, ours[1] - theirs[1])
 
 
 def total_return_interval(
@@ -144,7 +149,7 @@ def total_return_interval(
     logs = np.log1p(ours), np.log1p(theirs)
     block = block_length(logs[0] - logs[1])
     rate = -math.log1p(-1.0 / block) if block > 1.0 else math.inf
-    totals = _side_by_side([_running_totals(values) for values in logs])
+    totals = _running_totals(logs)
     seed = rng.integers(2**64, dtype=np.uint64)
     our_sums, their_sums = _resampled_sums(totals, rate, _lengths(rate), resamples, seed)
     estimate = math.expm1(logs[0].sum()) - math.expm1(logs[1].sum())
@@ -161,7 +166,7 @@ def sharpe_draws(returns: Floats, block: float, resamples: int, rng: np.random.G
     Raises:
         ValueError: the returns have no Sharpe ratio, or the block is shorter than 1.
     """
-    return _draws([returns], block, resamples, rng)[0]
+    return _draws([_measurable(returns)], block, resamples, rng)[0]
 
 
 def difference_draws(
@@ -169,7 +174,7 @@ def difference_draws(
 ) -> Floats:
     """Challenger's Sharpe ratio of a bar minus the champion's in each resample, shape (resamples,)."""
     _require_same_bars(challenger, champion)
-    ours, theirs = _draws([challenger, champion], block, resamples, rng)
+    ours, theirs = _draws([_measurable(challenger), _measurable(champion)], block, resamples, rng)
     return np.asarray(ours - theirs)
 
 
@@ -180,7 +185,7 @@ def resampled_moments(z: Floats, resamples: int, rng: np.random.Generator) -> tu
         z: standardised values, shape (n,), see `track_record.standardised`.
     """
     n = len(z)
-    totals = _side_by_side([_running_totals(values) for values in (z, z**2)])
+    totals = _running_totals([z, z**2])
     seed = rng.integers(2**64, dtype=np.uint64)
     total, squares = _resampled_sums(totals, math.inf, _lengths(math.inf), resamples, seed)
     variance = np.maximum(squares - total**2 / n, 0.0) / (n - 1)
@@ -231,16 +236,21 @@ def _require_same_bars(challenger: Floats, champion: Floats) -> None:
         )
 
 
-def _draws(series: list[Floats], block: float, resamples: int, rng: np.random.Generator) -> list[Floats]:
-    """Sharpe ratios of a bar of every series, in the same resamples, shape (resamples,) each."""
+def _draws(
+    standards: Sequence[tuple[Floats, float]], block: float, resamples: int, rng: np.random.Generator
+) -> list[Floats]:
+    """Sharpe ratios of a bar of every series, in the same resamples, shape (resamples,) each.
+
+    Args:
+        standards: the series by `track_record.standardised`, shape (n_bars,) each.
+    """
     if not block >= 1.0:
         raise ValueError(f"the mean block length must be at least 1 bar, not {block}")
-    standards = [_measurable(returns) for returns in series]
-    totals = _side_by_side([_running_totals(values) for z, _ in standards for values in (z, z**2)])
+    totals = _running_totals([values for z, _ in standards for values in (z, z**2)])
     # a length is one more than an exponential variable of this rate rounded down: geometric, mean `block`
     rate = -math.log1p(-1.0 / block) if block > 1.0 else math.inf
     sums = _resampled_sums(totals, rate, _lengths(rate), resamples, rng.integers(2**64, dtype=np.uint64))
-    n = len(series[0])
+    n = len(totals) // 2
     return [
         _sharpe(sums[2 * k], sums[2 * k + 1], sharpe * math.sqrt(n / (n - 1)), n)
         for k, (_, sharpe) in enumerate(standards)
@@ -254,21 +264,25 @@ def _measurable(returns: Floats) -> tuple[Floats, float]:
     return standard
 
 
-def _running_totals(values: Floats) -> Floats:
-    """Sums of all values before each place of the series followed by a copy, shape (2 n + 1,)."""
-    totals = np.cumsum(values)
-    return np.concatenate([[0.0], totals, totals[-1] + totals])
-
-
-def _side_by_side(series: Sequence[Floats]) -> Floats:
-    """Totals of series, shape (2 n + 1, n_series), those of a row beside each other in memory."""
-    return np.ascontiguousarray(np.stack(series, axis=1))
+def _running_totals(series: Sequence[Floats]) -> Floats:
+    """Sums of all values of each series before each place of the series followed by a copy, shape
+    (2 n + 1, n_series): those of a row beside each other in memory."""
+    n = len(series[0])
+    totals = np.empty((2 * n + 1, len(series)))
+    totals[0] = 0.0
+    for each, values in zip(totals.T, series, strict=True):
+        np.cumsum(values, out=each[1 : n + 1])
+    np.add(totals[n], totals[1 : n + 1], out=totals[n + 1 :])
+    return totals
 
 
 def _lengths(rate: float) -> Indices:
     """Block length for each of `STEPS` equal steps of a uniform number; 0 for steps with several lengths."""
-    first = np.floor(-np.log1p(-np.arange(STEPS) / STEPS) / rate) + 1.0
-    return np.where(first == np.append(first[1:], np.inf), first, 0.0).astype(np.uint32)
+    first = np.floor(EXPONENTIALS / rate) + 1.0
+    lengths = first.astype(np.uint32)
+    lengths[:-1][first[:-1] != first[1:]] = 0
+    lengths[-1] = 0
+    return lengths
 
 
 def _sharpe(total: Floats, squares: Floats, centre: float, n: int) -> Floats:
@@ -290,15 +304,15 @@ def _resampled_sums(totals: Floats, rate: float, lengths: Indices, resamples: in
     """Sum of each series in each resample, shape (n_series, resamples).
 
     Args:
-        totals: `_side_by_side` of an even number of series, shape (2 n + 1, n_series).
+        totals: `_running_totals` of an even number of series, shape (2 n + 1, n_series).
     """
     n = len(totals) // 2
     n_series = totals.shape[1]
-    sums = np.empty((n_series, resamples))
     if n_series == 2:
-        for draw in range(resamples):
-            seed, sums[0, draw], sums[1, draw] = _drawn_sums(totals, rate, lengths, seed)
-        return sums
+        if rate == np.inf:
+            return _sums_of_single_rows(totals, resamples, seed)
+        return _sums_of_a_pair(totals.ravel(), rate, lengths, resamples, seed)
+    sums = np.empty((n_series, resamples))
     starts = np.empty(n, np.uint32)
     ends = np.empty(n, np.uint32)
     for draw in range(resamples):
@@ -316,26 +330,81 @@ def _resampled_sums(totals: Floats, rate: float, lengths: Indices, resamples: in
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _drawn_sums(
-    totals: Floats, rate: float, lengths: Indices, seed: np.uint64
-) -> tuple[np.uint64, float, float]:
-    """`_draw_blocks` of a single pair of series, whose blocks nobody needs.
+def _sums_of_a_pair(totals: Floats, rate: float, lengths: Indices, resamples: int, seed: np.uint64) -> Floats:
+    """`_resampled_sums` of a pair of series, in the blocks of `_draw_blocks`.
 
-    Returns:
-        The state of the generator afterwards, and the sums of both series.
+    The random bits of many blocks are mixed at once, in vector instructions.
+
+    Args:
+        totals: totals of both series in turn, shape (4 n + 2,).
+    """
+    n = len(totals) // 4
+    sums = np.empty((2, resamples))
+    starts = np.empty(MIXED_AT_ONCE, np.uint32)
+    low_bits = np.empty(MIXED_AT_ONCE, np.uint32)
+    block = np.uint64(MIXED_AT_ONCE)
+    state = seed + GOLDEN
+    for draw in range(resamples):
+        left = np.int64(n)
+        first = 0.0
+        second = 0.0
+        while True:
+            if block == MIXED_AT_ONCE:
+                for k in range(MIXED_AT_ONCE):
+                    bits = _mixed(state + np.uint64(k) * GOLDEN)
+                    starts[k] = _row(bits, n)
+                    low_bits[k] = bits & LOW_HALF
+                state += np.uint64(MIXED_AT_ONCE) * GOLDEN
+                block = np.uint64(0)
+            start = np.uint64(starts[block])
+            length = _length(low_bits[block], rate, lengths)
+            block += ONE
+            if length >= left:
+                break
+            end = start + np.uint64(length)
+            first += totals[TWO * end] - totals[TWO * start]
+            second += totals[TWO * end + ONE] - totals[TWO * start + ONE]
+            left -= length
+        end = start + np.uint64(left)
+        sums[0, draw] = first + (totals[TWO * end] - totals[TWO * start])
+        sums[1, draw] = second + (totals[TWO * end + ONE] - totals[TWO * start + ONE])
+    return sums
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sums_of_single_rows(totals: Floats, resamples: int, seed: np.uint64) -> Floats:
+    """`_resampled_sums` of a pair of series in blocks of one row.
+
+    The sums of two resamples are added up side by side: neither addition waits for the other.
     """
     n = len(totals) // 2
-    left = np.int64(n)
-    first = 0.0
-    second = 0.0
-    while left > 0:
-        seed += GOLDEN
-        start, length = _block(_mixed(seed), n, left, rate, lengths)
-        end = start + np.uint64(length)
-        first += totals[end, 0] - totals[start, 0]
-        second += totals[end, 1] - totals[start, 1]
-        left -= length
-    return seed, first, second
+    values = np.empty(2 * n)
+    for k in range(n):
+        values[2 * k] = totals[k + 1, 0] - totals[k, 0]
+        values[2 * k + 1] = totals[k + 1, 1] - totals[k, 1]
+    sums = np.empty((2, resamples + resamples % 2))
+    rows = np.empty(2 * n, np.uint32)
+    state = seed + GOLDEN
+    for draw in range(0, resamples, 2):
+        for k in range(2 * n):
+            rows[k] = _row(_mixed(state + np.uint64(k) * GOLDEN), n)
+        state += np.uint64(2 * n) * GOLDEN
+        first = 0.0
+        second = 0.0
+        first_of_next = 0.0
+        second_of_next = 0.0
+        for k in range(n):
+            row = np.uint64(rows[k])
+            first += values[TWO * row]
+            second += values[TWO * row + ONE]
+            row_of_next = np.uint64(rows[n + k])
+            first_of_next += values[TWO * row_of_next]
+            second_of_next += values[TWO * row_of_next + ONE]
+        sums[0, draw] = first
+        sums[1, draw] = second
+        sums[0, draw + 1] = first_of_next
+        sums[1, draw + 1] = second_of_next
+    return sums[:, :resamples].copy()
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -371,13 +440,22 @@ def _block(
     bits: np.uint64, n: int, left: np.int64, rate: float, lengths: Indices
 ) -> tuple[np.uint64, np.int64]:
     """First row of a block, and its length, at most `left`."""
-    low = bits & LOW_HALF
+    return _row(bits, n), min(_length(bits & LOW_HALF, rate, lengths), left)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _row(bits: np.uint64, n: int) -> np.uint64:
+    """Row 0 to n - 1 by the high half of the bits."""
+    return ((bits >> HALF) * np.uint64(n)) >> HALF
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _length(low: np.uint64, rate: float, lengths: Indices) -> np.int64:
+    """Length of a block by the low half of the bits, whatever the rows left."""
     length = np.int64(lengths[low >> STEP_BITS])
     if length == 0:
         length = np.int64(-math.log1p(-np.float64(low) / 2.0**32) / rate) + 1
-    length = min(length, left)
-    start = ((bits >> HALF) * np.uint64(n)) >> HALF
-    return start, length
+    return length
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -63,6 +63,20 @@ def test_blocks_start_anywhere_alike_and_their_lengths_are_geometric(block: floa
     assert starts[:blocks].mean() / n == pytest.approx(0.5, abs=error)
 
 
+@pytest.mark.parametrize("resamples", [1, 31])
+@pytest.mark.parametrize("block", [1.0, 1.3, 2.0, 40.0, 5000.0])
+@pytest.mark.parametrize("n", [2, 61, 400])
+def test_a_pair_of_series_alone_has_the_sums_that_it_has_beside_another_pair(
+    n: int, block: float, resamples: int
+) -> None:
+    pair = bootstrap._running_totals([CHAMPION[:n], CHALLENGER[:n]])
+    both = np.ascontiguousarray(np.concatenate([pair, pair], axis=1))
+    rate = -math.log1p(-1 / block) if block > 1 else math.inf
+    rest = rate, bootstrap._lengths(rate), resamples, np.uint64(11)
+    alone = bootstrap._resampled_sums(pair, *rest)
+    assert np.array_equal(bootstrap._resampled_sums(both, *rest), np.concatenate([alone, alone]))
+
+
 @pytest.mark.parametrize("shape", Shape)
 def test_block_lengths_are_those_of_arch(shape: Shape) -> None:
     from arch.bootstrap import optimal_block_length
