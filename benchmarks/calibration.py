@@ -69,15 +69,15 @@ def skill_rows(series: int, long: int, seed: int) -> Iterator[tuple[str, ...]]:
 
 
 def _held(outcomes: Outcomes, skill: float, area: float) -> tuple[float, ...]:
-    found = calibration_of(outcomes)
-    brier = found.brier.skill
+    calibration = calibration_of(outcomes)
+    brier = calibration.brier.skill
     gains = (outcomes.rise.mean() - outcomes.rise) ** 2 - (outcomes.probability - outcomes.rise) ** 2
-    half = Z * math.sqrt(newey_west(gains, 2 * HORIZON)) / found.brier.uncertainty
+    half = Z * math.sqrt(newey_west(gains, 2 * HORIZON)) / calibration.brier.uncertainty
     return (
         float(brier.low <= skill <= brier.high),
         float(abs(brier.value - skill) <= half),
-        float(found.auc.low <= area <= found.auc.high),
-        float(np.mean([each.rises.low <= each.mean <= each.rises.high for each in found.bins])),
+        float(calibration.auc.low <= area <= calibration.auc.high),
+        float(np.mean([each.rises.low <= each.mean <= each.rises.high for each in calibration.bins])),
     )
 
 

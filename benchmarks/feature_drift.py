@@ -79,10 +79,10 @@ def discovered(measured: list[Drift]) -> list[int]:
 
 def row(name: str, garch: bool, factor: float, markets: int, seed: int) -> str:
     measured = [looks(market(np.random.default_rng([seed, each]), garch, factor)) for each in range(markets)]
-    found = [discovered(each) for each in measured]
-    any_day = float(np.mean([any(each) for each in found]))
+    drifted = [discovered(each) for each in measured]
+    any_day = float(np.mean([any(each) for each in drifted]))
     error = (any_day * (1 - any_day) / markets) ** 0.5
-    last = float(np.mean([each[-1] for each in found]))
+    last = float(np.mean([each[-1] for each in drifted]))
     features = len(measured[0][-1].by_feature)
     above = float(np.mean([look.score > WatchRules().drift_score for each in measured for look in each]))
     cells = (name, f"{factor:g}", f"{any_day:.0%} ± {error:.0%}", f"{last:.1f} of {features}", f"{above:.0%}")

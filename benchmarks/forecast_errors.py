@@ -75,9 +75,9 @@ def rows(paths: int, seed: int) -> Iterator[str]:
     for change, (edge, shift) in CHANGES.items():
         for name, (detector, number) in detectors.items():
             rng = np.random.default_rng(seed)
-            found = [detector(errors_of(rng, edge, shift)) for _ in range(number)]
-            false = [each for each in found if each is not None and each <= BEFORE]
-            later = [each - BEFORE for each in found if each is not None and each > BEFORE]
+            alarms = [detector(errors_of(rng, edge, shift)) for _ in range(number)]
+            false = [each for each in alarms if each is not None and each <= BEFORE]
+            later = [each - BEFORE for each in alarms if each is not None and each > BEFORE]
             median = f"{np.median(later):.0f}" if 2 * len(later) > number else "-"
             cells = (change, name, _share(len(false), number), _share(len(later), number), median)
             yield f"| {' | '.join(cells)} |"
@@ -86,7 +86,7 @@ def rows(paths: int, seed: int) -> Iterator[str]:
 def pool_rows(pools: int, seed: int) -> Iterator[str]:
     for changing, shift in ((0, 0.0), (1, 0.2), (MEMBERS, 0.2), (1, 0.3), (MEMBERS, 0.3)):
         rng = np.random.default_rng(seed)
-        false, found, shares = 0, 0, []
+        false, detected, shares = 0, 0, []
         for _ in range(pools):
             errors = {
                 str(member): errors_of(rng, 1.0, shift if member < changing else 0.0)
@@ -99,13 +99,13 @@ def pool_rows(pools: int, seed: int) -> Iterator[str]:
             }
             true = sum(member < changing and at > BEFORE for member, at in reported.items())
             false += true < len(reported)
-            found += true
+            detected += true
             shares.append(1.0 - true / len(reported) if reported else 0.0)
         cells = (
             f"{changing} of {MEMBERS} rise {100 * shift:g} points more often" if changing else "no change",
             _share(false, pools),
             f"{np.mean(shares):.1%} ± {np.std(shares) / pools**0.5:.1%}",
-            _share(found, changing * pools) if changing else "-",
+            _share(detected, changing * pools) if changing else "-",
         )
         yield f"| {' | '.join(cells)} |"
 

@@ -73,9 +73,9 @@ def rows() -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="clm-long-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         home.chmod(0o755)  # started by root, PostgreSQL runs as a user of its own
-        _, least = retrained(home, FEW_BARS)
+        _, small_peak = retrained(home, FEW_BARS)
         part, _ = retrained(home, N_BARS // PART)
-        whole, most = retrained(home, N_BARS)
+        whole, whole_peak = retrained(home, N_BARS)
     features_mib = N_BARS * len(FEATURES) * 8 / 2**20
     work = f"retrain of xgboost on {N_BARS:,} bars"
     return [
@@ -91,7 +91,7 @@ def rows() -> list[Row]:
         within(
             f"{work}, memory of the largest process above a retrain of {FEW_BARS:,} bars "
             f"(features of all bars: {features_mib:,.0f} MiB)",
-            most - least,
+            whole_peak - small_peak,
             MAX_FEATURES * features_mib,
             MIB,
         ),

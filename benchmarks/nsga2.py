@@ -33,8 +33,8 @@ def ours(problem: Problem, seed: int, generations: int) -> float:
 
 
 def theirs(name: str, seed: int, generations: int) -> float:
-    found = minimize(get_problem(name), NSGA2(pop_size=POPULATION), ("n_gen", generations), seed=seed)
-    return float(INDICATOR(found.pop.get("F")))
+    front = minimize(get_problem(name), NSGA2(pop_size=POPULATION), ("n_gen", generations), seed=seed)
+    return float(INDICATOR(front.pop.get("F")))
 
 
 def row(name: str, problem: Problem, seeds: int, generations: int) -> tuple[str, bool]:

@@ -17,9 +17,9 @@ def replace_part(document: Path, name: str, text: str) -> None:
     with document.open("r+", encoding="utf-8") as page:
         # parts of a page are made by several processes at a time
         fcntl.flock(page, fcntl.LOCK_EX)
-        before, found, after = page.read().partition(begin)
-        _, ended, rest = after.partition(END)
-        if not (found and ended):
+        before, opening, after = page.read().partition(begin)
+        _, closing, rest = after.partition(END)
+        if not (opening and closing):
             raise ValueError(f"{document} has no part {begin} ... {END}")
         page.seek(0)
         page.truncate()

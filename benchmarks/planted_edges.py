@@ -154,7 +154,7 @@ class Group:
     """Series of one kind, retrained alike."""
 
     edge: Turns | Drift
-    asked: str
+    required: str
     """Verdicts asked for."""
     plugin: str | None = None
     """Name of the plug-in to retrain; None for XGBoost."""
@@ -348,7 +348,7 @@ def verdicts(by_group: Mapping[str, Sequence[Outcome]], measured: Sequence[Measu
                 f"{trades.mean():.0f}, {days:.0f} days",
                 f"{decisions['pass']} of {count}, {percent(passed)} ± {proportion_error(passed, count)}",
                 f"{decisions['inconclusive']}, {decisions['fail']}",
-                GROUPS[name].asked,
+                GROUPS[name].required,
             ]
         )
     return table(

@@ -62,28 +62,28 @@ TRAINING_NS = 730 * regimes.DAY
 """Length of the training bars of a reader."""
 
 
-def labels_by_fit(found: regimes.Regimes, label: Callable[[RegimeFit, slice, int], Labels]) -> Labels:
+def labels_by_fit(ours: regimes.Regimes, label: Callable[[RegimeFit, slice, int], Labels]) -> Labels:
     """Labels of the days by another model, which is fitted at the dates of our fits.
 
     Args:
         label: labels of the days from a window on, given our fit, the window, and the last day, exclusive.
     """
-    ends = found.days.ends
+    ends = ours.days.ends
     labels = np.full(len(ends), UNKNOWN)
-    dates = [each.at.value for each in found.fits]
-    for fit, following in zip(found.fits, [*dates[1:], int(ends[-1])], strict=True):
+    dates = [each.at.value for each in ours.fits]
+    for fit, following in zip(ours.fits, [*dates[1:], int(ends[-1])], strict=True):
         window = regimes.window_of(ends, fit.at.value)
         last = int(np.searchsorted(ends, following, side="right"))
         labels[window.stop : last] = label(fit, window, last)[window.stop - window.start :]
     return labels
 
 
-def by_jumpmodels(found: regimes.Regimes, rules: RegimeRules) -> Labels:
+def by_jumpmodels(ours: regimes.Regimes, rules: RegimeRules) -> Labels:
     """Labels by jumpmodels, with states matched by the nearest centroid."""
     from jumpmodels.jump import JumpModel
     from jumpmodels.preprocess import DataClipperStd, StandardScalerPD
 
-    features = pandas_features(pd.Series(found.days.closes), rules)
+    features = pandas_features(pd.Series(ours.days.closes), rules)
 
     def label(fit: RegimeFit, window: slice, last: int) -> Labels:
         clipper, scaler = DataClipperStd(mul=3.0), StandardScalerPD()
@@ -95,7 +95,7 @@ def by_jumpmodels(found: regimes.Regimes, rules: RegimeRules) -> Labels:
         states = np.asarray(model.predict_online(values))
         return 1 - states if crossed else states
 
-    return labels_by_fit(found, label)
+    return labels_by_fit(ours, label)
 
 
 def pandas_features(closes: "pd.Series[float]", rules: RegimeRules) -> pd.DataFrame:
@@ -112,11 +112,11 @@ def pandas_features(closes: "pd.Series[float]", rules: RegimeRules) -> pd.DataFr
     return pd.concat(columns, axis=1, keys=rules.features)
 
 
-def by_hmm(found: regimes.Regimes, starts: int) -> Labels:
+def by_hmm(ours: regimes.Regimes, starts: int) -> Labels:
     """Filtered labels of a Gaussian hidden Markov model, 1 for the state of the larger variance."""
     from hmmlearn.hmm import GaussianHMM
 
-    closes = found.days.closes
+    closes = ours.days.closes
     returns = 100 * np.diff(closes, prepend=closes[0]) / np.append(closes[0], closes[:-1])
 
     def label(_: RegimeFit, window: slice, last: int) -> Labels:
@@ -127,7 +127,7 @@ def by_hmm(found: regimes.Regimes, starts: int) -> Labels:
         ]
         return filtered(max(fitted, key=lambda each: each.score(rows)), returns[window.start : last])
 
-    return labels_by_fit(found, label)
+    return labels_by_fit(ours, label)
 
 
 def filtered(model: "GaussianHMM", returns: Floats) -> Labels:
@@ -154,15 +154,15 @@ def series_rows() -> Iterator[str]:
         bars = bars_of(window)
         hmm = switches(by_hmm(regimes.regimes(bars), HMM_STARTS))
         for name, rules in RULES.items():
-            found = regimes.regimes(bars, rules)
-            ours = found.days.labels.astype(np.int64)
+            market_regimes = regimes.regimes(bars, rules)
+            ours = market_regimes.days.labels.astype(np.int64)
             labelled = int(np.count_nonzero(ours != UNKNOWN))
-            unlike = int(np.count_nonzero(ours != by_jumpmodels(found, rules)))
+            unlike = int(np.count_nonzero(ours != by_jumpmodels(market_regimes, rules)))
             own = switches(ours)
             cells = (
                 window.symbol,
                 f"{labelled:,}",
-                len(found.fits),
+                len(market_regimes.fits),
                 name,
                 unlike,
                 own,
@@ -177,15 +177,15 @@ def reader_rows() -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- |"
     for window in SERIES:
         bars = bars_of(window)
-        found = regimes.regimes(bars)
-        dates = np.array([each.at.value for each in found.fits])
+        market_regimes = regimes.regimes(bars)
+        dates = np.array([each.at.value for each in market_regimes.fits])
         edges = np.searchsorted(bars.time, [*dates[dates >= bars.time[0] + TRAINING_NS], 2**62])
         alike = []
         for begin, stop in pairwise(edges.tolist()):
             first = int(np.searchsorted(bars.time, bars.time[begin] - TRAINING_NS))
             reader = RegimeReader.of(regimes.with_regimes(bars[first:begin], bars[:begin]))
             labels = reader.labels(bars[first:stop])[begin - first :]
-            alike.append(labels == found.labels[begin:stop])
+            alike.append(labels == market_regimes.labels[begin:stop])
         needed = f"{reader.bars_needed:,}"
         worst = min(float(each.mean()) for each in alike)
         mean = float(np.concatenate(alike).mean())
@@ -278,9 +278,9 @@ def lag_rows(paths: int, seed: int) -> Iterator[str]:
             path = planted(np.random.default_rng([seed, number]), factor, noise)
             bars = daily_bars(path.returns)
             for name, rules in RULES.items():
-                found = regimes.regimes(bars, rules)
-                models[name].add(found.days.labels.astype(np.int64), path.truth)
-            models["HMM"].add(by_hmm(found, 1), path.truth)
+                market_regimes = regimes.regimes(bars, rules)
+                models[name].add(market_regimes.days.labels.astype(np.int64), path.truth)
+            models["HMM"].add(by_hmm(market_regimes, 1), path.truth)
         for name, lags in models.items():
             yield f"| {' | '.join((noise, f'{factor:g}', name, *lags.cells()))} |"
 
@@ -288,10 +288,10 @@ def lag_rows(paths: int, seed: int) -> Iterator[str]:
 def rows() -> list[Row]:
     """Times of all fits and labels of three years of hourly bars; jumpmodels is given the daily closes."""
     bars = bars_of(SERIES[0])[-N_BARS:]
-    found = regimes.regimes(bars)
+    market_regimes = regimes.regimes(bars)
     ours = timed(partial(regimes.regimes, bars), 10)
-    peer = timed(partial(by_jumpmodels, found, DEFAULT), 2, warm_up=False)
-    name = f"regimes of {N_BARS:,} hourly bars, {len(found.fits)} fits"
+    peer = timed(partial(by_jumpmodels, market_regimes, DEFAULT), 2, warm_up=False)
+    name = f"regimes of {N_BARS:,} hourly bars, {len(market_regimes.fits)} fits"
     return [faster(name, ours, "jumpmodels 0.1.1, from daily closes", peer, 50.0)]
 
 

@@ -242,18 +242,18 @@ def rows(world: str, seeds: Sequence[Sequence[RuleCost]]) -> Iterator[list[str]]
     error of its mean."""
     by_rule = _by_rule(seeds)
     best = by_rule[max(by_rule, key=lambda rule: _net(by_rule[rule]))]
-    for rule, found in by_rule.items():
-        behind = [one.net_bps - own.net_bps for one, own in zip(best, found, strict=True)]
+    for rule, by_seed in by_rule.items():
+        behind = [one.net_bps - own.net_bps for one, own in zip(best, by_seed, strict=True)]
         yield [
             world,
             rule,
-            f"{statistics.fmean(each.retrains for each in found):.1f}",
-            f"{statistics.fmean(each.promotions for each in found):.1f}",
-            f"{statistics.fmean(each.endings for each in found):.1f}",
-            f"{statistics.fmean(each.expected_bps for each in found):,.0f}",
-            f"{statistics.fmean(each.compute_bps for each in found):,.0f}",
-            f"{_net(found):,.0f}",
-            "best" if found is best else f"{statistics.fmean(behind):,.0f}{_error(behind)}",
+            f"{statistics.fmean(each.retrains for each in by_seed):.1f}",
+            f"{statistics.fmean(each.promotions for each in by_seed):.1f}",
+            f"{statistics.fmean(each.endings for each in by_seed):.1f}",
+            f"{statistics.fmean(each.expected_bps for each in by_seed):,.0f}",
+            f"{statistics.fmean(each.compute_bps for each in by_seed):,.0f}",
+            f"{_net(by_seed):,.0f}",
+            "best" if by_seed is best else f"{statistics.fmean(behind):,.0f}{_error(behind)}",
         ]
 
 
@@ -266,17 +266,17 @@ def _error(differences: Sequence[float]) -> str:
 
 def _by_rule(seeds: Sequence[Sequence[RuleCost]]) -> Mapping[str, list[RuleCost]]:
     """Results of each rule by seed."""
-    return {found[0].rule: list(found) for found in zip(*seeds, strict=True)}
+    return {by_seed[0].rule: list(by_seed) for by_seed in zip(*seeds, strict=True)}
 
 
-def _net(found: Sequence[RuleCost]) -> float:
-    return statistics.fmean(each.net_bps for each in found)
+def _net(by_seed: Sequence[RuleCost]) -> float:
+    return statistics.fmean(each.net_bps for each in by_seed)
 
 
 def is_best(seeds: Sequence[Sequence[RuleCost]]) -> bool:
     """True if no rule has a higher mean return less compute than the cost-aware rule."""
     by_rule = _by_rule(seeds)
-    return _net(by_rule[OURS]) >= max(_net(found) for found in by_rule.values())
+    return _net(by_rule[OURS]) >= max(_net(by_seed) for by_seed in by_rule.values())
 
 
 def means(measured: Sequence[Sequence[RuleCost]]) -> str:

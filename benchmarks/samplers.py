@@ -163,7 +163,7 @@ def run(seeds: int) -> None:
     from clm_core.settings import load_settings
 
     done = {(each.case, each.method, each.seed) for each in kept()}
-    wanted = [(case, method, seed) for seed in range(seeds) for case in CASES for method in METHODS]
+    combinations = [(case, method, seed) for seed in range(seeds) for case in CASES for method in METHODS]
     with tempfile.TemporaryDirectory() as home:
         os.environ["CLM_HOME"] = home
         # a setting of the benchmarks, and none of a home
@@ -171,7 +171,7 @@ def run(seeds: int) -> None:
         for case in CASES:
             SeriesStore(Path(home, "data")).add(bars_of(case), "made", datetime.now(UTC))
         with open_services(load_settings()) as clm:
-            for each in wanted:
+            for each in combinations:
                 if each not in done:
                     keep(measured(clm, *each))
 
@@ -197,12 +197,14 @@ def _table(outcomes: list[Outcome]) -> str:
     )
     rows = []
     every: dict[str, list[Outcome]] = {name: [] for name in METHODS}
-    found = {(each.case, each.method, each.seed): each for each in outcomes}
+    by_cell = {(each.case, each.method, each.seed): each for each in outcomes}
     for case in CASES:
         # seeds with an outcome of every method
-        seeds = sorted({seed for _, _, seed in found if all((case, name, seed) in found for name in METHODS)})
+        seeds = sorted(
+            {seed for _, _, seed in by_cell if all((case, name, seed) in by_cell for name in METHODS)}
+        )
         if seeds:
-            own = {name: [found[case, name, seed] for seed in seeds] for name in METHODS}
+            own = {name: [by_cell[case, name, seed] for seed in seeds] for name in METHODS}
             rows.append((case, str(len(seeds)), *_cells(own)))
             for name in METHODS:
                 every[name] += own[name]

@@ -117,8 +117,8 @@ def searched(clm: "Services", bars: Bars, families: Sequence[RuleFamily]) -> Str
     from clm_core.search.strategy_search import open_strategy_search, search_strategies
 
     SeriesStore(clm.settings.home / "data").add(bars, "made", datetime.now(UTC))
-    asked = request(bars.symbol, families)
-    return search_strategies(clm, open_strategy_search(clm, asked), asked.generations, asked.placement)
+    search = request(bars.symbol, families)
+    return search_strategies(clm, open_strategy_search(clm, search), search.generations, search.placement)
 
 
 def medians(result: StrategySearchResult) -> tuple[float, float]:
@@ -135,18 +135,18 @@ def without_an_edge(home: Path, todo: Sequence[int]) -> Iterator[NoEdge]:
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
-    found = {}
+    results = {}
     with open_services(load_settings()) as clm:
         for number in todo:
             process = list(NO_EDGE)[number % len(NO_EDGE)]
             bars = without_edge(process, f"ZERO{number:03}USD", N_BARS, seed=1_000 + number)
-            found[number] = searched(clm, bars, list(RuleFamily))
+            results[number] = searched(clm, bars, list(RuleFamily))
     requests = []
-    for result in found.values():
+    for result in results.values():
         best = max(result.front, key=lambda each: each.deflated_sharpe or 0.0)
         fields = {"model_type": best.family.value, "symbol": result.symbol, "training_params": best.params}
         requests.append(RetrainRequest.model_validate(fields | {"requested_by": "benchmark"}))
-    for (number, result), outcome in zip(found.items(), retrain_all(requests), strict=True):
+    for (number, result), outcome in zip(results.items(), retrain_all(requests), strict=True):
         earlier, later = medians(result)
         yield NoEdge(
             process=list(NO_EDGE)[number % len(NO_EDGE)],
@@ -230,14 +230,14 @@ def compared(case: str, seed: int) -> Iterator[Compared]:
 
     bars = bars_of(case)
     terms = TradingTerms()
-    asked = request(bars.symbol, list(RuleFamily), seed)
+    conditions = request(bars.symbol, list(RuleFamily), seed)
     definition = StrategySearch(
         name="compared",
         symbol=bars.symbol,
         timeframe=bars.timeframe.value,
-        dataset_span_days=asked.dataset_span_days,
+        dataset_span_days=conditions.dataset_span_days,
         data_snapshot="",
-        holdout=asked.holdout,
+        holdout=conditions.holdout,
         fixed={},
         seed=seed,
         costs=terms.costs,
@@ -245,7 +245,7 @@ def compared(case: str, seed: int) -> Iterator[Compared]:
         requested_by="benchmark",
         created_at=datetime.now(UTC),
         **{
-            name: getattr(asked, name)
+            name: getattr(conditions, name)
             for name in (
                 *("families", "population", "generations", "objectives"),
                 *("selection", "crossover", "mutation"),
@@ -260,7 +260,7 @@ def compared(case: str, seed: int) -> Iterator[Compared]:
     def scores(values: Floats) -> Floats:
         return objectives.scores(objectives.measure(space.strategies(values)), definition.objectives)
 
-    rules = SearchRules(asked.population, asked.generations, seed)
+    rules = SearchRules(conditions.population, conditions.generations, seed)
     generations = list(search(space.genes, rules, scores, space.rows(space.defaults)))
     evaluations = sum(len(each.new_genes) for each in generations)
     drawn = space.genes.random(evaluations, np.random.default_rng([seed, 1]))
@@ -300,9 +300,9 @@ def run(home: Path) -> None:
         for seed in range(SEEDS):
             if (case, seed) not in done:
                 keep(RESULTS, "compared", list(compared(case, seed)))
-    found = {each.number for each in kept(RESULTS, "found", Found)}
+    numbers = {each.number for each in kept(RESULTS, "found", Found)}
     for number in range(SEARCHES):
-        if number not in found:
+        if number not in numbers:
             keep(RESULTS, "found", list(with_an_edge(home, [number])))
     judged = {each.number for each in kept(RESULTS, "no_edge", NoEdge)}
     missing = [number for number in range(SEARCHES) if number not in judged]
@@ -344,24 +344,24 @@ def _no_edge_table() -> str:
 
 
 def _found_table() -> str:
-    found = kept(RESULTS, "found", Found)
+    results = kept(RESULTS, "found", Found)
     rows = [
         (
             "planted momentum, net Sharpe ratio 2",
-            str(len(found)),
-            f"{mean(each.true_held_out for each in found):.2f}",
-            f"{mean(each.best_held_out for each in found):.2f}",
-            f"{mean(each.chosen_held_out for each in found):.2f}",
-            f"{median(each.shrinkage or 0.0 for each in found):.0%}",
-            f"{sum(each.succeeded for each in found)} of {len(found)}",
-            f"{sum(each.chosen_held_out >= 0.7 * each.true_held_out for each in found)} of {len(found)}",
+            str(len(results)),
+            f"{mean(each.true_held_out for each in results):.2f}",
+            f"{mean(each.best_held_out for each in results):.2f}",
+            f"{mean(each.chosen_held_out for each in results):.2f}",
+            f"{median(each.shrinkage or 0.0 for each in results):.0%}",
+            f"{sum(each.succeeded for each in results)} of {len(results)}",
+            f"{sum(each.chosen_held_out >= 0.7 * each.true_held_out for each in results)} of {len(results)}",
         )
     ]
     headings = (
         *("planted edge", "searches", "true rule, held out", "best of the front, held out"),
         *("chosen by the search, held out", "shrinkage, median", "front reaches 70 %", "chosen reaches 70 %"),
     )
-    return markdown_table(headings, rows if found else [])
+    return markdown_table(headings, rows if results else [])
 
 
 METHODS = ("generation 0", "random search", "generation 50")

@@ -55,13 +55,13 @@ def run(population: int, threads: int) -> list[SearchGeneration]:
     return list(search(objectives.genes, SearchRules(population, GENERATIONS - 1, seed=1), objectives))
 
 
-def candidates_of(found: Sequence[SearchGeneration]) -> list[list[dict[str, Any]]]:
+def candidates_of(generations: Sequence[SearchGeneration]) -> list[list[dict[str, Any]]]:
     """Parameters of the new candidates of every tenth generation."""
     space = RULES[RuleFamily.MOMENTUM].params.search_space()
     genes = Genes.of(space)
     return [
         [dict(zip(space, each, strict=True)) for each in genes.genomes(space, generation.new_genes)]
-        for generation in found[::STEP]
+        for generation in generations[::STEP]
     ]
 
 

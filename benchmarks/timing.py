@@ -210,15 +210,15 @@ def _against_claim(name: str, shares: Shares) -> list[str]:
     by_window = np.mean(list(both.values()), axis=0)
     separate = (len(by_window) + OVERLAP - 1) / OVERLAP
     spread = float(np.std(by_window, ddof=1)) / math.sqrt(separate)
-    most = max(both, key=lambda positions: float(np.mean(both[positions])))
-    count = math.ceil(round(float(np.sum(both[most])), 9))
+    worst = max(both, key=lambda positions: float(np.mean(both[positions])))
+    count = math.ceil(round(float(np.sum(both[worst])), 9))
     chance = float(binom.sf(count - 1, len(by_window), LIMIT))
     return [
         name,
         f"{separate:.1f}",
         percent(float(np.mean(by_window))),
         f"± {percent(spread)}",
-        f"{most}: {percent(float(np.mean(both[most])))}",
+        f"{worst}: {percent(float(np.mean(both[worst])))}",
         percent(chance),
     ]
 
