@@ -376,8 +376,8 @@ def deploy(settings: Settings) -> DeployResult:
             warnings = ensure_work_pool(client, settings)
             _ensure_automations(client)
             _ensure_saved_searches(client)
-            wanted = target_deployments(settings, _is_of_stack(settings.home, PREFECT_API_URL.value()))
-            targets, unread = with_offered_symbols(wanted, settings)
+            configured = target_deployments(settings, _is_of_stack(settings.home, PREFECT_API_URL.value()))
+            targets, unread = with_offered_symbols(configured, settings)
             return replace(_deploy_all(client, settings, targets), warnings=(*warnings, *unread))
     except httpx.TransportError as error:
         raise ServerUnavailable(

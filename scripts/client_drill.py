@@ -276,14 +276,14 @@ def try_trader(drill: Drill, client: Client, labels: tuple[str, str]) -> None:
             reached = exchange.orders[-1]["at"] - answered
             seconds = []
             for turn in range(CHANGES):
-                wanted = labels[turn % 2]
+                label = labels[turn % 2]
                 began = time.time()
-                client.roll_back(MODEL, wanted)
+                client.roll_back(MODEL, label)
                 orders = turn + 3
                 wait_until(lambda n=orders: len(exchange.orders) >= n, "the next order", 60)  # type: ignore[misc]
                 order = exchange.orders[-1]
-                if order["version"] != numbers[wanted]:
-                    raise DrillFailed(f"the trader trades {order['version']}, in production is {wanted}")
+                if order["version"] != numbers[label]:
+                    raise DrillFailed(f"the trader trades {order['version']}, in production is {label}")
                 seconds.append(order["at"] - began)
             installation.clm("halt", MODEL, "--reason", "drill")
             wait_until(lambda: len(exchange.orders) >= CHANGES + 3, "the order after the halt", 60)
@@ -404,12 +404,14 @@ def try_generated_python(drill: Drill, label: str) -> None:
     )
     output_of(TOOLS / "mypy", "--config-file", "mypy.ini", "-p", "clm_client", cwd=client)
     program = (TOOLS / "python", CLIENTS / "generated.py")
-    asked = (drill.installation.api, drill.operator, MODEL, label)
+    arguments = (drill.installation.api, drill.operator, MODEL, label)
     beside = {**os.environ, "PYTHONPATH": str(client)}
-    found = json.loads(output_of(*program, *asked, environment=beside, cwd=client))
+    report = json.loads(output_of(*program, *arguments, environment=beside, cwd=client))
     number = output_of(generator, "--version").split()[-1]
-    requester = found["requester"]
-    showed = f"mypy --strict passes, {len(found['read'])} operations read, a retrain requested by {requester}"
+    requester = report["requester"]
+    showed = (
+        f"mypy --strict passes, {len(report['read'])} operations read, a retrain requested by {requester}"
+    )
     drill.tried.note("openapi-python-client", number, showed, requester == "drill-operator")
 
 

@@ -292,12 +292,12 @@ def main() -> int:
     except FileNotFoundError:
         parser.error(f"no server runs in {options.home}: clm exec -- python scripts/invariants.py HOME")
     lines = [] if options.acknowledged is None else options.acknowledged.read_text().splitlines()
-    found = violations(options.home, server, map(json.loads, lines))
-    for violation in found:
+    breaches = violations(options.home, server, map(json.loads, lines))
+    for violation in breaches:
         print(violation)
-    if not found:
+    if not breaches:
         print("No violations.")
-    return 1 if found else 0
+    return 1 if breaches else 0
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ def main(uv: str, upgrade: bool) -> None:
     resolved: dict[str, str] = {}
     for platform in PLATFORMS:
         for python in PYTHONS:
-            found = blocks(resolve(uv, platform, python, versions))
-            resolved |= found
+            pinned = blocks(resolve(uv, platform, python, versions))
+            resolved |= pinned
             # the next platform takes the same versions
-            versions |= {name: block.split()[0] for name, block in found.items() if name != "torch"}
+            versions |= {name: block.split()[0] for name, block in pinned.items() if name != "torch"}
     (ROOT / "constraints.torch.txt").write_text(HEADER + resolved.pop("torch"))
     (ROOT / "constraints.uv.txt").write_text(HEADER + resolved["uv"])
     (ROOT / "constraints.txt").write_text(HEADER + "".join(resolved[name] for name in sorted(resolved)))
@@ -60,8 +60,8 @@ def blocks(locked: str) -> dict[str, str]:
     """Pins with their hashes, by name of the package."""
     starts = [match.start() for match in _PIN.finditer(locked)]
     texts = [locked[start:end] for start, end in zip(starts, [*starts[1:], len(locked)], strict=True)]
-    found = {text.partition("==")[0]: text for text in texts}
-    return {name: text for name, text in found.items() if name != "continuous-learning-manager"}
+    by_package = {text.partition("==")[0]: text for text in texts}
+    return {name: text for name, text in by_package.items() if name != "continuous-learning-manager"}
 
 
 if __name__ == "__main__":

@@ -25,20 +25,20 @@ Pins = dict[str, str]
 
 def problems(root: Path) -> list[str]:
     """Requirements without a pin, pins without hashes, and addresses of package indexes."""
-    found = [
+    failures = [
         problem for name in (*COMMON, *TORCH, "constraints.uv.txt") for problem in _malformed(root, name)
     ]
-    if found:
-        return found
+    if failures:
+        return failures
     common = _pins(root, *COMMON)
     builds = {name: common | _pins(root, name) for name in TORCH}
     for source, requirement in requirements(root):
         for file, pins in builds.items():
             if problem := _unpinned(requirement, pins):
-                found.append(f"{source}: {problem} (with {file}): {REMEDY}")
+                failures.append(f"{source}: {problem} (with {file}): {REMEDY}")
     if not (root / "constraints.uv.txt").read_text().endswith(_block(root, "uv")):
-        found.append("constraints.uv.txt: differs from constraints.txt: run `make lock`")
-    return found
+        failures.append("constraints.uv.txt: differs from constraints.txt: run `make lock`")
+    return failures
 
 
 def requirements(root: Path) -> Iterator[tuple[str, Requirement]]:

@@ -43,11 +43,11 @@ class _Requests(BaseHTTPRequestHandler):
     server: FakeExchange
 
     def do_GET(self) -> None:
-        asked = urlsplit(self.path)
-        if asked.path == "/candles":
-            limit = int(parse_qs(asked.query).get("limit", ["500"])[0])
+        url = urlsplit(self.path)
+        if url.path == "/candles":
+            limit = int(parse_qs(url.query).get("limit", ["500"])[0])
             self._answer(self.server.candles[-limit:])
-        elif asked.path == "/orders":
+        elif url.path == "/orders":
             self._answer(self.server.orders)
         else:
             self.send_error(404)

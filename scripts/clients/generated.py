@@ -23,7 +23,7 @@ from clm_client.models import ModelType, ProblemDetails, TrainAnswer, TrainingJo
 
 def read(client: AuthenticatedClient, model: str, version: str) -> list[str]:
     """Names of the operations whose answers the client has read."""
-    asked: list[tuple[Any, dict[str, Any]]] = [
+    calls: list[tuple[Any, dict[str, Any]]] = [
         (get_health, {}),
         (get_status, {}),
         (list_models, {"model_id": model, "limit": 1}),
@@ -42,7 +42,7 @@ def read(client: AuthenticatedClient, model: str, version: str) -> list[str]:
         (get_series, {"symbol": "BTCUSD", "timeframe": "1h"}),
     ]
     names = []
-    for operation, arguments in asked:
+    for operation, arguments in calls:
         answer = operation.sync_detailed(client=client, **arguments)
         name = operation.__name__.rpartition(".")[2]
         assert answer.parsed is not None, f"{name}: {answer.status_code} {answer.content!r}"

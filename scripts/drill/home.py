@@ -92,10 +92,10 @@ class Installation:
         return self.state.api_url or ""
 
     def pid(self, part: str) -> int:
-        found = [each.pid for each in self.state.parts if each.name == part and each.pid is not None]
-        if not found:
+        pids = [each.pid for each in self.state.parts if each.name == part and each.pid is not None]
+        if not pids:
             raise DrillFailed(f"{part} does not run")
-        return found[0]
+        return pids[0]
 
     def postgres(self) -> list[int]:
         """Process ids of the database server: the postmaster first, then its children."""
@@ -106,19 +106,19 @@ class Installation:
     def kill(self) -> int:
         """Kill every process of the installation; the number of them."""
         mark = f"CLM_HOME={self.home}\0".encode()
-        found = set[int]()
+        pids = set[int]()
         with suppress(OSError):
-            found.update(self.postgres())
+            pids.update(self.postgres())
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 if mark in (folder / "environ").read_bytes() and int(folder.name) != os.getpid():
-                    found.add(int(folder.name))
-        _signal(tuple(found), signal.SIGKILL)
-        return len(found)
+                    pids.add(int(folder.name))
+        _signal(tuple(pids), signal.SIGKILL)
+        return len(pids)
 
     def trainings(self) -> set[int]:
         """Process ids of the trainings under way."""
-        found = set[int]()
+        pids = set[int]()
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 words = (folder / "cmdline").read_bytes()
@@ -126,8 +126,8 @@ class Installation:
                 # a fork has the name of the module
                 is_fork = (folder / "comm").read_bytes() == b"training\n"
                 if is_ours and (TRAINING in words or is_fork):
-                    found.add(int(folder.name))
-        return found
+                    pids.add(int(folder.name))
+        return pids
 
     def token(self, role: str) -> str:
         created = json.loads(self.clm("tokens", "create", f"drill-{role}", "--role", role, "--json"))

@@ -51,10 +51,10 @@ def documented_grants() -> str:
     Raises:
         DrillFailed: the page has no such block.
     """
-    found = re.search(r"```sql\n(CREATE ROLE.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    if found is None:
+    block = re.search(r"```sql\n(CREATE ROLE.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    if block is None:
         raise DrillFailed(f"{PAGE} has no SQL block that begins with CREATE ROLE")
-    return found[1]
+    return block[1]
 
 
 @contextmanager

@@ -59,8 +59,8 @@ def pagerduty_message(body: dict[str, Any], at: float) -> Message:
     payload = body["payload"]
     details = payload["custom_details"]
     firing = body["event_action"] == "trigger"
-    found = NAME.search(details["firing"] if firing else details["resolved"])
-    return Message(Place.PAGERDUTY, found.group(1) if found else "", firing, payload["summary"], at)
+    name = NAME.search(details["firing"] if firing else details["resolved"])
+    return Message(Place.PAGERDUTY, name.group(1) if name else "", firing, payload["summary"], at)
 
 
 @contextmanager
