@@ -146,14 +146,14 @@ def _tags(routes: Iterable[Route]) -> Iterator[dict[str, str]]:
 
 def _reachable(schemas: Mapping[str, Any], parts: Iterable[Any]) -> set[str]:
     """Names of the schemas that the parts refer to, also through others."""
-    found = set[str]()
+    names = set[str]()
     waiting = list(parts)
     while waiting:
         for name in _references(waiting.pop()):
-            if name not in found:
-                found.add(name)
+            if name not in names:
+                names.add(name)
                 waiting.append(schemas[name])
-    return found
+    return names
 
 
 def _references(part: Any) -> Iterator[str]:
@@ -198,6 +198,6 @@ def _tell_defaults(schema: dict[str, Any]) -> None:
             # told by the field's own words
             continue
         value = "the owner of the token" if default == NOBODY else json.dumps(default)
-        told = f"Default: {value}."
+        sentence = f"Default: {value}."
         words = field.get("description", "").rstrip()
-        field["description"] = f"{words}{'' if words.endswith('.') or not words else '.'} {told}".strip()
+        field["description"] = f"{words}{'' if words.endswith('.') or not words else '.'} {sentence}".strip()
