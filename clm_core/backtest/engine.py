@@ -621,8 +621,8 @@ def sweep(
     # two threads of the caller enter a loop at once.
     with ThreadPoolExecutor(threads) as pool:
         parts = [pool.submit(measured_of_thread) for _ in range(threads)]
-        found = dict(numbered for part in parts for numbered in part.result())
-    return [found[i] for i in range(n_sets)]
+        metrics = dict(numbered for part in parts for numbered in part.result())
+    return [metrics[i] for i in range(n_sets)]
 
 
 def _parameter_sets(*columns: ArrayLike) -> Floats:

@@ -135,11 +135,11 @@ def time_marks(first: int, last: int) -> list[tuple[int, str]]:
     ]
 
 
-def value_marks(low: float, high: float, most: int) -> list[float]:
-    """Round values to label between two values, at most so many."""
-    rough = (high - low) / most
+def value_marks(low: float, high: float, max_marks: int) -> list[float]:
+    """Round values to label between two values, at most `max_marks`."""
+    rough = (high - low) / max_marks
     size = 10.0 ** math.floor(math.log10(rough))
-    step = next(size * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (size * factor) <= most)
+    step = next(size * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (size * factor) <= max_marks)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [number * step for number in range(first, last + 1)]
 
