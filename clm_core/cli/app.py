@@ -103,8 +103,8 @@ keep_sentences_whole(app)
 DISTRIBUTION = "continuous-learning-manager"
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(version(DISTRIBUTION))

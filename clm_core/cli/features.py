@@ -63,11 +63,11 @@ def check(
 
     settings = settings_for_look()
     with own_features.use(settings.features.files):
-        found = own_features.table() if file is None else own_features.load_file(file)
+        features = own_features.table() if file is None else own_features.load_file(file)
         market = market_data(settings.home, settings.storage)
         bars = market.bars(symbol, timeframe, closed_by=datetime.now(UTC))
-        bars = market.with_series(bars, sorted({name for each in found.values() for name in each.series}))
-        results = [_examined(each, bars, seed) for each in found.values()]
+        bars = market.with_series(bars, sorted({name for each in features.values() for name in each.series}))
+        results = [_examined(each, bars, seed) for each in features.values()]
     if as_json:
         typer.echo(json.dumps(results, indent=1))
     else:

@@ -25,19 +25,19 @@ def regimes(
     with services_with_status() as services:
         from clm_core.retraining.regime_pools import regime_pools
 
-        found = regime_pools(services, symbol, timeframe, best)
+        report = regime_pools(services, symbol, timeframe, best)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        typer.echo(report.model_dump_json(indent=2))
     else:
-        _show(found)
+        _show(report)
 
 
-def _show(found: "RegimePools") -> None:
-    market = f"{found.symbol} {found.timeframe}"
-    if found.current is None:
+def _show(report: "RegimePools") -> None:
+    market = f"{report.symbol} {report.timeframe}"
+    if report.current is None:
         plain.print(f"{market}: the regime is unknown, before the first quarter after a year of bars.")
     else:
-        plain.print(f"{market}: {found.current} since {found.since:%Y-%m-%d}.")
+        plain.print(f"{market}: {report.current} since {report.since:%Y-%m-%d}.")
     table = listing(
         "regime",
         "version",
@@ -49,14 +49,14 @@ def _show(found: "RegimePools") -> None:
         "trades",
         "days",
     )
-    for pool in found.pools:
+    for pool in report.pools:
         for each in pool.kept:
             table.add_row(pool.regime.value, *_cells(each))
     if table.row_count:
         plain.print(table)
-    for pool in found.pools:
+    for pool in report.pools:
         plain.print(f"{pool.regime}: {len(pool.kept)} of {pool.ranked} recipes kept.", soft_wrap=True)
-    for sentence in found.left_out:
+    for sentence in report.left_out:
         plain.print(f"Left out: {sentence}.", soft_wrap=True)
     plain.print(
         "Newest version of each recipe, out of sample and after costs in the bars of the regime; Sharpe "

@@ -225,13 +225,13 @@ def _show(result: "ReplayResult") -> None:
 def _show_events(replayed: "PolicyReplay") -> None:
     from clm_core.domain.replays import ReplayEventKind
 
-    told = [each for each in replayed.events if each.kind is not ReplayEventKind.RETRAIN]
-    for each in told[-SHOWN_EVENTS:]:
+    events = [each for each in replayed.events if each.kind is not ReplayEventKind.RETRAIN]
+    for each in events[-SHOWN_EVENTS:]:
         plain.print(
             f"{each.at.astimezone(UTC):%Y-%m-%d %H:%M} {each.kind} {each.version} {each.sentence}",
             soft_wrap=True,
         )
-    if len(told) > SHOWN_EVENTS:
-        plain.print(f"The last {SHOWN_EVENTS} of {len(told):,} events.")
-    if told:
+    if len(events) > SHOWN_EVENTS:
+        plain.print(f"The last {SHOWN_EVENTS} of {len(events):,} events.")
+    if events:
         plain.print("")

@@ -74,8 +74,8 @@ def _ensemble(result: "StrategySearchResult", count: int, combine: str) -> "list
     """
     from clm_core.domain.errors import NothingTuned
 
-    found = {each.candidate: each for each in result.front}
-    members = [found[each] for each in result.diverse[:count]]
+    by_candidate = {each.candidate: each for each in result.front}
+    members = [by_candidate[each] for each in result.diverse[:count]]
     if len(members) < 2:
         raise NothingTuned(
             f"The front of {result.name} has {len(members)} strategies with different returns, and an "
@@ -113,17 +113,17 @@ def verify_search(name: str, placement: dict[str, Any], as_json: bool) -> None:
 
     placed = validated(Placement, placement)
     with services_with_status() as services:
-        found = verify(services, name, placed)
+        report = verify(services, name, placed)
     if as_json:
-        print_json(found.model_dump(mode="json"))
-    elif not found.differences:
+        print_json(report.model_dump(mode="json"))
+    elif not report.differences:
         plain.print(
-            f"{name}: {found.candidates:,} candidates of generations 0 to {found.generations} and "
-            f"{found.members} strategies of the front are the same to the last bit."
+            f"{name}: {report.candidates:,} candidates of generations 0 to {report.generations} and "
+            f"{report.members} strategies of the front are the same to the last bit."
         )
-    for difference in () if as_json else found.differences:
+    for difference in () if as_json else report.differences:
         plain.print(f"{name}: {difference}")
-    if found.differences:
+    if report.differences:
         sys.exit(ExitCode.FAILED)
 
 
