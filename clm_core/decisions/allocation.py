@@ -109,8 +109,8 @@ def allocate(
     if len(informed) > 1:
         chosen = [arms[number] for number in informed]
         share = max(1.0 - sum(arms[number].weight for number in waiting), 0.0)
-        wanted, why = _target(chosen, age_days, rules, horizon)
-        target[informed] = share * wanted
+        chosen_weights, why = _target(chosen, age_days, rules, horizon)
+        target[informed] = share * chosen_weights
         reasons.append(why)
     elif not waiting:
         target[taking_part] = 1.0
@@ -149,14 +149,14 @@ def projected(target: Floats, low: Floats, high: Floats, total: float) -> Floats
     Args:
         total: sum asked for, between the sums of `low` and `high`.
     """
-    least, most = float(np.min(target - high)), float(np.max(target - low))
+    lowest, highest = float(np.min(target - high)), float(np.max(target - low))
     for _ in range(100):
-        shift = (least + most) / 2.0
+        shift = (lowest + highest) / 2.0
         if np.clip(target - shift, low, high).sum() > total:
-            least = shift
+            lowest = shift
         else:
-            most = shift
-    return np.asarray(np.clip(target - (least + most) / 2.0, low, high))
+            highest = shift
+    return np.asarray(np.clip(target - (lowest + highest) / 2.0, low, high))
 
 
 def arm_of_bar(model_id: str, experiment: int, bar_open: datetime, weights: Sequence[float]) -> int | None:
@@ -207,16 +207,16 @@ def check_split(counts: Sequence[int], expected: Sequence[float], false_alarms: 
     """
     from scipy import stats
 
-    seen, asked = np.asarray(counts, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    seen, requested = np.asarray(counts, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     shown = (tuple(int(count) for count in counts), tuple(float(each) for each in expected))
-    if not (np.isfinite(asked).all() and (asked >= 0.0).all()):
+    if not (np.isfinite(requested).all() and (requested >= 0.0).all()):
         raise ValueError(f"expected bars {expected} are not numbers of bars")
-    if (seen[asked == 0.0] > 0).any():
+    if (seen[requested == 0.0] > 0).any():
         return SplitCheck(*shown, 0.0, True)
-    tested = asked >= MIN_EXPECTED
+    tested = requested >= MIN_EXPECTED
     if np.count_nonzero(tested) < 2:
         return SplitCheck(*shown, None, False)
-    scaled = asked[tested] * seen[tested].sum() / asked[tested].sum()
+    scaled = requested[tested] * seen[tested].sum() / requested[tested].sum()
     p_value = float(stats.chisquare(seen[tested], scaled).pvalue)
     return SplitCheck(*shown, p_value, not p_value >= false_alarms)
 

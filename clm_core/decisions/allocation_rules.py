@@ -36,10 +36,10 @@ class AllocationRules(BaseModel):
 
     @model_validator(mode="after")
     def _starts_within_the_limits(self) -> Self:
-        least, most = sorted((self.start_candidates, 1.0 - self.start_candidates))
-        if least < self.floor or most > self.ceiling:
+        lowest, highest = sorted((self.start_candidates, 1.0 - self.start_candidates))
+        if lowest < self.floor or highest > self.ceiling:
             raise ValueError(
-                f"start_candidates = {self.start_candidates:g} gives weights of {least:g} and {most:g}, "
+                f"start_candidates = {self.start_candidates:g} gives weights of {lowest:g} and {highest:g}, "
                 f"which are not between floor = {self.floor:g} and ceiling = {self.ceiling:g}"
             )
         return self

@@ -330,8 +330,8 @@ class Retrains:
         if trades < self._policy.criteria.min_trades or levels is None:
             return trades >= self._policy.criteria.min_trades
         ideal = _ideal(self._world, bars)
-        fewest = self._counted(retrain, ideal, self._policy.fewest_trials)
-        if bars_to_pass(ideal, fewest, levels.min_deflated_sharpe) > bars:
+        min_trials = self._counted(retrain, ideal, self._policy.fewest_trials)
+        if bars_to_pass(ideal, min_trials, levels.min_deflated_sharpe) > bars:
             return False
         return bars_to_pass(ideal, self._count(retrain, ideal), levels.min_deflated_sharpe) <= bars
 
