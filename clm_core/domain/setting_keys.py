@@ -35,10 +35,10 @@ def variable_given(environment: Mapping[str, str], key: Key) -> str | None:
 
 def value_at(values: Mapping[str, Any], key: Key) -> Any:
     """Value of a key in nested tables; None where a table or the value is missing."""
-    found: Any = values
+    value: Any = values
     for name in key:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def is_secret(annotation: Any) -> bool:
