@@ -311,7 +311,9 @@ def _checked_split(
         [counted[number] for number in range(len(run.arms))], expected, rules.split_false_alarms
     )
     rows = zip(recorded[-1].arms, check.counts, check.expected, strict=True)
-    shown = ", ".join(f"{arm.version} {count} bars, asked for {asked:.1f}" for arm, count, asked in rows)
+    shown = ", ".join(
+        f"{arm.version} {count} bars, asked for {requested:.1f}" for arm, count, requested in rows
+    )
     message = (
         f"The bars traded by the arms of {run.model_id} differ from the weights: {shown}. Check that the "
         "trader asks `load_allocation` or GET /clm/allocation for every bar, or `clm ab stop` the allocation."

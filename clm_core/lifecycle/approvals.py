@@ -41,8 +41,8 @@ def waiting_for(services: Services, model_id: str, label: str) -> WaitingApprova
 def all_waiting(services: Services) -> list[WaitingApproval]:
     """Approvals that wait, the first to expire first."""
     versions = [each for model in shadowed_versions(services, None, None).values() for each in model]
-    found = (waiting_for(services, each.model_id, each.version) for each in versions)
-    return sorted((each for each in found if each is not None), key=lambda each: each.until)
+    approvals = (waiting_for(services, each.model_id, each.version) for each in versions)
+    return sorted((each for each in approvals if each is not None), key=lambda each: each.until)
 
 
 def answer(
@@ -170,13 +170,13 @@ def _parameters(waiting: WaitingApproval) -> dict[str, str | None]:
 
 def _obsolete(runs: Sequence[FormRun], waiting: Sequence[WaitingApproval]) -> Iterator[FormRun]:
     """Runs without an approval to ask for. A run at work is left alone: its answer may be the cause."""
-    wanted = [_parameters(each) for each in waiting]
-    return (run for run in runs if run.rests and run.parameters not in wanted)
+    expected = [_parameters(each) for each in waiting]
+    return (run for run in runs if run.rests and run.parameters not in expected)
 
 
 def _without_form(runs: Sequence[FormRun], waiting: Sequence[WaitingApproval]) -> Iterator[WaitingApproval]:
-    asked = [run.parameters for run in runs if not run.ended]
-    return (each for each in waiting if _parameters(each) not in asked)
+    open_forms = [run.parameters for run in runs if not run.ended]
+    return (each for each in waiting if _parameters(each) not in open_forms)
 
 
 def _open_form(prefect: Runs, deployment: UUID, waiting: WaitingApproval) -> None:

@@ -43,12 +43,12 @@ def write_page(services: Services, compared: VersionComparison) -> Path:
 def traded_curve(services: Services, version: ModelVersion) -> TradedCurve | None:
     """Out-of-sample returns of a version; None where the positions or their bars are stored no more."""
     try:
-        found = judged_backtest(services, version)
+        bars_and_backtest = judged_backtest(services, version)
     except UnknownSeries:
         return None
-    if found is None:
+    if bars_and_backtest is None:
         return None
-    bars, backtest = found
+    bars, backtest = bars_and_backtest
     return TradedCurve(f"{version.model_id}@{version.version}", bars, backtest.returns)
 
 

@@ -67,8 +67,12 @@ def _backtest(services: Services, version: ModelVersion) -> Backtested | None:
     Raises:
         UnknownSeries: no bar of the market is stored.
     """
-    found = judged_backtest(services, version)
-    return None if found is None else cone.backtested(found[0], found[1].returns)
+    bars_and_backtest = judged_backtest(services, version)
+    return (
+        None
+        if bars_and_backtest is None
+        else cone.backtested(bars_and_backtest[0], bars_and_backtest[1].returns)
+    )
 
 
 def _spans(services: Services, version: ModelVersion) -> list[_Span]:

@@ -49,13 +49,13 @@ def paper_record(services: Services, version: ModelVersion, query: PaperQuery) -
         InvalidCursor: the cursor is malformed, or belongs to another list.
     """
     symbols = services.ledger.job(version.training_job_id).symbols or (version.symbol,)
-    asked = None if query.symbol is None else normalise_symbol(query.symbol)
-    if asked is not None and asked not in symbols:
+    symbol = None if query.symbol is None else normalise_symbol(query.symbol)
+    if symbol is not None and symbol not in symbols:
         raise NotFound(
-            f"{version.model_id} {version.version} has no market {asked}; its markets: {', '.join(symbols)}."
+            f"{version.model_id} {version.version} has no market {symbol}; its markets: {', '.join(symbols)}."
         )
     markets = markets_since(services, version, version.created_at)
-    chosen = [bars for bars in markets if asked in (None, bars.symbol)]
+    chosen = [bars for bars in markets if symbol in (None, bars.symbol)]
     rows = _portfolio([_rows_of(services, version, bars) for bars in chosen])
     items, following = _page(rows, query)
     terms = services.home_terms(chosen[0].symbol, chosen[0].calendar).terms
@@ -64,7 +64,7 @@ def paper_record(services: Services, version: ModelVersion, query: PaperQuery) -
         next=following,
         model_id=version.model_id,
         version=version.version,
-        symbol=asked or version.symbol,
+        symbol=symbol or version.symbol,
         costs=cost_sentence(terms),
         bars=int(rows.recorded.sum()),
         late=int(rows.late.sum()),
@@ -119,8 +119,8 @@ def _page(rows: _PaperRows, query: PaperQuery) -> tuple[tuple[PaperBar, ...], st
     if query.after is not None:
         last = _last_of(query, query.after)
         shown &= (rows.time < last) if query.descending else (rows.time > last)
-    found = np.flatnonzero(shown)
-    ordered = found[::-1] if query.descending else found
+    matches = np.flatnonzero(shown)
+    ordered = matches[::-1] if query.descending else matches
     page = ordered[: query.limit]
     more = len(ordered) > len(page)
     return tuple(_bar(rows, row) for row in page), _cursor(query, int(rows.time[page[-1]])) if more else None

@@ -129,9 +129,9 @@ class _Kept:
         if not all(key in self._known for key in keys.values()):
             computed = positions_of(stint)
             self._known = {**self._known, **{key: computed[symbol] for symbol, key in keys.items()}}
-        found = {symbol: self._known[key] for symbol, key in keys.items()}
-        self.used |= {keys[symbol]: found[symbol] for symbol in found}
-        return {each.bars.symbol: found.get(each.bars.symbol, np.empty(0)) for each in markets}
+        by_symbol = {symbol: self._known[key] for symbol, key in keys.items()}
+        self.used |= {keys[symbol]: by_symbol[symbol] for symbol in by_symbol}
+        return {each.bars.symbol: by_symbol.get(each.bars.symbol, np.empty(0)) for each in markets}
 
 
 @contextlib.contextmanager

@@ -249,10 +249,10 @@ class _Course:
     events: list[ReplayEvent] = field(default_factory=list)
     retrained: list["_Retrained"] = field(default_factory=list)
     """Retrains, in order."""
-    told: set[str] = field(default_factory=set)
-    """Problems told before."""
+    reported: set[str] = field(default_factory=set)
+    """Problems reported before."""
     changes: int = 0
-    """Number of changes of production told before."""
+    """Number of changes of production reported before."""
 
     @property
     def model_id(self) -> str:
@@ -384,8 +384,8 @@ class _Course:
 
     def _tell_problems(self, problems: Sequence[str]) -> None:
         for each in problems:
-            if each not in self.told:
-                self.told.add(each)
+            if each not in self.reported:
+                self.reported.add(each)
                 self._tell(ReplayEventKind.PROBLEM, "", each)
 
     def _scheduled_retrain(self, is_first: bool) -> None:

@@ -196,8 +196,8 @@ def run(
         _follow_model(services, name, model, whole, collector)
     if model_id is None:
         parts = Timeframe if timeframe is None else (timeframe,)
-        found = {f"shadow-{each}": collector.problems[each] for each in parts}
-        report_parts(services, "clm shadow", found)
+        by_part = {f"shadow-{each}": collector.problems[each] for each in parts}
+        report_parts(services, "clm shadow", by_part)
     return ShadowReport(
         at=services.clock(),
         versions=tuple(collector.versions),

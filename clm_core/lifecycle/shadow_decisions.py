@@ -104,10 +104,10 @@ def run(
         NotFound: the model does not exist.
     """
     report = shadow.run(services, model_id, timeframe, whole)
-    decisions, found = decide_all(services, model_id, timeframe, anew)
+    decisions, by_timeframe = decide_all(services, model_id, timeframe, anew)
     # what kept a position from being recorded is a problem already
     problems = {
-        each: [problem for problem in found.get(each, ()) if problem not in report.problems]
+        each: [problem for problem in by_timeframe.get(each, ()) if problem not in report.problems]
         for each in (Timeframe if timeframe is None else (timeframe,))
     }
     if model_id is None:

@@ -128,11 +128,11 @@ def _candidates(
     services: Services, proposed_id: UUID, search: Search, job: TrainingJob, variants: list[Changes]
 ) -> list[StrategyCandidate]:
     """The own parameters as the parent, of their own origin, then the variants."""
-    found = None if job.candidate_id is None else services.ledger.candidates.get(job.candidate_id)
+    parent = None if job.candidate_id is None else services.ledger.candidates.get(job.candidate_id)
     every = [dict(search.fixed) | changes for changes in variants]
     ids = [uuid5(proposed_id, json.dumps(params, sort_keys=True)) for params in every]
-    origin = CandidateOrigin.MANUAL if found is None else found.origin
-    origins = [(origin, () if found is None else (found.id,))]
+    origin = CandidateOrigin.MANUAL if parent is None else parent.origin
+    origins = [(origin, () if parent is None else (parent.id,))]
     origins += [(CandidateOrigin.MUTATION, (ids[0],))] * (len(every) - 1)
     return [
         StrategyCandidate(

@@ -415,12 +415,14 @@ def _regime(bars: Bars, training_end: datetime) -> WatchedRegime | None:
     Args:
         training_end: open time of the newest training bar.
     """
-    found = regimes(bars)
-    now = found.current
+    market_regimes = regimes(bars)
+    now = market_regimes.current
     if now is None:
         return None
     closed = training_end + timedelta(seconds=bars.timeframe.seconds)
-    return WatchedRegime(name=now.name, since=now.since.to_pydatetime(), at_training=found.known_at(closed))
+    return WatchedRegime(
+        name=now.name, since=now.since.to_pydatetime(), at_training=market_regimes.known_at(closed)
+    )
 
 
 def _measure_pool(
