@@ -287,10 +287,10 @@ def _dates(column: "pd.Series[str]") -> Times:
     return _without_missing(times, "unreadable-date", "YYYY-MM-DD", column)
 
 
-def _without_missing(times: Any, rule: str, wanted: str, column: "pd.Series[str]") -> Times:
+def _without_missing(times: Any, rule: str, expected: str, column: "pd.Series[str]") -> Times:
     missing = np.flatnonzero(times.isna())
     if len(missing):
-        raise _InvalidError(rule, f"{column.iloc[missing[0]]!r} is not {wanted}", missing)
+        raise _InvalidError(rule, f"{column.iloc[missing[0]]!r} is not {expected}", missing)
     return np.asarray(times.dt.tz_convert(None).to_numpy("datetime64[ns]").astype(np.int64))
 
 

@@ -285,9 +285,9 @@ def _pieces(old: Floats, new: Floats) -> list[_Piece] | None:
         fits = int(np.argmax(lower > upper)) if (lower > upper).any() else len(lower)
         if len(pieces) == _MAX_PIECES:
             return None
-        least = lower[fits - 1]
-        most = upper[fits - 1]
-        factor = 1.0 if least <= 1.0 <= most else float((least + most) / 2)
+        lowest = lower[fits - 1]
+        highest = upper[fits - 1]
+        factor = 1.0 if lowest <= 1.0 <= highest else float((lowest + highest) / 2)
         first += fits
         until = rows[first] if first < len(rows) else len(old)
         pieces.append(_Piece(pieces[-1].until if pieces else 0, int(until), factor))

@@ -122,14 +122,14 @@ def stability_index(reference: Floats, newest: Floats) -> float:
         newest: ascending, shape (n_newest,), at least one value, no NaN.
     """
     edges = np.unique(np.quantile(reference, np.linspace(0.0, 1.0, PSI_BINS + 1)[1:-1]))
-    expected, found = (
+    expected, observed = (
         np.maximum(
             np.diff(np.searchsorted(each, edges, side="right"), prepend=0, append=len(each)) / len(each),
             MIN_SHARE,
         )
         for each in (reference, newest)
     )
-    return float(np.sum((found - expected) * np.log(found / expected)))
+    return float(np.sum((observed - expected) * np.log(observed / expected)))
 
 
 def largest_distance(reference: Floats, newest: Floats) -> float:

@@ -207,15 +207,15 @@ def _last(feature: OwnFeature, bars: Bars, row: int, memory: int, expected: floa
     return float(abs(value - expected))
 
 
-def _least(suffices: Callable[[int], bool], too_few: int, most: int) -> int | None:
-    """Least memory that suffices, above `too_few`; None if `most` does not."""
+def _least(suffices: Callable[[int], bool], too_few: int, max_memory: int) -> int | None:
+    """Least memory that suffices, above `too_few`; None if `max_memory` does not."""
     enough = max(1, 2 * too_few)
-    while not suffices(min(enough, most)):
-        if enough >= most:
+    while not suffices(min(enough, max_memory)):
+        if enough >= max_memory:
             return None
         too_few = enough
         enough *= 2
-    enough = min(enough, most)
+    enough = min(enough, max_memory)
     while enough - too_few > 1:
         middle = (enough + too_few) // 2
         if suffices(middle):
@@ -223,7 +223,7 @@ def _least(suffices: Callable[[int], bool], too_few: int, most: int) -> int | No
         else:
             too_few = middle
     # a row whose history is barely longer proves nothing
-    return None if enough >= most - 1 else enough
+    return None if enough >= max_memory - 1 else enough
 
 
 def _same(one: Floats, other: Floats) -> NDArray[np.bool_]:

@@ -85,17 +85,17 @@ class SourceFile:
 
     def _modules(self, statements: list[ast.stmt]) -> set[Path]:
         """Files of the same package or folder imported by the statements, directly or through others."""
-        found = set[Path]()
+        modules = set[Path]()
         waiting = [(statement, self.package) for statement in statements]
         while waiting:
             statement, package = waiting.pop()
             for name in _modules_imported(statement, package):
                 path = self._neighbour(name)
-                if path is not None and path not in found and path != self.path:
-                    found.add(path)
+                if path is not None and path not in modules and path != self.path:
+                    modules.add(path)
                     inner = name if path.name == "__init__.py" else name.rpartition(".")[0]
                     waiting += [(each, inner) for each in ast.walk(ast.parse(path.read_bytes()))]  # type: ignore[misc]
-        return found
+        return modules
 
     def _neighbour(self, module: str) -> Path | None:
         """File of a module of the same package or folder; None for any other module."""

@@ -72,9 +72,9 @@ def newest_bars(storage: SeriesStorage, markets: Iterable[tuple[str, str]]) -> I
     for symbol, timeframe in markets:
         folder = f"{normalise_symbol(symbol)}/{Timeframe(timeframe)}"
         contents = ((store, store.manifest(folder)) for store in stores)
-        found = next(((store, content) for store, content in contents if content is not None), None)
-        if found is not None:
-            store, content = found
+        stored = next(((store, content) for store, content in contents if content is not None), None)
+        if stored is not None:
+            store, content = stored
             yield _parsed(content, store.address(folder, MANIFEST), is_bundled=store is stores[1])
 
 

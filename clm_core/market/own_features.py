@@ -235,13 +235,12 @@ def require(origins: Collection[FeatureOrigin]) -> None:
     for needed in origins:
         if needed.name not in here:
             raise FeatureMismatch(f"the model needs {needed}, which is not installed here: {_remedy(needed)}")
-        found = here[needed.name].origin
-        if found.digest != needed.digest:
+        installed = here[needed.name].origin
+        if installed.digest != needed.digest:
             raise FeatureMismatch(
                 f"the model was trained with another source of {needed}: digest {needed.digest[:12]}, "
-                "and here "
-                f"{found.source} has {found.digest[:12]}. Put the former source back, and give the changed "
-                "function a name of its own for the next retrain"
+                f"and here {installed.source} has {installed.digest[:12]}. Put the former source back, and "
+                "give the changed function a name of its own for the next retrain"
             )
 
 
@@ -257,25 +256,25 @@ def _remedy(needed: FeatureOrigin) -> str:
 
 def _state(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return status.st_mtime_ns, status.st_size
 
 
 def _loaded(paths: Sequence[Path]) -> Mapping[str, OwnFeature]:
-    found = [each for path in paths for each in _of_source(of_path(path))]
+    features = [each for path in paths for each in _of_source(of_path(path))]
     for entry in sorted(entry_points(group=GROUP), key=lambda each: each.name):
-        found += _of_entry(entry)
-    return _by_name(found)
+        features += _of_entry(entry)
+    return _by_name(features)
 
 
-def _by_name(found: Sequence[OwnFeature]) -> Mapping[str, OwnFeature]:
-    counts = Counter(each.name for each in found)
+def _by_name(features: Sequence[OwnFeature]) -> Mapping[str, OwnFeature]:
+    counts = Counter(each.name for each in features)
     if twice := [name for name, count in counts.items() if count > 1]:
-        places = " and ".join(str(each.origin) for each in found if each.name == twice[0])
+        places = " and ".join(str(each.origin) for each in features if each.name == twice[0])
         raise FeatureFailed(f"two own features are called {twice[0]}: {places}. Rename one")
-    return {each.name: each for each in sorted(found, key=lambda each: each.name)}
+    return {each.name: each for each in sorted(features, key=lambda each: each.name)}
 
 
 def _of_entry(entry: EntryPoint) -> list[OwnFeature]:
@@ -300,28 +299,28 @@ def _of_entry(entry: EntryPoint) -> list[OwnFeature]:
 
 
 def _of_source(file: SourceFile) -> list[OwnFeature]:
-    found = [
+    features = [
         OwnFeature(declared, _origin(file, declared, variable))
         for variable, declared in _declared(file.namespace)
     ]
-    if not found:
+    if not features:
         raise FeatureFailed(
             f"{file.name} declares no feature: put @feature(warm_up=...) of "
             "clm_core.market.own_features above a function"
         )
-    return found
+    return features
 
 
 def _declared(namespace: Mapping[str, Any]) -> Iterator[tuple[str, DeclaredFeature]]:
     """Features of a module by variable, those in lists and tuples included, each once."""
-    found = {
+    by_id = {
         id(value): (name, value) for name, value in namespace.items() if isinstance(value, DeclaredFeature)
     }
     for name, value in namespace.items():
         for member in value if isinstance(value, list | tuple) else ():
             if isinstance(member, DeclaredFeature):
-                found.setdefault(id(member), (name, member))
-    yield from found.values()
+                by_id.setdefault(id(member), (name, member))
+    yield from by_id.values()
 
 
 def _origin(file: SourceFile, declared: DeclaredFeature, variable: str) -> FeatureOrigin:

@@ -252,8 +252,8 @@ class _Reader:
 
     def _named(self, names: Iterable[str]) -> list[int]:
         plain = self._table.plain
-        wanted = set(names)
-        return [number for number in self._usable if plain[number] in wanted]
+        plain_names = set(names)
+        return [number for number in self._usable if plain[number] in plain_names]
 
     def _given(self, name: str, meaning: str) -> int:
         """Column by the name, as written or plain, or by the number from 1."""
@@ -323,13 +323,13 @@ class _Reader:
         assets = {number: asset for number, asset in assets.items() if asset not in NOT_ASSETS}
         base = [number for number, asset in assets.items() if pair.startswith(asset)]
         others = [number for number, asset in assets.items() if not pair.endswith(asset)]
-        found = base or [*self._named(["volume"]), *others]
+        candidates = base or [*self._named(["volume"]), *others]
         remedy = "name the column of the base asset: --volume-column NAME"
-        if not found:
+        if not candidates:
             remedy = "a market without one, such as foreign exchange: --no-volume stores 0"
-        elif len({plain[number] for number in found}) < len(found):
-            remedy = f"give the number of the column: --column volume={found[0] + 1}"
-        return frame[self._only(found, "volume", remedy)]
+        elif len({plain[number] for number in candidates}) < len(candidates):
+            remedy = f"give the number of the column: --column volume={candidates[0] + 1}"
+        return frame[self._only(candidates, "volume", remedy)]
 
     # times
 
@@ -365,7 +365,7 @@ class _Reader:
 
     def _unnamed_times(self, frame: pd.DataFrame) -> list[int]:
         """Columns that hold times by their values: dates as text, or epochs in a column without a name."""
-        found = []
+        numbers = []
         for number in self._usable:
             column = frame[number].dropna().head(20)
             unnamed = self._table.plain[number] in ("", "index", "unnamed_0") and number == 0
@@ -376,8 +376,8 @@ class _Reader:
             except (UnclearError, *FOREIGN_ERRORS):
                 continue
             if len(column) and parsed.notna().all():
-                found.append(number)
-        return found
+                numbers.append(number)
+        return numbers
 
     def _agreeing(self, frame: pd.DataFrame, matching: Sequence[int]) -> times.Moments:
         """The column with a zone of several that hold the same instants (without a zone read as UTC)."""

@@ -132,7 +132,7 @@ def _deviations(returns: Floats, half_life: float, days: int) -> Floats:
     """Logarithm of the exponentially weighted downside deviation over the newest `days` returns, summed from
     the newest on: the same bits whatever the history. A return that is NaN is left out."""
     decay = 0.5 ** (1.0 / half_life)
-    found = np.full(len(returns), np.nan)
+    deviations = np.full(len(returns), np.nan)
     for row in range(days, len(returns)):
         weight = squares = 0.0
         own = 1.0
@@ -143,8 +143,8 @@ def _deviations(returns: Floats, half_life: float, days: int) -> Floats:
                 squares += own * min(value, 0.0) ** 2
             own *= decay
         deviation = max(math.sqrt(squares / weight), FLOOR) if weight else FLOOR
-        found[row] = math.log(deviation)
-    return found
+        deviations[row] = math.log(deviation)
+    return deviations
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -242,10 +242,10 @@ def with_regimes(bars: Bars, whole: Bars) -> Bars:
         whole: the whole stored series, with the bars: labels depend on its first bar.
     """
     closes = bars.time + bars.timeframe.nanoseconds
-    found = regimes(whole)
-    rows = [each.row() for each in found.fits if len(bars) and each.at.value <= closes[-1]]
+    market_regimes = regimes(whole)
+    rows = [each.row() for each in market_regimes.fits if len(bars) and each.at.value <= closes[-1]]
     fits = np.array(rows) if rows else np.empty((0, 0))
-    return replace(bars, regime=found.days.known_at(closes), regime_fits=fits)
+    return replace(bars, regime=market_regimes.days.known_at(closes), regime_fits=fits)
 
 
 def current(bars: Bars, rules: RegimeRules = DEFAULT) -> CurrentRegime | None:

@@ -82,11 +82,11 @@ class KnownSeries:
         if not len(self):
             return np.full(len(moments), np.nan)
         row = self._newest_event[np.searchsorted(self.known, moments, side="right") - 1]
-        found = np.searchsorted(self.known, moments, side="right") > 0
-        row = np.where(found, row, 0)
+        is_known = np.searchsorted(self.known, moments, side="right") > 0
+        row = np.where(is_known, row, 0)
         if self.max_age is not None:
-            found &= moments - self.known[row] <= self.max_age
-        return np.where(found, self.value[row], np.nan)
+            is_known &= moments - self.known[row] <= self.max_age
+        return np.where(is_known, self.value[row], np.nan)
 
     @cached_property
     def _newest_event(self) -> NDArray[np.int64]:

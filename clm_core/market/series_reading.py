@@ -61,10 +61,10 @@ def duration(text: str) -> int:
     Raises:
         InvalidSeries: the text is no duration.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip())
-    if found is None:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip())
+    if match is None:
         raise InvalidSeries(f"{text!r} is no duration: write 30s, 90m, 8h or 2d")
-    return round(float(found[1]) * _UNITS[found[2]] * 1e9)
+    return round(float(match[1]) * _UNITS[match[2]] * 1e9)
 
 
 def read_series(
@@ -156,14 +156,14 @@ def _known(frame: pd.DataFrame, layout: SeriesLayout, time: Times) -> Times:
 
 def _column(frame: pd.DataFrame, given: str | None, usual: Sequence[str], meaning: str, option: str) -> str:
     names = list(frame.columns)
-    wanted = usual if given is None else [plain_name(given)]
-    found = next((name for name in wanted if name in names), None)
-    if found is None:
+    names_tried = usual if given is None else [plain_name(given)]
+    column = next((name for name in names_tried if name in names), None)
+    if column is None:
         missing = f"no column for {meaning}" if given is None else f"no column {given}"
         raise UnclearError(
             "missing-columns", f"there is {missing} among {', '.join(names)}: pass {option} COLUMN"
         )
-    return found
+    return column
 
 
 def _nanoseconds(column: "pd.Series[Any]", layout: SeriesLayout) -> Times:

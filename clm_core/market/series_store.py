@@ -236,7 +236,7 @@ def _whole(content: bytes | None, series: KnownSeries) -> bytes | None:
     if content is None:
         return None
     try:
-        found = _series(content, series.name, series.max_age)
+        stored = _series(content, series.name, series.max_age)
     except (DataError, ValueError, KeyError, OSError):
         return None
-    return content if found.content_hash == series.content_hash else None
+    return content if stored.content_hash == series.content_hash else None

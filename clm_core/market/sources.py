@@ -145,11 +145,11 @@ class MarketData:
             UnknownSeries: a series or state is not stored.
             StoreCorrupt: a stored file differs from the file that was written.
         """
-        wanted = [name for name in series if name not in bars.series]
+        missing = [name for name in series if name not in bars.series]
         hashes = (
-            {name: series[name] for name in wanted}
+            {name: series[name] for name in missing}
             if isinstance(series, Mapping)
-            else self.newest_series(wanted, bars.symbol)
+            else self.newest_series(missing, bars.symbol)
         )
         return with_series(bars, self.own_series.read(hashes, bars.symbol))
 

@@ -102,8 +102,8 @@ class FolderStorage:
         return [path.parent.relative_to(self.root).as_posix() for path in sorted(self.root.glob(pattern))]
 
     def manifests(self) -> list[tuple[str, bytes]]:
-        found = ((folder, self.manifest(folder)) for folder in self.folders())
-        return [(folder, manifest) for folder, manifest in found if manifest is not None]
+        manifests = ((folder, self.manifest(folder)) for folder in self.folders())
+        return [(folder, manifest) for folder, manifest in manifests if manifest is not None]
 
     def address(self, folder: str, name: str = "") -> str:
         return str(self.root / folder / name)

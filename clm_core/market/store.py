@@ -607,7 +607,7 @@ def _whole(content: bytes | None, bars: Bars) -> bytes | None:
     if content is None:
         return None
     try:
-        found = _bars(content, bars.symbol, bars.timeframe, bars.calendar)
+        stored = _bars(content, bars.symbol, bars.timeframe, bars.calendar)
     except (DataError, ValueError, KeyError, OSError):
         return None
-    return content if found.content_hash == bars.content_hash else None
+    return content if stored.content_hash == bars.content_hash else None
