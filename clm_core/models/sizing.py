@@ -100,14 +100,14 @@ def size_positions(
     if sizing.target_volatility is not None:
         annual = bars.periods_per_year if periods_per_year is None else periods_per_year
         full = sizing.target_volatility / _volatility(bars, sizing, annual)
-    wanted = convictions * full
+    targets = convictions * full
     if expected_return is not None and sizing.min_edge > 0:
         cost = sizing.round_trip_bps if sizing.round_trip_bps is not None else round_trip_bps
-        wanted[np.abs(expected_return) <= sizing.min_edge * cost / 10_000] = 0.0
+        targets[np.abs(expected_return) <= sizing.min_edge * cost / 10_000] = 0.0
     lowest = 0.0 if sizing.long_only else -sizing.max_position
-    wanted = np.clip(wanted, lowest, sizing.max_position)
+    targets = np.clip(targets, lowest, sizing.max_position)
     band = sizing.no_trade_band * np.minimum(full, sizing.max_position)
-    held = _held(wanted, band, _restarts(bars, sizing.anchor_bars))
+    held = _held(targets, band, _restarts(bars, sizing.anchor_bars))
     if (limit := sizing.growth_limit(bars.timeframe.seconds)) is not None:
         held = _grown(held, limit.allowance, _periods(bars, limit.period), _starts(bars))
     # adding 0.0 turns -0.0 into 0.0
@@ -165,9 +165,9 @@ def size_sides(sides: Floats, sizes: SideSizes) -> Floats:
     current = 0.0
     for row in range(len(sides)):
         # adding 0.0 turns -0.0 into 0.0
-        wanted = max(sides[row], lowest) * size[row] + 0.0
-        if restarts[row] or wanted == 0.0 or not abs(wanted - current) <= band[row]:
-            current = wanted
+        target = max(sides[row], lowest) * size[row] + 0.0
+        if restarts[row] or target == 0.0 or not abs(target - current) <= band[row]:
+            current = target
         held[row] = current
     return held
 
@@ -277,14 +277,14 @@ def _scaled(smooth: Floats, squares: Floats, sizes: Floats, covered: Floats, min
 
 
 @_compiled
-def _held(wanted: Floats, band: Floats, restarts: NDArray[np.bool_]) -> Floats:
+def _held(targets: Floats, band: Floats, restarts: NDArray[np.bool_]) -> Floats:
     """Positions held with a no-trade band, shape (n,)."""
-    held = np.empty(len(wanted))
+    held = np.empty(len(targets))
     current = 0.0
-    for row in range(len(wanted)):
-        far = not abs(wanted[row] - current) <= band[row]
-        if restarts[row] or far or wanted[row] == 0.0:
-            current = wanted[row]
+    for row in range(len(targets)):
+        far = not abs(targets[row] - current) <= band[row]
+        if restarts[row] or far or targets[row] == 0.0:
+            current = targets[row]
         held[row] = current
     return held
 

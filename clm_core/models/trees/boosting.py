@@ -180,8 +180,8 @@ class BoostingParams(TrainingParams):
 
     def leaf_weight(self, rows: int) -> float:
         """Least sum of hessians in a leaf of trees fitted on so many rows."""
-        most = self.leaf_share * self.subsample * rows * LARGEST_HESSIAN
-        return min(self.min_child_weight, most) * self.curvature
+        max_hessian = self.leaf_share * self.subsample * rows * LARGEST_HESSIAN
+        return min(self.min_child_weight, max_hessian) * self.curvature
 
     def with_costs(self, costs: Costs) -> Self:
         """Parameters with the cost of a round trip filled in, where the cost chooses the horizon."""
