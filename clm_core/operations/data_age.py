@@ -123,13 +123,13 @@ def _of_trained(ledger: Ledger, settings: Settings) -> Iterator[MarketKey]:
 
 def _serving_by_market(ledger: Ledger) -> dict[MarketKey, list[str]]:
     """Models with a production version, by market; a pool belongs to the markets of its members."""
-    found = defaultdict[MarketKey, list[str]](list)
+    models = defaultdict[MarketKey, list[str]](list)
     members = ledger.members_by_pool()
     versions = ledger.versions(status=ModelStatus.PRODUCTION, limit=MAX_MODELS)
     for version in sorted(versions, key=lambda each: each.model_id):
         for symbol in members.get(version.symbol, (version.symbol,)):
-            found[_key(symbol, version.timeframe)].append(version.model_id)
-    return found
+            models[_key(symbol, version.timeframe)].append(version.model_id)
+    return models
 
 
 def _key(symbol: str, timeframe: str) -> MarketKey:

@@ -369,16 +369,16 @@ def _filled(family: "GaugeMetricFamily | CounterMetricFamily", values: Mapping[L
 
 
 def _histogram(
-    name: str, description: str, labels: Labels, bounds: Sequence[float], found: Sequence[Histogram]
+    name: str, description: str, labels: Labels, bounds: Sequence[float], histograms: Sequence[Histogram]
 ) -> "Metric":
     from prometheus_client.core import HistogramMetricFamily
 
     family = HistogramMetricFamily(name, description, labels=labels)
-    for each in sorted(found, key=lambda each: each.labels):
+    for each in sorted(histograms, key=lambda each: each.labels):
         family.add_metric(each.labels, _buckets(bounds, each), each.total)
     return family
 
 
-def _buckets(bounds: Sequence[float], found: Histogram) -> list[tuple[str, float]]:
-    named = [(str(bound), float(number)) for bound, number in zip(bounds, found.below, strict=True)]
-    return [*named, ("+Inf", float(found.count))]
+def _buckets(bounds: Sequence[float], histogram: Histogram) -> list[tuple[str, float]]:
+    named = [(str(bound), float(number)) for bound, number in zip(bounds, histogram.below, strict=True)]
+    return [*named, ("+Inf", float(histogram.count))]

@@ -122,11 +122,11 @@ def report_problems(services: Services, part: str, command: str, problems: Seque
 
 def report_parts(services: Services, command: str, problems: Mapping[str, Sequence[str]]) -> None:
     """`report_problems` for several parts of a pass; the parts without problems take one statement."""
-    whole = [part for part, found in problems.items() if not found]
+    whole = [part for part, sentences in problems.items() if not sentences]
     services.alerts.end_all(AlertKind.MAINTENANCE_FAILING, whole, services.clock())
-    for part, found in problems.items():
-        if found:
-            report_problems(services, part, command, found)
+    for part, sentences in problems.items():
+        if sentences:
+            report_problems(services, part, command, sentences)
 
 
 def run_name(title: str) -> Callable[[], str]:

@@ -114,7 +114,7 @@ def _with_path(text: str, key: Key, path: str, absolute: str) -> str:
     assignment = re.compile(
         rf"(?m)^(\s*(?:{key[-1]}|{re.escape(dotted(key))})\s*=\s*)(['\"]){re.escape(path)}\2"
     )
-    return assignment.sub(lambda found: f"{found[1]}{json.dumps(absolute)}", text)
+    return assignment.sub(lambda match: f"{match[1]}{json.dumps(absolute)}", text)
 
 
 def _write(file: Path, text: str) -> None:

@@ -101,8 +101,8 @@ class _Upload:
     def _files(self) -> Iterator[tuple[Path, str]]:
         """Files and keys, the manifests of the series last among the series."""
         for name in SERIES:
-            found = sorted((self.home / name).glob("*/*/*"), key=lambda path: path.name == MANIFEST)
-            for path in found:
+            files = sorted((self.home / name).glob("*/*/*"), key=lambda path: path.name == MANIFEST)
+            for path in files:
                 if not path.name.startswith("."):
                     yield path, path.relative_to(self.home).as_posix()
         folder = artifacts_folder(self.home)
