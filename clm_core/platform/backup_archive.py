@@ -183,18 +183,18 @@ def verify_archive(file: Path, copied: Copied) -> BackupManifest:
     Raises:
         BackupDamaged: the file is no backup, or a member is missing, added or changed; names the member.
     """
-    found: dict[str, ArchivedFile] = {}
+    members: dict[str, ArchivedFile] = {}
     manifest: BackupManifest | None = None
     with _opened(file) as archive:
         for name, content in archive.members():
             if name == MANIFEST:
                 manifest = _manifest(file, content.read())
             else:
-                found[name] = _copy(content, len, copied)
+                members[name] = _copy(content, len, copied)
     if manifest is None:
         raise BackupDamaged(f"{file} has no manifest: the file is no backup of CLM, or was cut off.")
-    for name in sorted(manifest.members.keys() | found.keys()):
-        if manifest.members.get(name) != found.get(name):
+    for name in sorted(manifest.members.keys() | members.keys()):
+        if manifest.members.get(name) != members.get(name):
             raise BackupDamaged(f"{file}: {name} is missing, added or changed. Use another backup.")
     return manifest
 

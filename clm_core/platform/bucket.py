@@ -153,8 +153,8 @@ class Bucket:
             below: key of the folder with a slash at the end, or an empty text.
         """
         pages = self._pages(below, {"Delimiter": "/"})
-        found = [each["Prefix"] for page in pages for each in page.get("CommonPrefixes", ())]
-        return sorted(self._relative(prefix).removeprefix(below).rstrip("/") for prefix in found)
+        prefixes = [each["Prefix"] for page in pages for each in page.get("CommonPrefixes", ())]
+        return sorted(self._relative(prefix).removeprefix(below).rstrip("/") for prefix in prefixes)
 
     def delete(self, keys: list[str]) -> None:
         """Remove objects.

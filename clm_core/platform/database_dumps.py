@@ -106,12 +106,12 @@ def restore(database: Database, name: Name, file: Path) -> None:
     address = database.address(name)
     if name == "ledger":
         _prepare_role(database)
-    with tempfile.NamedTemporaryFile("w", suffix=".list") as wanted:
+    with tempfile.NamedTemporaryFile("w", suffix=".list") as contents:
         # default rights name the former user of the server; those of this user are set beside
         listed = _require(_run(address, "pg_restore", "--list", str(file), connects=False), name)
-        wanted.write("".join(line for line in listed.splitlines(True) if " DEFAULT ACL " not in line))
-        wanted.flush()
-        options = ("--no-owner", "--exit-on-error", "--single-transaction", f"--use-list={wanted.name}")
+        contents.write("".join(line for line in listed.splitlines(True) if " DEFAULT ACL " not in line))
+        contents.flush()
+        options = ("--no-owner", "--exit-on-error", "--single-transaction", f"--use-list={contents.name}")
         _require(_run(address, "pg_restore", *options, str(file)), name)
     if name == "ledger":
         _set_default_rights(database)

@@ -47,10 +47,10 @@ def server_sent_events(
 
     resuming = {} if last_id is None else {"Last-Event-ID": last_id}
     timeout = httpx.Timeout(CONNECT_SECONDS, read=SILENCE_SECONDS)
-    asked = {**headers, **resuming, "Accept": "text/event-stream"}
+    request_headers = {**headers, **resuming, "Accept": "text/event-stream"}
     try:
         with httpx.stream(
-            "GET", url, headers=asked, timeout=timeout, verify=trusted_certificates()
+            "GET", url, headers=request_headers, timeout=timeout, verify=trusted_certificates()
         ) as answer:
             if not answer.is_success:
                 answer.read()

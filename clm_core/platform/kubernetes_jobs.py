@@ -69,14 +69,14 @@ class Cluster:
     def pods(self, labels: Mapping[str, str]) -> Sequence[Object]:
         """Pods with the labels, oldest first."""
         selector = ",".join(f"{name}={value}" for name, value in labels.items())
-        found = self._core("list the pods", "list_namespaced_pod", label_selector=selector)["items"]
-        return sorted(found, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
+        pods = self._core("list the pods", "list_namespaced_pod", label_selector=selector)["items"]
+        return sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
 
     def warnings(self, name: str) -> list[str]:
         """Messages of the warnings about an object, a Job or a pod."""
         selector = f"involvedObject.name={name},type=Warning"
-        found = self._core("list the events", "list_namespaced_event", field_selector=selector)["items"]
-        return [str(event.get("message", event.get("reason"))) for event in found]
+        events = self._core("list the events", "list_namespaced_event", field_selector=selector)["items"]
+        return [str(event.get("message", event.get("reason"))) for event in events]
 
     def forbidden(self) -> list[str]:
         """Missing rights for Jobs in pods: `create jobs`."""
@@ -282,8 +282,8 @@ def _stuck(waiting: Object) -> Trouble:
 
 
 def _condition(status: Object, kind: str, value: str = "True") -> Object | None:
-    found = (each for each in status.get("conditions") or () if each.get("type") == kind)
-    return next((each for each in found if each.get("status") == value), None)
+    conditions = (each for each in status.get("conditions") or () if each.get("type") == kind)
+    return next((each for each in conditions if each.get("status") == value), None)
 
 
 def _log(terminated: Object) -> str:

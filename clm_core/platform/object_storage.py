@@ -119,8 +119,8 @@ class ObjectStorage:
         return self.bucket.address(self._key(folder, name)).rstrip("/")
 
     def manifest(self, folder: str) -> bytes | None:
-        found = self.bucket.get(self._key(folder, MANIFEST))
-        return None if found is None else found.content
+        stored = self.bucket.get(self._key(folder, MANIFEST))
+        return None if stored is None else stored.content
 
     def holds(self, folder: str, name: str) -> bool:
         return self.bucket.get(self._key(folder, name)) is not None
@@ -129,11 +129,11 @@ class ObjectStorage:
         copy = self.cache.read(sha256)
         if copy is not None:
             return copy
-        found = self.bucket.get(self._key(folder, name))
-        if found is None or hashlib.sha256(found.content).hexdigest() != sha256:
+        stored = self.bucket.get(self._key(folder, name))
+        if stored is None or hashlib.sha256(stored.content).hexdigest() != sha256:
             raise StoreCorrupt(damaged)
-        self.cache.add(found.content)
-        return found.content
+        self.cache.add(stored.content)
+        return stored.content
 
     def change(self, folder: str, edit: Callable[[StoredFolder], tuple[T, SeriesEdit]]) -> T:
         """As `SeriesStorage.change`; another process ahead is answered by a new round.
@@ -168,7 +168,7 @@ class ObjectStorage:
     def _each(self, answers: Callable[[str], list[T]], folders: list[str]) -> list[T]:
         """Answers about all folders, in their order; several requests at a time."""
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            return [answer for found in pool.map(answers, folders) for answer in found]
+            return [answer for batch in pool.map(answers, folders) for answer in batch]
 
     def _key(self, folder: str, name: str) -> str:
         return f"{self.root}{folder}/{name}"
@@ -192,21 +192,21 @@ class _Change:
         if self.bucket.put(key, edit.manifest, over=over):
             return True
         # the answer to the first of two attempts may have been lost
-        found = self.bucket.get(key)
-        return found is not None and found.content == edit.manifest
+        stored = self.bucket.get(key)
+        return stored is not None and stored.content == edit.manifest
 
     def _put(self, name: str, content: bytes) -> bool:
         """Write a file; False if the name has another content, kept for the next round."""
         key = f"{self.folder}{name}"
         if self.bucket.put(key, content, over=None):
             return True
-        found = self.bucket.get(key)
-        if found is None:
+        stored = self.bucket.get(key)
+        if stored is None:
             return False
-        if found.content == content:
+        if stored.content == content:
             return True
-        if self.left.get(name) != found.content:
-            self.left[name] = found.content
+        if self.left.get(name) != stored.content:
+            self.left[name] = stored.content
             return False
         # the edit has refused the content: damaged
-        return self.bucket.put(key, content, over=found.etag)
+        return self.bucket.put(key, content, over=stored.etag)

@@ -215,14 +215,14 @@ class Runs:
 
     def is_cancelled(self, run_id: UUID | str) -> bool:
         """True for a run that was cancelled, or is about to be."""
-        found = self._post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [str(run_id)]}}})
-        return any(run["state_type"] in {"CANCELLING", "CANCELLED"} for run in found)
+        runs = self._post("/flow_runs/filter", {"flow_runs": {"id": {"any_": [str(run_id)]}}})
+        return any(run["state_type"] in {"CANCELLING", "CANCELLED"} for run in runs)
 
     def forms(self, deployment: UUID, tag: str | None = None) -> list[FormRun]:
         """Runs of a deployment that have not ended; with a tag, the runs with the tag, ended or not."""
         states = {"state": {"type": {"not_any_": sorted(ENDED)}}}
-        asked = states if tag is None else {"tags": {"all_": [tag]}}
-        request = {"flow_runs": asked, "deployments": {"id": {"any_": [str(deployment)]}}}
+        flow_run_filter = states if tag is None else {"tags": {"all_": [tag]}}
+        request = {"flow_runs": flow_run_filter, "deployments": {"id": {"any_": [str(deployment)]}}}
         runs = self._post(
             "/flow_runs/filter", request | {"sort": "EXPECTED_START_TIME_DESC", "limit": MAX_PAGE}
         )
@@ -274,14 +274,14 @@ class Runs:
             state: Prefect's type of the state: `COMPLETED`.
             lines: log of the run.
         """
-        found = self.client.get(f"/deployments/name/{flow}/{flow}").raise_for_status().json()
+        deployment = self.client.get(f"/deployments/name/{flow}/{flow}").raise_for_status().json()
         run = self._post(
             "/flow_runs/",
             {
-                "flow_id": found["flow_id"],
-                "deployment_id": found["id"],
+                "flow_id": deployment["flow_id"],
+                "deployment_id": deployment["id"],
                 "name": name,
-                "tags": found["tags"],
+                "tags": deployment["tags"],
                 "state": {"type": state, "name": state.capitalize(), "message": message},
             },
         )
@@ -358,12 +358,12 @@ class Runs:
 
     def events(self, names: Sequence[str], since: datetime) -> list[PrefectEvent]:
         """All events of the given names, oldest first."""
-        found = self._events(names, since)
+        events = self._events(names, since)
         return [
             PrefectEvent(
                 event["id"], event["event"], event["payload"], event["resource"]["prefect.resource.id"]
             )
-            for event in found
+            for event in events
         ]
 
     def _events(self, names: Sequence[str], since: datetime) -> Iterator[dict[str, Any]]:

@@ -80,13 +80,13 @@ def fork(
     if connection is None:
         return None
     folder = os.getcwd()
-    asked = {
+    fields = {
         "module": module,
         "arguments": list(arguments),
         "environment": dict(environment),
         "folder": folder,
     }
-    request = json.dumps(asked).encode()
+    request = json.dumps(fields).encode()
     connection.settimeout(ANSWER_SECONDS)
     try:
         socket.send_fds(connection, [len(request).to_bytes(4, "big")], list(files))

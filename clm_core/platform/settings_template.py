@@ -47,11 +47,11 @@ def commented_settings(settings: type[BaseModel], leave_out: Collection[str]) ->
 
 def docstrings(group: type[BaseModel]) -> dict[str, str]:
     """Docstrings below the fields of a record, inherited fields included, each on one line."""
-    found = dict[str, str]()
+    texts = dict[str, str]()
     for base in reversed(group.__mro__):
         if isinstance(base, type) and issubclass(base, BaseModel) and base.__module__.startswith("clm_core"):
-            found |= _own_docstrings(base)
-    return found
+            texts |= _own_docstrings(base)
+    return texts
 
 
 def _own_docstrings(group: type[BaseModel]) -> dict[str, str]:
@@ -76,8 +76,8 @@ def _record(annotation: Any) -> type[BaseModel] | None:
     """Record of a group, or of the members of a list or table of groups."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = (_record(each) for each in get_args(annotation))
-    return next((each for each in found if each is not None), None)
+    records = (_record(each) for each in get_args(annotation))
+    return next((each for each in records if each is not None), None)
 
 
 def _table(path: tuple[str, ...], field: FieldInfo, about: str | None) -> Iterator[str]:

@@ -267,11 +267,11 @@ def ids() -> dict[str, str]:
 
 def headers() -> dict[str, str]:
     """W3C trace context of the span around the call, for requests to others; empty without."""
-    found = ids()
-    if not found:
+    trace = ids()
+    if not trace:
         return {}
     flags = int(_current().get_span_context().trace_flags)
-    return {"traceparent": f"00-{found['trace_id']}-{found['span_id']}-{flags:02x}"}
+    return {"traceparent": f"00-{trace['trace_id']}-{trace['span_id']}-{flags:02x}"}
 
 
 def variables() -> dict[str, str]:
