@@ -21,11 +21,11 @@ def degeneracy(positions: Floats, backtests: Sequence[Backtest]) -> str | None:
         positions: positions of all folds and seeds in sequence, at least one bar.
         backtests: backtest over the folds with each seed.
     """
-    found = activity(positions)
-    if not found.share <= MAX_SHARE_OF_ONE_SIDE:
-        return f"degenerate: {found.commonest_side} on {found.share:.1%} of the bars"
-    if not found.deviation >= MIN_POSITION_DEVIATION:
-        return f"degenerate: positions vary by {found.deviation:.2g}, hardly at all"
+    statistics = activity(positions)
+    if not statistics.share <= MAX_SHARE_OF_ONE_SIDE:
+        return f"degenerate: {statistics.commonest_side} on {statistics.share:.1%} of the bars"
+    if not statistics.deviation >= MIN_POSITION_DEVIATION:
+        return f"degenerate: positions vary by {statistics.deviation:.2g}, hardly at all"
     trades = float(np.mean([len(each.trades) for each in backtests]))
     needed = min_trades(len(backtests[0].returns))
     if not trades >= needed:

@@ -98,7 +98,7 @@ def listed(front: Sequence[FoundStrategy], count: int = MAX_LISTED) -> list[Foun
     """
     import numpy as np
 
-    scores = np.array([[each or 0.0 for each in found.scores.values()] for found in front])
+    scores = np.array([[each or 0.0 for each in strategy.scores.values()] for strategy in front])
     widths = np.ptp(scores, axis=0)
     points = scores / np.where(widths > 0.0, widths, 1.0)
     chosen = [0]
@@ -109,20 +109,20 @@ def listed(front: Sequence[FoundStrategy], count: int = MAX_LISTED) -> list[Foun
     return [front[place] for place in sorted(chosen)]
 
 
-def row(found: FoundStrategy) -> tuple[str, ...]:
+def row(strategy: FoundStrategy) -> tuple[str, ...]:
     """Cells in the order of `COLUMNS`."""
-    searched, held_out = found.searched, found.held_out
+    searched, held_out = strategy.searched, strategy.held_out
     return (
-        found.family.value,
-        shown_params(found.params),
+        strategy.family.value,
+        shown_params(strategy.params),
         f"{searched.sharpe_ratio:.2f}",
-        NOT_MEASURED if found.deflated_sharpe is None else f"{found.deflated_sharpe:.2f}",
-        NOT_MEASURED if found.overfitting is None else f"{found.overfitting:.0%}",
+        NOT_MEASURED if strategy.deflated_sharpe is None else f"{strategy.deflated_sharpe:.2f}",
+        NOT_MEASURED if strategy.overfitting is None else f"{strategy.overfitting:.0%}",
         f"{searched.max_drawdown:.1%}",
         NOT_MEASURED if searched.win_rate is None else f"{searched.win_rate:.0%}",
         f"{searched.trades:,}",
         "" if held_out is None else ratio_cell(held_out.sharpe_ratio, held_out.sharpe_interval),
-        {None: "", True: "yes", False: "no"}[found.on_held_out_front],
+        {None: "", True: "yes", False: "no"}[strategy.on_held_out_front],
     )
 
 
@@ -133,9 +133,9 @@ def _page_row(cells: Sequence[str]) -> str:
     )
 
 
-def default_row(found: FoundStrategy) -> tuple[str, ...]:
+def default_row(strategy: FoundStrategy) -> tuple[str, ...]:
     """Cells of a family at the defaults, in the order of `COLUMNS`."""
-    family, *cells = row(found)
+    family, *cells = row(strategy)
     return (f"{family} (defaults)", *cells)
 
 
@@ -144,11 +144,11 @@ def best_by_deflated(result: StrategySearchResult) -> FoundStrategy | None:
     return max(result.front, key=lambda each: each.deflated_sharpe or 0.0, default=None)
 
 
-def retrain_command(result: StrategySearchResult, found: FoundStrategy) -> str:
+def retrain_command(result: StrategySearchResult, strategy: FoundStrategy) -> str:
     """Command for judging a strategy by the gate."""
     return (
-        f"clm retrain --model {found.family.value} --symbol {result.symbol} --timeframe {result.timeframe} "
-        f"--days {result.dataset_span_days} --params-from {found.candidate}"
+        f"clm retrain --model {strategy.family.value} --symbol {result.symbol} "
+        f"--timeframe {result.timeframe} --days {result.dataset_span_days} --params-from {strategy.candidate}"
     )
 
 
@@ -247,8 +247,8 @@ def summary_page(addresses: PageAddresses, result: StrategySearchResult) -> str:
             "Parameters, in the same order:",
             "",
             *(
-                f"{number}. {found.family.value}: {shown_params(found.params)}"
-                for number, found in enumerate(listed(result.front), 1)
+                f"{number}. {strategy.family.value}: {shown_params(strategy.params)}"
+                for number, strategy in enumerate(listed(result.front), 1)
             ),
             "",
             f"{len(result.front)} strategies are on the front. The one with the highest deflated Sharpe "

@@ -223,7 +223,7 @@ class StrategyRun:
         places = self._places(rows)
         scores = np.concatenate(self._scores)[places]
         overfitting = self._overfitting(places)
-        found = tuple(
+        strategies = tuple(
             self._described(
                 rows[place],
                 scores[place],
@@ -233,7 +233,7 @@ class StrategyRun:
             )
             for place in range(len(rows))
         )
-        return found[: len(front)], found[len(front) :]
+        return strategies[: len(front)], strategies[len(front) :]
 
     def _look_at_held_out(self, generation: int, rows: Floats) -> list[PeriodResult]:
         """Results on the held-out bars, after the trials were counted; empty without held-out bars."""
