@@ -522,13 +522,15 @@ def _require_sound(name: str, alias: str, checks: BundleChecks, overruled: str |
         log.info("%s is loaded without a check of its skill: %s.", name, NO_SKILL)
     if not checks.problems:
         return
-    found = "; ".join(checks.problems)
+    problems = "; ".join(checks.problems)
     if alias == PRODUCTION and checks.never_trades:
-        raise PreflightFailed(f"{name} never trades: {found}. Roll back to an earlier version, or retrain")
+        raise PreflightFailed(f"{name} never trades: {problems}. Roll back to an earlier version, or retrain")
     if alias == PRODUCTION and overruled is None:
-        raise PreflightFailed(f"{name} may not serve: {found}. Roll back to an earlier version, or retrain")
+        raise PreflightFailed(
+            f"{name} may not serve: {problems}. Roll back to an earlier version, or retrain"
+        )
     why = f" ({overruled})" if alias == PRODUCTION else ""
-    warnings.warn(f"{name} is not sound: {found}{why}", stacklevel=3)
+    warnings.warn(f"{name} is not sound: {problems}{why}", stacklevel=3)
 
 
 def _with_warning(served: Served) -> Served:

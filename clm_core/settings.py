@@ -211,10 +211,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         chosen = init_settings().get("home")
-        found = settings_place(None if chosen is None else Path(chosen))
+        location = settings_place(None if chosen is None else Path(chosen))
         by_variable = with_absolute_paths(env_settings(), PATHS, Path.cwd())
-        by_file = {} if found.file is None else dict(found.file.values)
-        accept_old_names(by_variable, by_file, found.file_name, _equal)
+        by_file = {} if location.file is None else dict(location.file.values)
+        accept_old_names(by_variable, by_file, location.file_name, _equal)
         return (
             init_settings,
             InitSettingsSource(settings_cls, by_variable),
@@ -317,12 +317,12 @@ def names_secrets(settings: Settings) -> bool:
 def cost_sources(settings: Settings) -> CostSources:
     """Costs as the settings name them, with the variable or the file that names each."""
     variables = {field: _cost_variable(field, getattr(settings.costs, field)) for field in COST_FIELDS}
-    found = settings_place(settings.home)
+    location = settings_place(settings.home)
     return CostSources(
         general=settings.costs,
         variables={field: name for field, name in variables.items() if name is not None},
-        file=CostSettings(**{field: _cost_of_file(found, field) for field in COST_FIELDS}),
-        file_name=found.file_name,
+        file=CostSettings(**{field: _cost_of_file(location, field) for field in COST_FIELDS}),
+        file_name=location.file_name,
         markets_variable=any(name.upper() == "CLM_MARKETS" for name in os.environ),
     )
 
@@ -371,9 +371,9 @@ def _cost_variable(field: str, general: float | None) -> str | None:
         return None
 
 
-def _cost_of_file(found: SettingsPlace, field: str) -> float | None:
+def _cost_of_file(location: SettingsPlace, field: str) -> float | None:
     """Value of a field under [costs] in the settings file alone; None where the file has none."""
-    value = None if found.file is None else value_at(found.file.values, ("costs", field))
+    value = None if location.file is None else value_at(location.file.values, ("costs", field))
     return float(value) if isinstance(value, int | float | str) else None
 
 
@@ -425,5 +425,7 @@ def _problem(details: ErrorDetails) -> str:
 
 def _origin(key: Key) -> str:
     names = [key, *(old for old, new in RENAMED.items() if new == key)]
-    given = (found for name in names if (found := variable_given(os.environ, name)) is not None)
+    given = (
+        variable_name for name in names if (variable_name := variable_given(os.environ, name)) is not None
+    )
     return next(given, settings_place().file_name)

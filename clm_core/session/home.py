@@ -230,8 +230,8 @@ class CLM:
 
         query = {"model_id": model_id, "symbol": symbol, "status": status, "min_sharpe": min_sharpe}
         with self._work() as services:
-            asked = _validated(VersionQuery, query | {"limit": limit})
-            return versions_table(services.ledger.find_versions(asked).items)
+            version_query = _validated(VersionQuery, query | {"limit": limit})
+            return versions_table(services.ledger.find_versions(version_query).items)
 
     def jobs(
         self, model_id: str | None = None, *, status: str | None = None, limit: int = 100
@@ -250,8 +250,8 @@ class CLM:
         from clm_core.session.tables import jobs_table
 
         with self._work() as services:
-            asked = _validated(JobQuery, {"model_id": model_id, "status": status, "limit": limit})
-            return jobs_table(services.ledger.find_jobs(asked).items)
+            job_query = _validated(JobQuery, {"model_id": model_id, "status": status, "limit": limit})
+            return jobs_table(services.ledger.find_jobs(job_query).items)
 
     def verdict(self, version: str) -> "VersionReport":
         """Newest verdict on a version, with checks, reasons, figures and the tear sheet.
@@ -367,13 +367,13 @@ class CLM:
 
         with self._work() as services:
             stored = _named(services, version)
-            found = judged_backtest(services, stored)
-            if found is None:
+            bars_and_backtest = judged_backtest(services, stored)
+            if bars_and_backtest is None:
                 raise NotFound(
                     f"The out-of-sample positions of {stored.model_id}@{stored.version}, or their bars, are "
                     "stored no more: retrain."
                 )
-            return equity_table(*found, services.settings.execution.initial_cash)
+            return equity_table(*bars_and_backtest, services.settings.execution.initial_cash)
 
     def load(self, model: str) -> "Served":
         """Verified version for a trader: `served.positions(bars)`, see `clm_core.serving.load`.

@@ -35,11 +35,11 @@ def examine_features(source: Path | ModuleType, bars: Bars | None = None) -> lis
         LookAhead: a feature uses later bars.
         FeatureFailed: a feature raises, gives no number, or remembers more bars than declared.
     """
-    found = (
+    features = (
         own_features.load_module(source) if isinstance(source, ModuleType) else own_features.load_file(source)
     )
     given = bundled_bars() if bars is None else bars
-    return [_examined(each, given) for each in found.values()]
+    return [_examined(each, given) for each in features.values()]
 
 
 def bundled_bars() -> Bars:
