@@ -46,8 +46,8 @@ def test_a_request_may_leave_out_every_field_with_a_default(document: dict[str, 
     assert "Default: the owner of the token." in train["properties"]["requested_by"]["description"]
     bodies = [each["requestBody"] for each in operations(document) if "requestBody" in each]
     sent = description._reachable(schemas, bodies)
-    told = [(name, field) for name in sent for field in schemas[name].get("properties", {}).items()]
-    assert [(name, field) for name, (field, facts) in told if "default" in facts] == []
+    fields = [(name, field) for name in sent for field in schemas[name].get("properties", {}).items()]
+    assert [(name, field) for name, (field, facts) in fields if "default" in facts] == []
 
 
 def test_a_request_states_the_limits_of_every_body(document: dict[str, Any]) -> None:

@@ -232,7 +232,7 @@ def test_the_eleventh_wrong_token_in_a_minute_is_limited_on_the_page_too(
 
 
 @pytest.mark.parametrize(
-    ("asked", "shown"),
+    ("target", "shown"),
     [
         ("/models/xgboost_btcusdt_1h", "/models/xgboost_btcusdt_1h"),
         ("//evil.example", "/"),
@@ -243,9 +243,9 @@ def test_the_eleventh_wrong_token_in_a_minute_is_limited_on_the_page_too(
     ],
 )
 def test_signing_in_leads_to_a_page_of_this_server(
-    asked: str, shown: str, visit: Callable[..., TestClient], make_token: MakeToken
+    target: str, shown: str, visit: Callable[..., TestClient], make_token: MakeToken
 ) -> None:
-    answer = fill_in(visit(), make_token(Role.VIEWER), fields={"next": asked})
+    answer = fill_in(visit(), make_token(Role.VIEWER), fields={"next": target})
     assert answer.headers["location"] == shown
 
 

@@ -138,8 +138,8 @@ def test_the_explanation_of_a_version_is_the_stored_one(
     stored = VersionExplanation(model_id=model_id, version=version.version, sections=(section,))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(stored.model_dump_json(), encoding="utf-8")
-    found = client(Role.VIEWER).get(f"{address}/explanation")
-    assert VersionExplanation.model_validate(found.json()) == stored
+    answer = client(Role.VIEWER).get(f"{address}/explanation")
+    assert VersionExplanation.model_validate(answer.json()) == stored
 
 
 @pytest.mark.parametrize(
