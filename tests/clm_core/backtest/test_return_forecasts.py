@@ -46,17 +46,17 @@ def test_a_sized_model_forecasts_by_the_bars_it_needs(make_bars: MakeBars) -> No
     bars = make_bars(np.arange(1, 11))
     for needed in (3, None):
         sized = SizedModel(Expecting(needed), None, FIXED_UNITS)  # type: ignore[arg-type]
-        found = forecasts_of(sized, bars, 4)
-        assert found is not None
-        assert found.expected.tolist() == [5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
-        assert found.quantiles.shape == (6, 0)
+        forecasts = forecasts_of(sized, bars, 4)
+        assert forecasts is not None
+        assert forecasts.expected.tolist() == [5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
+        assert forecasts.quantiles.shape == (6, 0)
 
 
 def test_quantiles_come_with_their_levels(make_bars: MakeBars) -> None:
-    found = forecasts_of(Quantiled(), make_bars(np.arange(1, 7)), 4)
-    assert found is not None
-    assert found.quantiles.tolist() == [[4.0, 6.0], [5.0, 7.0]]
-    assert found.levels.tolist() == [0.25, 0.75]
+    forecasts = forecasts_of(Quantiled(), make_bars(np.arange(1, 7)), 4)
+    assert forecasts is not None
+    assert forecasts.quantiles.tolist() == [[4.0, 6.0], [5.0, 7.0]]
+    assert forecasts.levels.tolist() == [0.25, 0.75]
 
 
 def test_a_model_without_known_returns_has_no_forecasts(make_bars: MakeBars) -> None:
