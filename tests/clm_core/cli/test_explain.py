@@ -28,8 +28,8 @@ def test_explain_lists_the_features_of_the_trees_by_their_share(
     monkeypatch.setenv("CLM_HOME", str(services.settings.home))
     name = f"{model_id}@{make_version(model_id).version}"
     command = ["explain", name, "--symbol", "BTCUSD", "--rows", "300"]
-    found = json.loads(CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False).stdout)
-    [features] = [each["values"] for each in found["sections"] if each["name"] == "features"]
+    explanation = json.loads(CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False).stdout)
+    [features] = [each["values"] for each in explanation["sections"] if each["name"] == "features"]
     shares = [each["share"] for each in features["features"]]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(1.0)
@@ -59,9 +59,11 @@ def test_compare_shows_two_versions_beside_each_other(
     shown = CliRunner().invoke(app, ["compare", *names], catch_exceptions=False).stdout
     assert all(name in shown for name in names)
     assert "0.0% of the shares of mean |SHAP| are with other features." in shown
-    found = json.loads(CliRunner().invoke(app, ["compare", *names, "--json"], catch_exceptions=False).stdout)
-    assert (found["first"], found["second"]) == tuple(names)
-    sections = {each["name"]: each for each in found["sections"]}
+    comparison = json.loads(
+        CliRunner().invoke(app, ["compare", *names, "--json"], catch_exceptions=False).stdout
+    )
+    assert (comparison["first"], comparison["second"]) == tuple(names)
+    sections = {each["name"]: each for each in comparison["sections"]}
     assert sections["verdict"]["values"]["metrics"]["sharpe_ratio"] == [1.25, 2.5]
     assert sections["features"]["values"]["distance"] == 0.0
 
