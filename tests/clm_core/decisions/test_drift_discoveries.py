@@ -31,11 +31,11 @@ def test_the_smallest_p_values_of_the_day_are_reported_by_the_rule_of_benjamini_
     assert sorted(expected) == ["a", "b"]
 
 
-@pytest.mark.parametrize(("days", "found"), [(29, ()), (30, ("a",))], ids=["in the family", "too old"])
-def test_measurements_of_the_last_thirty_days_count(days: int, found: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("days", "expected"), [(29, ()), (30, ("a",))], ids=["in the family", "too old"])
+def test_measurements_of_the_last_thirty_days_count(days: int, expected: tuple[str, ...]) -> None:
     quiet = measured(TODAY - timedelta(days=days), dict.fromkeys(NAMES, 0.5))
     # adjusted: 0.01 alone, 0.01 * 31 * 4.03 among the thirty-one of the family
-    assert discoveries([*quiet, *measured(TODAY, {"a": 0.01})], TODAY) == found
+    assert discoveries([*quiet, *measured(TODAY, {"a": 0.01})], TODAY) == expected
 
 
 def test_without_drift_features_of_many_days_give_no_discovery_in_nineteen_of_twenty_months() -> None:

@@ -45,7 +45,7 @@ def production(mean: float, days: int, age: float, serves: bool = True) -> tuple
 
 
 def evidence_of(earned: tuple[EarnedSpan, ...], **changes: Any) -> RetrainEvidence:
-    found = RetrainEvidence(
+    evidence = RetrainEvidence(
         earned=earned,
         record_growth=0.5,
         required_growth=0.0,
@@ -61,12 +61,12 @@ def evidence_of(earned: tuple[EarnedSpan, ...], **changes: Any) -> RetrainEviden
         hours=0.5,
         side_bps=5.0,
     )
-    return replace(found, **changes)
+    return replace(evidence, **changes)
 
 
-def value(found: RetrainEvidence, **prices: float) -> RetrainValue:
+def value(evidence: RetrainEvidence, **prices: float) -> RetrainValue:
     terms = {"half_life_days": HALF_LIFE, "price_per_hour": 1.0, "capital": 100_000.0}
-    return retrain_value(found, **terms | prices)
+    return retrain_value(evidence, **terms | prices)
 
 
 spans = st.builds(
@@ -99,13 +99,13 @@ more = st.floats(1.0, 10.0)
 
 
 @given(evidence, more)
-def test_a_higher_price_of_anything_never_makes_a_retrain_pay(found: RetrainEvidence, factor: float) -> None:
-    before = value(found)
+def test_a_higher_price_of_anything_never_makes_a_retrain_pay(inputs: RetrainEvidence, factor: float) -> None:
+    before = value(inputs)
     for dearer in (
-        value(found, price_per_hour=factor),
-        value(replace(found, hours=found.hours * factor)),
-        value(replace(found, side_bps=found.side_bps * factor)),
-        value(replace(found, trials_after=found.trials_after * factor)),
+        value(inputs, price_per_hour=factor),
+        value(replace(inputs, hours=inputs.hours * factor)),
+        value(replace(inputs, side_bps=inputs.side_bps * factor)),
+        value(replace(inputs, trials_after=inputs.trials_after * factor)),
     ):
         assert dearer.cost_bps >= before.cost_bps - 1e-9
         assert dearer.gain_bps == before.gain_bps
@@ -113,8 +113,8 @@ def test_a_higher_price_of_anything_never_makes_a_retrain_pay(found: RetrainEvid
 
 
 @given(evidence)
-def test_gain_and_costs_are_finite_and_never_negative(found: RetrainEvidence) -> None:
-    weighed = value(found)
+def test_gain_and_costs_are_finite_and_never_negative(inputs: RetrainEvidence) -> None:
+    weighed = value(inputs)
     figures = (weighed.improvement_bps, weighed.compute_bps, weighed.turnover_bps, weighed.trials_bps)
     assert all(math.isfinite(each) and each >= 0.0 for each in figures)
     assert 0.0 <= weighed.probability < 1.0
@@ -160,8 +160,8 @@ def test_the_edges_are_those_of_a_gaussian_process_conditional_on_the_returns() 
     scale = lengths.sum() / (lengths @ share)
     outdated = (scale * share, scale * np.sqrt(1.0 - share**2) * serves)
     logs = []
-    found = edges_now(earned, DEVIATION, HALF_LIFE)
-    for edge, (common, own) in zip(found, ((np.ones(5), np.zeros(5)), outdated), strict=True):
+    edges = edges_now(earned, DEVIATION, HALF_LIFE)
+    for edge, (common, own) in zip(edges, ((np.ones(5), np.zeros(5)), outdated), strict=True):
         seen = prior[:-1, :-1] * np.outer(common, common) + wandering[:-1, :-1] * np.outer(own, own)
         seen += np.diag(DEVIATION**2 / lengths)
         cross = common * prior[-1, :-1]
@@ -170,8 +170,8 @@ def test_the_edges_are_those_of_a_gaussian_process_conditional_on_the_returns() 
         assert edge.own == pytest.approx((own * wandering[-1, :-1]) @ np.linalg.solve(seen, growth), rel=1e-9)
         logs.append(-(np.linalg.slogdet(seen)[1] + growth @ np.linalg.solve(seen, growth)) / 2.0)
     odds = OUTDATES / (1.0 - OUTDATES) * math.exp(logs[1] - logs[0])
-    assert found[1].probability == pytest.approx(odds / (1.0 + odds))
-    assert found[1].new_share == pytest.approx(scale)
+    assert edges[1].probability == pytest.approx(odds / (1.0 + odds))
+    assert edges[1].new_share == pytest.approx(scale)
 
 
 def test_losses_of_the_old_version_alone_raise_the_gain_and_losses_of_new_versions_lower_it() -> None:
@@ -257,8 +257,8 @@ def test_the_required_growth_is_that_of_the_lowest_sharpe_ratio_that_passes(
             trials=1, effective_trials=1.0, deviation=1.0, sharpe_ratio=luck, bars_per_year=8760.0
         ),
     )
-    found = required_growth(verdict, DEVIATION, 730.0)
-    assert found == pytest.approx(730.0 * (sharpe * DEVIATION / math.sqrt(365.0) - DEVIATION**2 / 2.0))
+    growth = required_growth(verdict, DEVIATION, 730.0)
+    assert growth == pytest.approx(730.0 * (sharpe * DEVIATION / math.sqrt(365.0) - DEVIATION**2 / 2.0))
 
 
 def test_a_version_trained_a_moment_ago_is_worth_no_other_training() -> None:
@@ -269,10 +269,12 @@ def test_a_version_trained_a_moment_ago_is_worth_no_other_training() -> None:
 
 
 def test_age_and_drift_of_production_raise_the_gain() -> None:
-    found = evidence_of(record(0.002))
-    before = value(found).gain_bps
-    assert value(replace(found, serving=ServingVersion("v1", age_days=90.0, exposure=0.2))).gain_bps > before
-    assert value(replace(found, drift_score=3.0)).gain_bps > before
+    evidence = evidence_of(record(0.002))
+    before = value(evidence).gain_bps
+    assert (
+        value(replace(evidence, serving=ServingVersion("v1", age_days=90.0, exposure=0.2))).gain_bps > before
+    )
+    assert value(replace(evidence, drift_score=3.0)).gain_bps > before
 
 
 def test_returns_that_fall_with_the_age_of_the_versions_are_evidence_that_versions_outdate() -> None:

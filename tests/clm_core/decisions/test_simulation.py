@@ -63,9 +63,9 @@ def test_the_record_of_a_first_retrain_is_that_of_the_default_window() -> None:
 @pytest.mark.parametrize("win_rate", [0.35, 0.9])
 def test_a_retrain_passes_where_the_verdict_with_every_input_measured_is_a_pass(win_rate: float) -> None:
     """The order of the inputs changes no decision."""
-    fewest = GatePolicy(name="fewest", evidence=EvidenceLevels(fewest_trials=1.0))
+    single_trial = GatePolicy(name="fewest", evidence=EvidenceLevels(fewest_trials=1.0))
     passed = set()
-    for policy in (STRICT, fewest, ALONE):
+    for policy in (STRICT, single_trial, ALONE):
         for seed in range(2):
             world = replace(QUICK, annual_sharpe=2.0, win_rate=win_rate)
             several = [

@@ -62,10 +62,10 @@ def terms_of(settings: Settings, symbol: str, calendar: str, carry: Carry, is_ol
 def test_a_new_home_takes_the_costs_of_the_kind_of_market(
     folder: Path, symbol: str, calendar: str, fee: float, slippage: float, funding: float
 ) -> None:
-    found = terms(symbol, calendar)
-    assert found.costs == Costs(fee_bps=fee, slippage_bps=slippage)
-    assert found.holding == HoldingCosts(funding_bps_per_8h=funding)
-    assert not found.remarks
+    market_terms = terms(symbol, calendar)
+    assert market_terms.costs == Costs(fee_bps=fee, slippage_bps=slippage)
+    assert market_terms.holding == HoldingCosts(funding_bps_per_8h=funding)
+    assert not market_terms.remarks
 
 
 def test_an_old_home_keeps_7_bps_for_every_market_until_the_settings_name_others(folder: Path) -> None:
@@ -81,9 +81,9 @@ def test_an_old_home_keeps_7_bps_for_every_market_until_the_settings_name_others
 
 def test_the_costs_of_a_market_come_before_the_general_costs(folder: Path) -> None:
     (folder / "clm.toml").write_text(f"[costs]\nfee_bps = 9\n{OWN}")
-    found = terms("EURUSD", "24x5")
-    assert found.costs == Costs(fee_bps=0.3, slippage_bps=0.1)
-    assert found.origins["fee_bps"] == "[markets.EURUSD.costs]"
+    euro = terms("EURUSD", "24x5")
+    assert euro.costs == Costs(fee_bps=0.3, slippage_bps=0.1)
+    assert euro.origins["fee_bps"] == "[markets.EURUSD.costs]"
     other = terms("SPY", "XNYS")
     assert other.costs == Costs(fee_bps=9.0, slippage_bps=1.0)
     assert (other.origins["fee_bps"], other.origins["slippage_bps"]) == (
@@ -97,9 +97,9 @@ def test_a_variable_does_not_replace_the_costs_of_a_market_and_is_remarked(
 ) -> None:
     (folder / "clm.toml").write_text(OWN)
     monkeypatch.setenv("CLM_COSTS__FEE_BPS", "9")
-    found = terms("EURUSD", "24x5")
-    assert found.costs.fee_bps == 0.3
-    [remark] = found.remarks
+    euro = terms("EURUSD", "24x5")
+    assert euro.costs.fee_bps == 0.3
+    [remark] = euro.remarks
     assert remark.startswith("CLM_COSTS__FEE_BPS = 9 is not used: EURUSD has a fee of its own, 0.3 bps")
 
 
@@ -111,9 +111,9 @@ def test_a_variable_that_differs_from_the_file_is_remarked(
 ) -> None:
     (folder / "clm.toml").write_text(file)
     monkeypatch.setenv("CLM_COSTS__FEE_BPS", "9")
-    found = terms("BTCUSDT", "24x7")
-    assert (found.costs.fee_bps, found.origins["fee_bps"]) == (9.0, "CLM_COSTS__FEE_BPS")
-    [remark] = found.remarks
+    bitcoin = terms("BTCUSDT", "24x7")
+    assert (bitcoin.costs.fee_bps, bitcoin.origins["fee_bps"]) == (9.0, "CLM_COSTS__FEE_BPS")
+    [remark] = bitcoin.remarks
     assert f"The fee of 9 bps comes from CLM_COSTS__FEE_BPS; without the variable {without}" in remark
 
 
@@ -132,8 +132,8 @@ def test_the_costs_of_the_home_are_those_of_the_file_whatever_the_variables(
     assert costs.general == without.costs
     assert (dict(costs.variables), costs.markets_variable) == ({}, False)
     assert home_markets(settings) == without.markets
-    found = trading_terms("BTCUSDT", "24x7", MarketSettings(), costs, settings.execution, NO_CARRY, False)
-    assert (found.costs, found.remarks) == (Costs(fee_bps=4.0, slippage_bps=2.0), ())
+    bitcoin = trading_terms("BTCUSDT", "24x7", MarketSettings(), costs, settings.execution, NO_CARRY, False)
+    assert (bitcoin.costs, bitcoin.remarks) == (Costs(fee_bps=4.0, slippage_bps=2.0), ())
 
 
 def test_a_variable_equal_to_the_file_is_not_remarked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,9 +175,9 @@ def test_a_faulty_market_is_refused_by_name(folder: Path, file: str, message: st
 
 def test_stored_rates_are_named_by_their_hash_in_the_terms() -> None:
     funding = Payments(np.array([0]), np.array([1e-4]))
-    found = terms_of(Settings(), "BTCUSDT.P", "24x7", Carry(funding=funding), is_old_home=False)
-    assert (found.funding_hash, found.dividends_hash) == (funding.content_hash, None)
-    assert found.origins["funding_bps_per_8h"] == "stored funding rates"
+    perpetual = terms_of(Settings(), "BTCUSDT.P", "24x7", Carry(funding=funding), is_old_home=False)
+    assert (perpetual.funding_hash, perpetual.dividends_hash) == (funding.content_hash, None)
+    assert perpetual.origins["funding_bps_per_8h"] == "stored funding rates"
 
 
 def test_the_digest_of_the_terms_changes_with_every_term_and_not_with_their_origin() -> None:
