@@ -16,13 +16,13 @@ def titles(of: VersionExplanation) -> list[tuple[str, str]]:
 
 
 def test_newer_sections_take_the_place_of_their_name_and_others_follow() -> None:
-    found = explanation("a", "b").with_sections(sections("c", "a", title="newer"))
-    assert titles(found) == [("a", "newer"), ("b", "stored"), ("c", "newer")]
+    merged = explanation("a", "b").with_sections(sections("c", "a", title="newer"))
+    assert titles(merged) == [("a", "newer"), ("b", "stored"), ("c", "newer")]
 
 
 def test_sections_about_the_model_lead_and_replace_those_of_their_name() -> None:
-    found = explanation("a", "b").led_by(sections("c", "a", title="newer"))
-    assert titles(found) == [("c", "newer"), ("a", "newer"), ("b", "stored")]
+    merged = explanation("a", "b").led_by(sections("c", "a", title="newer"))
+    assert titles(merged) == [("c", "newer"), ("a", "newer"), ("b", "stored")]
 
 
 def test_a_section_that_is_missing_has_no_values() -> None:

@@ -57,11 +57,11 @@ def lived(steps: str) -> list[Promotion]:
 def test_refreshes_without_a_break_are_one_succession(
     steps: str, versions: str, since: int, before: str | None
 ) -> None:
-    found = succession(lived(steps), OF_RECIPE)
-    assert found is not None
-    assert "".join(found.versions) == versions
-    assert found.since == NOW + timedelta(hours=since)
-    assert found.before == before
+    newest = succession(lived(steps), OF_RECIPE)
+    assert newest is not None
+    assert "".join(newest.versions) == versions
+    assert newest.since == NOW + timedelta(hours=since)
+    assert newest.before == before
 
 
 @pytest.mark.parametrize("steps", ["", "a", "x a", "a ada:b", "a b <a", "a b |"])

@@ -42,9 +42,9 @@ class ServerOf:
 def test_every_secret_setting_takes_a_reference() -> None:
     secret = {key[0] for key, annotation in fields(Settings) if is_secret(annotation)}
     assert secret == set(SECRET_SETTINGS), "a secret setting is missing from this test"
-    found = list(secrets_of(Settings(**SECRET_SETTINGS)))
-    assert len(found) == 16
-    assert all(isinstance(each, SecretReference) and each.reference == REFERENCE for _, each in found)
+    secrets = list(secrets_of(Settings(**SECRET_SETTINGS)))
+    assert len(secrets) == 16
+    assert all(isinstance(each, SecretReference) and each.reference == REFERENCE for _, each in secrets)
 
 
 @pytest.mark.parametrize(
