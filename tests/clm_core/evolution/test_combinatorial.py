@@ -99,6 +99,6 @@ def test_unmeasured_sets_count_as_the_lowest_until_the_quartile_is_one_of_them(
     metrics = np.tile(np.arange(45.0)[:, None], (1, 5))
     metrics[:missing] = np.nan
     metrics[:, 3] = np.where(metrics[:, 3] > 9, np.inf, metrics[:, 3])
-    found = lower_quartile(metrics)
-    assert found[:3] == pytest.approx([quartile] * 3, nan_ok=True)
-    assert found[3] == pytest.approx(min(quartile, 10.0), nan_ok=True)
+    quartiles = lower_quartile(metrics)
+    assert quartiles[:3] == pytest.approx([quartile] * 3, nan_ok=True)
+    assert quartiles[3] == pytest.approx(min(quartile, 10.0), nan_ok=True)

@@ -95,16 +95,16 @@ def test_every_combination_of_operators_beats_as_many_random_candidates(
     select: SelectRows, cross: CrossRows, mutate: MutateRows
 ) -> None:
     reference = np.full(3, -1.5)
-    found, random = 0.0, 0.0
+    evolved, random = 0.0, 0.0
     for seed in range(3):
         rules = replace(
             RULES, seed=seed, reference=tuple(reference), select=select, cross=cross, mutate=mutate
         )
         drawn = conflicting(GENES.random(40 * 16, np.random.default_rng(seed)))
         drawn = drawn[survivors(drawn, pareto_ranks(drawn), 40)]
-        found += run(conflicting, rules)[-1].hypervolume
+        evolved += run(conflicting, rules)[-1].hypervolume
         random += hypervolume(drawn, reference)
-    assert found > random
+    assert evolved > random
 
 
 def test_founders_are_measured_first_and_random_candidates_fill_generation_0() -> None:

@@ -73,7 +73,7 @@ def test_a_candidate_is_measured_as_a_version_with_its_parameters_is_served(
     measured = objectives.metrics(values)
     sets = TestSets.of(TRADED.stop - TRADED.start)
     traded = 0
-    for genome, found in zip(objectives.genes.genomes(objectives.space, values), measured, strict=True):
+    for genome, metrics in zip(objectives.genes.genomes(objectives.space, values), measured, strict=True):
         given = dict(zip(objectives.space, genome, strict=True))
         known = bars[: TRADED.stop]
         sides = rule.positions(rule.params.parse(given), known)
@@ -89,15 +89,15 @@ def test_a_candidate_is_measured_as_a_version_with_its_parameters_is_served(
             sharpe, won = sharpe_ratio(result.returns[kept], bars.periods_per_year), win_rate(closed)
             factor, drawdown = profit_factor(closed), max_drawdown(result.returns[kept])
             expected = [sharpe, drawdown, won, factor, promotion_score(sharpe, won, factor)]
-            assert found[place] == pytest.approx(expected, rel=1e-8, abs=1e-12, nan_ok=True)
+            assert metrics[place] == pytest.approx(expected, rel=1e-8, abs=1e-12, nan_ok=True)
     assert traded > 20
 
 
 def test_scores_are_lower_quartiles_of_the_objectives_asked_for(bars: Bars) -> None:
-    asked = (Objective.PROFIT_FACTOR, Objective.SHARPE_RATIO)
-    objectives = RuleObjectives(MOMENTUM, MARKETS["both sides"], bars, TRADED, asked)
+    pair = (Objective.PROFIT_FACTOR, Objective.SHARPE_RATIO)
+    objectives = RuleObjectives(MOMENTUM, MARKETS["both sides"], bars, TRADED, pair)
     values = candidates(objectives, 20)
-    expected = lower_quartile(objectives.metrics(values))[:, [COLUMNS.index(each) for each in asked]]
+    expected = lower_quartile(objectives.metrics(values))[:, [COLUMNS.index(each) for each in pair]]
     scores = objectives(values)
     assert scores.shape == (20, 2)
     assert np.array_equal(scores, expected, equal_nan=True)
@@ -118,9 +118,9 @@ def test_all_rows_can_be_a_single_test_set(bars: Bars) -> None:
     objectives = RuleObjectives(MOMENTUM, MARKETS["both sides"], bars, TRADED, groups=1, tested=1)
     params = dict(zip(objectives.space, default_genome(objectives.space), strict=True))
     result = objectives.backtest(params)
-    [[found]] = objectives.measure([params]).metrics
-    assert found[0] == pytest.approx(sharpe_ratio(result.returns, bars.periods_per_year))
-    assert found[2] == pytest.approx(win_rate(result.trades.net_return))
+    [[metrics]] = objectives.measure([params]).metrics
+    assert metrics[0] == pytest.approx(sharpe_ratio(result.returns, bars.periods_per_year))
+    assert metrics[2] == pytest.approx(win_rate(result.trades.net_return))
 
 
 @families
@@ -149,14 +149,14 @@ def test_scores_do_not_depend_on_threads_or_on_the_other_candidates(
 
 
 def test_a_search_over_momentum_rules_finds_the_same_for_any_number_of_threads(bars: Bars) -> None:
-    found = []
+    searches = []
     for threads in (1, 2):
         objectives = RuleObjectives(MOMENTUM, MARKETS["both sides"], bars, TRADED, threads=threads)
-        found.append(list(search(objectives.genes, SearchRules(30, 5, seed=2), objectives)))
-    for one, other in zip(*found, strict=True):
+        searches.append(list(search(objectives.genes, SearchRules(30, 5, seed=2), objectives)))
+    for one, other in zip(*searches, strict=True):
         assert one.genes.tobytes() == other.genes.tobytes()
         assert one.scores.tobytes() == other.scores.tobytes()
-    assert found[0][-1].hypervolume > found[0][0].hypervolume
+    assert searches[0][-1].hypervolume > searches[0][0].hypervolume
 
 
 def test_parameters_that_are_not_searched_for_are_fixed(bars: Bars) -> None:

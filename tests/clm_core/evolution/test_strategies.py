@@ -72,14 +72,14 @@ def test_a_search_with_an_elite_keeps_the_best_tenth_and_replaces_the_rest(space
         return -values[:, [list(space.space).index("max_holding")]]
 
     rules = SearchRules(20, 10, seed=1, elite_share=0.1)
-    found = list(search(space.genes, rules, height, space.rows(space.defaults)))
-    for before, after in pairwise(found):
+    generations = list(search(space.genes, rules, height, space.rows(space.defaults)))
+    for before, after in pairwise(generations):
         assert len(after.new_genes) == 18
         best = np.sort(before.scores[:, 0])[-2:]
         assert np.isin(best, after.scores[:, 0]).all()
         kept = {row.tobytes() for row in before.genes} & {row.tobytes() for row in after.genes}
         assert len(kept) == 2
-    assert found[-1].scores.mean() > found[0].scores.mean()
+    assert generations[-1].scores.mean() > generations[0].scores.mean()
 
 
 @spaces
