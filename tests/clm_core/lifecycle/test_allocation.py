@@ -382,15 +382,15 @@ def test_reports_of_traded_bars_are_compared_with_the_weights(
     assert run is not None
     bars = [world.when(day) for day in range(STARTED, 100)]
     # seven of ten, as asked for; the bars drawn depend on the ids of the run, and differ once in a thousand
-    asked = {bar: run.arms[number % 10 >= 7] for number, bar in enumerate(bars)}
+    arms = {bar: run.arms[number % 10 >= 7] for number, bar in enumerate(bars)}
     clm = world.services(101)
-    assert allocation.report_served(clm, world.model_id, asked, ADA) == 80
-    assert allocation.report_served(clm, world.model_id, asked, ADA) == 0
+    assert allocation.report_served(clm, world.model_id, arms, ADA) == 80
+    assert allocation.report_served(clm, world.model_id, arms, ADA) == 0
     split = update(world, 101).split
     assert split is not None
     assert sum(split.counts) == 80
     assert not split.differs
-    other = pair[1].version if asked[bars[0]] == pair[0].version else pair[0].version
+    other = pair[1].version if arms[bars[0]] == pair[0].version else pair[0].version
     with pytest.raises(AlreadyExists, match="a report is never changed"):
         allocation.report_served(clm, world.model_id, {bars[0]: other}, ADA)
     with pytest.raises(AllocationRefused, match="is no arm"):

@@ -121,8 +121,8 @@ def test_a_suspended_run_asks_and_an_approval_promotes(
     assert approvals.keep_forms(clm) == approvals.keep_forms(clm) == []
     [run] = runs_of(prefect, waiting)
     assert execute(prefect, waiting).name == "Suspended"
-    asked = prefect.get(f"/flow_runs/{run['id']}/input/suspended-answer-description").json()
-    assert f"Promote **{label_of(waiting)}** to production, where no version serves?" in asked
+    description = prefect.get(f"/flow_runs/{run['id']}/input/suspended-answer-description").json()
+    assert f"Promote **{label_of(waiting)}** to production, where no version serves?" in description
     assert is_told(clm, waiting)
 
     resume(prefect, waiting, approve=True, name="ada")

@@ -94,7 +94,7 @@ class Life(Expected):
     ending: dict[int, int | None] = field(default_factory=dict)
     """Champion at the newest decision about a version, if that was to retire it; a killed pass may have left
     the end undone."""
-    asked: datetime = START
+    requested_at: datetime = START
     """Time of the newest request that was begun."""
     recorded: dict[int, dict[datetime, datetime]] = field(default_factory=dict)
     """Time of the recording by open time of the bar, by version."""
@@ -170,7 +170,11 @@ class Life(Expected):
         self.settle()
         # an earlier pass was killed on the way, and its request is a day old at most
         is_own = self.committed[-1:] == [("promotion", version, SYSTEM.name)]
-        if champion != version == self.champion and is_own and self.now - self.asked < timedelta(days=1):
+        if (
+            champion != version == self.champion
+            and is_own
+            and self.now - self.requested_at < timedelta(days=1)
+        ):
             self.crash_at(Fault.SHADOW_PROMOTED)
         if self.champion != champion:
             return
@@ -218,7 +222,7 @@ class Life(Expected):
         return served and target != 4 and target not in self.gone
 
     def carry_out(self, kind: str, to: int | None, until: datetime | None) -> None:
-        self.asked = self.now
+        self.requested_at = self.now
         super().carry_out(kind, to, until)
 
     def commit(self, kind: str, to: int | None, until: datetime | None, actor: str) -> None:
@@ -456,8 +460,8 @@ class LifecycleMachine(PromotionMachine):
         services = self.world.services
         committed = services.ledger.promotions.committed(self.model_id)
         assert protection.rollbacks_in_a_row(committed) == self.expected.rollbacks
-        told = [each.subject for each in services.alerts.lasting(AlertKind.PROTECTION_FROZEN)]
-        assert (self.model_id in told) == self.expected.frozen
+        subjects = [each.subject for each in services.alerts.lasting(AlertKind.PROTECTION_FROZEN)]
+        assert (self.model_id in subjects) == self.expected.frozen
 
     def passed(
         self,

@@ -149,16 +149,16 @@ def test_a_hard_stop_rolls_back_to_the_version_before_and_halts_without_one(
     assert change.by == PROTECTION
     assert "hard stop" in change.reason
     assert AlertKind.PROTECTION_ROLLED_BACK in life.alerts()
-    [asked] = [
+    [answer] = [
         each
         for each in watched.asked
         if each.request.training.trigger_reason is TriggerReason.PERFORMANCE_DEGRADED
     ]
-    assert asked.request.observed.alarm
-    assert asked.request.training.seed == 3
-    assert asked.job_id is not None
+    assert answer.request.observed.alarm
+    assert answer.request.training.seed == 3
+    assert answer.job_id is not None
     origin = f"{first.version}: in production again, after {second.version} was taken back"
-    assert life.services.ledger.job(asked.job_id).recipe_from == origin
+    assert life.services.ledger.job(answer.job_id).recipe_from == origin
 
     section = live_section(life.services, second)
     assert section.sentences[0].startswith("Rolled back ")
@@ -175,10 +175,10 @@ def test_a_hard_stop_rolls_back_to_the_version_before_and_halts_without_one(
     assert life.services.ledger.promotions.champion(MODEL) is None
     assert AlertKind.MODEL_HALTED in life.alerts()
     assert life.services.ledger.version(MODEL, first.version).status is ModelStatus.RETIRED
-    [asked] = [each for each in again.asked if each.request.observed.alarm]
-    assert asked.request.training.training_params == {}
-    assert asked.request.recipe_from is not None
-    assert asked.request.recipe_from.startswith(f"defaults: {first.version} was taken back")
+    [answer] = [each for each in again.asked if each.request.observed.alarm]
+    assert answer.request.training.training_params == {}
+    assert answer.request.recipe_from is not None
+    assert answer.request.recipe_from.startswith(f"defaults: {first.version} was taken back")
 
 
 def test_the_time_to_a_hard_stop_is_estimated_from_20_bars_on_and_an_old_version_is_trained_anew(
@@ -202,12 +202,12 @@ def test_the_time_to_a_hard_stop_is_estimated_from_20_bars_on_and_an_old_version
         ProtectionAction.HALT,
         ProtectionTrigger.EXPIRED,
     )
-    [asked] = watched.asked
-    assert (asked.request.training.trigger_reason, asked.reply) == (TriggerReason.PERIODIC, Reply.ACCEPTED)
+    [answer] = watched.asked
+    assert (answer.request.training.trigger_reason, answer.reply) == (TriggerReason.PERIODIC, Reply.ACCEPTED)
     # age alone takes no recipe back
-    assert asked.request.training.training_params["rounds"] == EAGER["rounds"]
+    assert answer.request.training.training_params["rounds"] == EAGER["rounds"]
     origin = f"{version.version}: the newest version that served and was not taken back"
-    assert asked.request.recipe_from == origin
+    assert answer.request.recipe_from == origin
 
 
 def test_the_watch_records_the_equity_since_the_promotion(
@@ -300,5 +300,5 @@ def test_a_recipe_without_another_recipe_before_is_halted_and_not_repeated(life:
     assert halted.protection.action is ProtectionAction.HALT
     assert "no earlier version of another recipe was in production" in halted.protection.reasons
     assert life.services.ledger.promotions.champion(MODEL) is None
-    [asked] = [each for each in halted.asked if each.request.observed.alarm]
-    assert asked.request.training.training_params == {}
+    [answer] = [each for each in halted.asked if each.request.observed.alarm]
+    assert answer.request.training.training_params == {}

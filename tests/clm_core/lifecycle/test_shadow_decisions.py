@@ -234,8 +234,8 @@ def test_a_promotion_earned_with_a_low_score_is_told_of_once(
     assert world.decide(71, promotion="approval")[version.version].action is PROMOTE
     assert world.decide(72)[version.version].waits_for == ""
     label = f"{version.model_id}@{version.version}"
-    told = [each for each in world.services(72).alerts.newest(200) if each.subject == label]
-    [alert] = [each for each in told if each.kind is AlertKind.LOW_SCORE]
+    alerts = [each for each in world.services(72).alerts.newest(200) if each.subject == label]
+    [alert] = [each for each in alerts if each.kind is AlertKind.LOW_SCORE]
     earned = f"{label} has earned its promotion with a promotion score of 62.80 of 100"
     assert alert.message.startswith(earned)
     assert "and waits: promotion = approval in the policy" in alert.message

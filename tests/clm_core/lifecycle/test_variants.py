@@ -304,8 +304,8 @@ def test_a_healthy_version_and_a_job_that_no_search_can_vary_have_no_variants(
     assert variants.propose(own, version, HealthFinding.HOLDS, "well") is None
     assert variants.propose(own, version, HealthFinding.TOO_EARLY, "young") is None
     before = own.ledger.candidates.find(CandidateQuery(limit=100)).items
-    found = variants.propose(own, version, HealthFinding.DEGRADED, "the alarm")
-    assert found is not None, "another finding proposes again"
+    proposal = variants.propose(own, version, HealthFinding.DEGRADED, "the alarm")
+    assert proposal is not None, "another finding proposes again"
     assert len(own.ledger.candidates.find(CandidateQuery(limit=100)).items) == len(before) + 9
 
 
@@ -314,7 +314,7 @@ def test_parameters_found_by_evolution_keep_their_origin(weak: Weak, monkeypatch
     _, (_, mutant, *_) = proposed_for(own)
     job = own.ledger.job(version.training_job_id).model_copy(update={"candidate_id": mutant.id})
     monkeypatch.setattr(type(own.ledger), "job", lambda *_: job)
-    found = variants.propose(own, version, HealthFinding.DEGRADED, "the alarm")
-    assert found is not None
-    parent = own.ledger.candidates.get(found.own)
+    proposal = variants.propose(own, version, HealthFinding.DEGRADED, "the alarm")
+    assert proposal is not None
+    parent = own.ledger.candidates.get(proposal.own)
     assert (parent.origin, parent.parents) == (CandidateOrigin.MUTATION, (mutant.id,))

@@ -238,19 +238,19 @@ def test_a_change_of_the_regime_since_the_training_asks_once(
     assert CHANGED not in dict(answers(calm))
     market.lack(0)
     silent = WatchRules(regime_changes=False)
-    told = watch_one(replace(own, settings=own.settings.model_copy(update={"watch": silent})))
-    assert told.regime is not None
-    assert told.regime.has_changed
-    assert CHANGED not in dict(answers(told))
+    watched = watch_one(replace(own, settings=own.settings.model_copy(update={"watch": silent})))
+    assert watched.regime is not None
+    assert watched.regime.has_changed
+    assert CHANGED not in dict(answers(watched))
     turbulent = watch_one(own)
     assert turbulent.regime is not None
     assert (turbulent.regime.name, turbulent.regime.at_training) == ("turbulent", "calm")
-    [asked] = [each for each in turbulent.asked if each.request.training.trigger_reason is CHANGED]
+    [answer] = [each for each in turbulent.asked if each.request.training.trigger_reason is CHANGED]
     since = datetime(2019, 7, 11, tzinfo=UTC)
-    assert asked.reply in (Reply.ACCEPTED, Reply.COALESCED)
-    assert asked.request.observed == Observation(regime="turbulent", regime_since=since)
+    assert answer.reply in (Reply.ACCEPTED, Reply.COALESCED)
+    assert answer.request.observed == Observation(regime="turbulent", regime_since=since)
     [again] = [each for each in watch_one(own).asked if each.request.training.trigger_reason is CHANGED]
-    assert (again.reply, again.job_id) == (Reply.COALESCED, asked.job_id)
+    assert (again.reply, again.job_id) == (Reply.COALESCED, answer.job_id)
     assert _regime_events(engine, turbulent) == [
         {
             "model_id": turbulent.model_id,

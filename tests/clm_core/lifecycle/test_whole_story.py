@@ -78,11 +78,11 @@ class Story:
         # a retrain for new bars or for its age would take the place of the version in the story
         patient = TriggerPolicy(max_age_days=1000, min_new_samples=1000)
         # as would one for the regime of a market that changes on purpose
-        told = WatchRules(regime_changes=False)
+        rules = WatchRules(regime_changes=False)
         settings = {
             "alerts": AlertSettings(urls=(SecretStr(alerts_to),)),
             "triggers": patient,
-            "watch": told,
+            "watch": rules,
         }
         self.services = replace(
             clm,
@@ -286,13 +286,13 @@ def test_a_version_is_shadowed_promoted_and_rolled_back_without_a_person(
     delivery.deliver(services)
     assert delivered(receiver) == [*promoted, f"protection rolled back, {MODEL}"]
 
-    [asked] = watched.asked
-    assert (asked.reply, asked.request.training.trigger_reason) == (
+    [answer] = watched.asked
+    assert (answer.reply, answer.request.training.trigger_reason) == (
         Reply.ACCEPTED,
         TriggerReason.PERFORMANCE_DEGRADED,
     )
     # the recipe on the volume was taken back
-    story.require_newest_job(asked.job_id, first, BY_LOCATION["features"])
+    story.require_newest_job(answer.job_id, first, BY_LOCATION["features"])
     assert story.dispatch()
 
     story.live(2)
