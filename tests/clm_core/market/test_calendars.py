@@ -309,8 +309,8 @@ class TestLearnt:
     )
     def test_a_choice_of_calendar_keeps_that_of_the_stored_series(self, choice, stored, calendar):
         time = gold_hours("2015-01-01", "2017-01-01")
-        found = chosen(choice, time, Timeframe.H1, None if stored is None else Calendar(stored))
-        assert found.startswith(calendar)
+        chosen_calendar = chosen(choice, time, Timeframe.H1, None if stored is None else Calendar(stored))
+        assert chosen_calendar.startswith(calendar)
 
 
 class TestPeriodsPerYear:

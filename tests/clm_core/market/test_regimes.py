@@ -67,14 +67,14 @@ def test_fits_stay_the_same_to_the_bit_whatever_comes_later() -> None:
 
 
 def test_turbulence_is_found_and_named_and_ends() -> None:
-    found = regimes(bars_of(closes(660)))
-    labels = found.labels
-    assert found.states == ("calm", "turbulent")
+    market_regimes = regimes(bars_of(closes(660)))
+    labels = market_regimes.labels
+    assert market_regimes.states == ("calm", "turbulent")
     assert np.all(labels[420 : TURBULENT.start] == 0)
     assert np.all(labels[TURBULENT.start + 40 : TURBULENT.stop] == 1)
     assert np.all(labels[TURBULENT.stop + 60 :] == 0)
-    assert found.switches == 2
-    assert all(fit.centroids[1, 0] > fit.centroids[0, 0] for fit in found.fits)
+    assert market_regimes.switches == 2
+    assert all(fit.centroids[1, 0] > fit.centroids[0, 0] for fit in market_regimes.fits)
 
 
 def test_a_bar_has_the_label_of_the_last_day_completed_at_its_close() -> None:
@@ -101,21 +101,21 @@ def test_the_current_regime_says_since_when_and_how_far() -> None:
 
 def test_the_regime_of_an_earlier_moment_is_the_one_known_then() -> None:
     bars = bars_of(closes(660))
-    found = regimes(bars)
+    market_regimes = regimes(bars)
     for row in (100, 450, TURBULENT.stop - 1, 659):
-        label = found.labels[row]
+        label = market_regimes.labels[row]
         closed = bars.index[row] + pd.Timedelta("1D")
-        assert found.known_at(closed) == (None if label == UNKNOWN else found.states[label])
+        assert market_regimes.known_at(closed) == (None if label == UNKNOWN else market_regimes.states[label])
     just_before = bars.index[-1] + pd.Timedelta("23h")
-    assert found.known_at(just_before) == found.states[found.labels[-2]]
+    assert market_regimes.known_at(just_before) == market_regimes.states[market_regimes.labels[-2]]
 
 
 @pytest.mark.parametrize("days", [0, 1, 365, 414])
 def test_the_regime_is_unknown_before_the_first_quarter_after_a_year(days: int) -> None:
     bars = bars_of(closes(660))[:days]
-    found = regimes(bars)
-    assert found.labels.tolist() == [UNKNOWN] * days
-    assert found.labels.dtype == np.int8
+    market_regimes = regimes(bars)
+    assert market_regimes.labels.tolist() == [UNKNOWN] * days
+    assert market_regimes.labels.dtype == np.int8
     assert current(bars) is None
 
 
@@ -138,10 +138,10 @@ def test_longer_bars_are_used_as_they_are() -> None:
     close = closes(660)
     time = pd.Timestamp("2005-01-03", tz="UTC").value + np.arange(660) * Timeframe.W1.nanoseconds
     columns = (close, close, close, close, np.ones(660))
-    found = regimes(Bars("MADE", Timeframe.W1, Calendar.ALWAYS, time, *columns))
-    assert len(found.days.ends) == 660
-    assert found.labels.tolist() == found.days.labels.tolist()
-    assert np.all(found.labels[TURBULENT.start + 40 : TURBULENT.stop] == 1)
+    market_regimes = regimes(Bars("MADE", Timeframe.W1, Calendar.ALWAYS, time, *columns))
+    assert len(market_regimes.days.ends) == 660
+    assert market_regimes.labels.tolist() == market_regimes.days.labels.tolist()
+    assert np.all(market_regimes.labels[TURBULENT.start + 40 : TURBULENT.stop] == 1)
 
 
 @pytest.mark.parametrize(

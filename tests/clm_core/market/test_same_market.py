@@ -32,9 +32,9 @@ def mixed(correlation: float, days: int = 300) -> tuple[DailyReturns, DailyRetur
 
 def test_daily_returns_go_from_close_to_close() -> None:
     closes = np.exp(np.arange(72.0))
-    found = daily_log_returns(bars(closes))
-    np.testing.assert_array_equal(found.days, [1, 2])
-    np.testing.assert_allclose(found.returns, [24.0, 24.0])
+    daily = daily_log_returns(bars(closes))
+    np.testing.assert_array_equal(daily.days, [1, 2])
+    np.testing.assert_allclose(daily.returns, [24.0, 24.0])
     assert len(daily_log_returns(bars(closes[:20])).days) == 0
 
 
@@ -55,20 +55,20 @@ def test_another_timeframe_or_quote_of_a_series_is_the_same_market() -> None:
     ids=["another venue", "just", "hardly", "BTC and ETH", "inverted", "unrelated"],
 )
 def test_nine_tenths_in_absolute_value_are_one_market(correlation: float, same: bool) -> None:
-    found = likeness(*mixed(correlation))
-    assert found.correlation == pytest.approx(correlation, abs=0.005)
-    assert found.is_same_market is same
+    comparison = likeness(*mixed(correlation))
+    assert comparison.correlation == pytest.approx(correlation, abs=0.005)
+    assert comparison.is_same_market is same
 
 
 @pytest.mark.parametrize(("days", "same"), [(61, True), (60, False)], ids=["sixty", "fewer"])
 def test_fewer_than_sixty_common_days_tell_nothing(days: int, same: bool) -> None:
     closes = walk(days)
-    found = likeness(daily_log_returns(bars(closes)), daily_log_returns(bars(closes)))
-    assert (found.days, found.is_same_market) == (days - 1, same)
+    comparison = likeness(daily_log_returns(bars(closes)), daily_log_returns(bars(closes)))
+    assert (comparison.days, comparison.is_same_market) == (days - 1, same)
 
 
 def test_a_series_that_never_moves_is_no_market_s_copy() -> None:
     still = daily_log_returns(bars(np.full(24 * 100, 5.0)))
-    found = likeness(still, still)
-    assert math.isnan(found.correlation)
-    assert not found.is_same_market
+    comparison = likeness(still, still)
+    assert math.isnan(comparison.correlation)
+    assert not comparison.is_same_market

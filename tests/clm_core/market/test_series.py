@@ -30,8 +30,8 @@ def series(
 
 
 def values(known: KnownSeries, *hours: float) -> list[float | None]:
-    found = known.at((np.array(hours) * HOUR).astype(np.int64))
-    return [None if np.isnan(value) else float(value) for value in found]
+    numbers = known.at((np.array(hours) * HOUR).astype(np.int64))
+    return [None if np.isnan(value) else float(value) for value in numbers]
 
 
 def test_a_value_is_seen_from_the_moment_it_became_known() -> None:
