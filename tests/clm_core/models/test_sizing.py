@@ -381,10 +381,10 @@ def test_the_memory_of_a_turnover_limit_is_a_span_of_time(timeframe: str, period
 def test_between_anchors_a_position_within_the_band_is_kept() -> None:
     bars = random_bars(2_000, seed=4)
     signal = random_signal(2_000, seed=4, half_life=48)
-    wanted = size_positions(bars, signal, Sizing(no_trade_band=0.0, anchor_bars=10_000))
+    targets = size_positions(bars, signal, Sizing(no_trade_band=0.0, anchor_bars=10_000))
     held = size_positions(bars, signal, Sizing(anchor_bars=10_000))
     moved = np.flatnonzero(np.diff(held)) + 1
-    assert np.array_equal(held[moved], wanted[moved])
+    assert np.array_equal(held[moved], targets[moved])
     assert len(moved) < 400
 
 
