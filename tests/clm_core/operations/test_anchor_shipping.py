@@ -191,8 +191,8 @@ def test_a_forged_audit_with_forged_local_anchors_contradicts_a_shipped_copy(
     forge_local_anchors(audited)
     # without a copy the forgery is perfect
     assert audited.clm("audit", "verify").exit_code == 0
-    found = audited.clm("audit", "verify", places=(place,))
-    assert "The audit was changed" in str(found.exception)
+    verification = audited.clm("audit", "verify", places=(place,))
+    assert "The audit was changed" in str(verification.exception)
     report = maintenance.run(replace(audited.services, settings=audited.settings(place)))
     assert AlertKind.AUDIT_BROKEN in {alert.kind for alert in report.conditions}
 
@@ -204,8 +204,8 @@ def test_a_forged_audit_contradicts_a_copy_named_by_anchors(
     shutil.copytree(audited.anchors, tmp_path / "copy")
     attack(audited)
     forge_local_anchors(audited)
-    found = audited.clm("audit", "verify", "--anchors", str(tmp_path / "copy"))
-    assert "The audit was changed" in str(found.exception)
+    verification = audited.clm("audit", "verify", "--anchors", str(tmp_path / "copy"))
+    assert "The audit was changed" in str(verification.exception)
 
 
 @pytest.mark.parametrize("attack", [truncate, rewrite], ids=lambda attack: attack.__name__)
@@ -217,8 +217,8 @@ def test_a_forged_audit_contradicts_the_timestamps_in_the_home(
     for file in audited.anchors.glob("*.jsonl"):
         file.unlink()
     assert audited.clm("audit", "verify").exit_code == 0
-    found = audited.clm("audit", "verify", places=("timestamp",))
-    assert "The audit was changed" in str(found.exception)
+    verification = audited.clm("audit", "verify", places=("timestamp",))
+    assert "The audit was changed" in str(verification.exception)
 
 
 def test_a_build_that_reads_no_copies_believes_a_forged_audit(
@@ -326,8 +326,8 @@ def test_a_password_in_the_url_of_a_repository_is_in_no_message(audited: Audited
     [(place, step)] = anchor_shipping.steps(replace(services, settings=settings))
     said = step()
     assert said
-    told = [place, *said, *(alert.message for alert in services.alerts.lasting())]
-    assert not any("hunter2" in sentence for sentence in told)
+    sentences = [place, *said, *(alert.message for alert in services.alerts.lasting())]
+    assert not any("hunter2" in sentence for sentence in sentences)
 
 
 def test_a_repository_that_looks_like_an_option_is_refused() -> None:
@@ -445,10 +445,10 @@ def test_a_webhook_gets_every_anchor_signed_and_nothing_else(audited: Audited, r
     audited.add()
     announce()
     deliver(services)
-    told = [Webhook(SECRET).verify(body, headers) for body, headers in receiver.received]
+    events = [Webhook(SECRET).verify(body, headers) for body, headers in receiver.received]
     anchors = read_anchors(audited.anchors)[1:]
-    assert [each["type"] for each in told] == ["clm.audit_anchored"] * 2
-    assert [(each["data"]["seq"], each["data"]["hash"]) for each in told] == [
+    assert [each["type"] for each in events] == ["clm.audit_anchored"] * 2
+    assert [(each["data"]["seq"], each["data"]["hash"]) for each in events] == [
         (anchor.seq, anchor.hash) for anchor in anchors
     ]
     assert json.loads(receiver.received[0][0])["data"]["count"] == anchors[0].count

@@ -58,9 +58,9 @@ def clm(services: Services, tmp_path: Path) -> Services:
 
 
 def of(clm: Services, symbol: str) -> MarketAge:
-    found = data_age(clm).of(symbol, "1h")
-    assert found is not None
-    return found
+    age = data_age(clm).of(symbol, "1h")
+    assert age is not None
+    return age
 
 
 def test_the_age_of_every_market_in_use_is_measured_and_only_missing_new_bars_alarm(clm: Services) -> None:

@@ -30,8 +30,8 @@ def values_of(text: str) -> Values:
     }
 
 
-def value(found: Values, name: str, **labels: str) -> float:
-    return found[name, frozenset(labels.items())]
+def value(values: Values, name: str, **labels: str) -> float:
+    return values[name, frozenset(labels.items())]
 
 
 def test_counters_follow_the_ledger(
@@ -85,8 +85,8 @@ def test_a_greatest_age_is_that_of_the_policy_as_it_stands(
     changed = replace(services, settings=settings)
 
     def max_age() -> float | None:
-        found = values_of(exposition(changed).decode())
-        return found.get(("clm_production_max_age_seconds", frozenset({("model_id", model_id)})))
+        values = values_of(exposition(changed).decode())
+        return values.get(("clm_production_max_age_seconds", frozenset({("model_id", model_id)})))
 
     assert max_age() is None
     for days in (30, 60):
@@ -102,7 +102,7 @@ def test_counters_begin_at_zero_so_that_the_first_failure_is_an_increase(
     services: Services, make_version: Callable[..., ModelVersion], model_id: str
 ) -> None:
     make_version(model_id)
-    found = values_of(exposition(services).decode())
+    values = values_of(exposition(services).decode())
     failed = {"status": "failed", "reason": "regime_change", "kind": "lightgbm"}
     for name, labels in (
         ("training_jobs_total", failed),
@@ -112,7 +112,7 @@ def test_counters_begin_at_zero_so_that_the_first_failure_is_an_increase(
         ("clm_trials_total", {"source": "evolution"}),
     ):
         # other tests of the process may have caused some of these
-        assert value(found, name, **labels) >= 0.0, name
+        assert value(values, name, **labels) >= 0.0, name
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool comes with Prometheus")

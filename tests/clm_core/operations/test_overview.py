@@ -33,8 +33,8 @@ def decided(
 
 
 def shown(services: Services, model_id: str) -> ModelOverview:
-    found = read_overview(services, model_id).shown
-    return next(each for each in found if each.model_id == model_id)
+    models = read_overview(services, model_id).shown
+    return next(each for each in models if each.model_id == model_id)
 
 
 def promote(services: Services, version: ModelVersion, reason: str = "") -> None:

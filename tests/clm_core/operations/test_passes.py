@@ -71,8 +71,8 @@ def test_an_error_of_a_subject_becomes_a_problem_and_leaves_the_other_subjects_t
 def test_the_step_of_each_subject_is_a_span_and_a_problem_an_error() -> None:
     with collecting() as collector, tracing.exported(TracingSettings(endpoint=collector.url)):
         run_each([("one", lambda: 3), ("two", raises(NotFound("There is no model.")))])
-    found = {each.attributes["clm.subject"]: each.is_error for each in collector.spans}
-    assert found == {"one": False, "two": True}
+    is_error = {each.attributes["clm.subject"]: each.is_error for each in collector.spans}
+    assert is_error == {"one": False, "two": True}
 
 
 def test_an_attempt_has_a_result_or_a_problem() -> None:
