@@ -47,9 +47,9 @@ def source(url: str, **options: Any) -> DatabaseSource:
     return DatabaseSource("warehouse", BarDatabase(url=SecretStr(url), **table | options))
 
 
-def fetched(home: Path, found: DatabaseSource, now: datetime = NOW) -> pd.DataFrame:
+def fetched(home: Path, source: DatabaseSource, now: datetime = NOW) -> pd.DataFrame:
     market = MarketData(home)
-    market.fetch("BTC/USDT", "1h", found, START, now=now)
+    market.fetch("BTC/USDT", "1h", source, START, now=now)
     return market.bars("BTCUSDT", "1h", closed_by=now).to_frame()
 
 

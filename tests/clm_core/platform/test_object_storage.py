@@ -327,15 +327,15 @@ def test_programs_of_clm_exec_get_the_variables_of_mlflows_own_client(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "told", "message"),
+    ("error", "raised", "message"),
     [
         (NoCredentialsError(), RegistryUnavailable, "MLflow could not read it: Unable to locate credentials"),
         (ModuleNotFoundError(name="boto3"), MissingExtra, r"continuous-learning-manager\[s3\]"),
     ],
 )
-def test_errors_of_a_location_that_no_setting_names_are_told(tmp_path, error, told, message):
+def test_errors_of_a_location_that_no_setting_names_are_told(tmp_path, error, raised, message):
     registry = MLflowRegistry("sqlite://", tmp_path)
-    with pytest.raises(told, match=message), registry.requests("read it"):
+    with pytest.raises(raised, match=message), registry.requests("read it"):
         raise error
 
 

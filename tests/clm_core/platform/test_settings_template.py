@@ -34,14 +34,14 @@ def settings_of(group: type[BaseModel], above: tuple[str, ...] = ()) -> set[tupl
 def written_settings() -> dict[tuple[str, ...], str]:
     """Lines of the settings, with the comment above each."""
     table: tuple[str, ...] = ()
-    found = {}
+    comments = {}
     lines = WRITTEN.splitlines()
     for number, line in enumerate(lines):
         if header := TABLE.match(line):
             table = tuple(part for part in header[1].split(".") if part != "NAME")
         elif value := VALUE.match(line):
-            found[*table, value[1]] = lines[number - 1]
-    return found
+            comments[*table, value[1]] = lines[number - 1]
+    return comments
 
 
 def test_the_file_as_written_sets_nothing() -> None:
@@ -59,9 +59,9 @@ def test_the_file_uncommented_has_every_default(tmp_path: Path, monkeypatch: pyt
 
 
 def test_every_setting_is_in_the_file() -> None:
-    wanted = {key for key in settings_of(Settings) if key[0] not in NOT_IN_FILE}
-    assert wanted - written_settings().keys() == set()
-    assert len(wanted) > 80
+    expected = {key for key in settings_of(Settings) if key[0] not in NOT_IN_FILE}
+    assert expected - written_settings().keys() == set()
+    assert len(expected) > 80
 
 
 def test_every_setting_in_the_file_is_explained() -> None:
