@@ -140,14 +140,14 @@ def test_the_front_is_deflated_by_the_trials_of_the_whole_search(searched: Searc
     assert searched.result.effective_trials == pytest.approx(sketch.effective)
     assert 1.0 < sketch.effective < searched.result.candidates
     objectives = measures(searched)
-    for found in searched.result.front:
-        returns = objectives.backtest(strategy_of(found)).returns
+    for strategy in searched.result.front:
+        returns = objectives.backtest(strategy_of(strategy)).returns
         record = track_record(returns)
         luck = TrialCount(sketch.trials, sketch.effective).expected_maximum(record.effective_bars)
-        assert found.deflated_sharpe == pytest.approx(probabilistic_sharpe_ratio(record, luck))
-        assert found.deflated_sharpe < probabilistic_sharpe_ratio(record)
-        assert found.overfitting is not None
-        assert 0.0 <= found.overfitting <= 1.0
+        assert strategy.deflated_sharpe == pytest.approx(probabilistic_sharpe_ratio(record, luck))
+        assert strategy.deflated_sharpe < probabilistic_sharpe_ratio(record)
+        assert strategy.overfitting is not None
+        assert 0.0 <= strategy.overfitting <= 1.0
 
 
 def measures(searched: Searched, held_out: bool = False) -> StrategyObjectives:
@@ -158,8 +158,8 @@ def measures(searched: Searched, held_out: bool = False) -> StrategyObjectives:
     return StrategyObjectives(searched.definition, market, bars, rows, 1, **sets)
 
 
-def strategy_of(found: Any) -> Strategy:
-    return Strategy(found.family, found.params)
+def strategy_of(member: Any) -> Strategy:
+    return Strategy(member.family, member.params)
 
 
 def test_no_strategy_of_the_front_is_beaten_in_the_search(searched: Searched) -> None:
@@ -177,13 +177,13 @@ def is_beaten(scores: Floats, member: Floats) -> bool:
 def test_the_front_is_followed_on_the_held_out_bars(searched: Searched) -> None:
     objectives = measures(searched, held_out=True)
     assert searched.result.held_out_bars == int(0.2 * 2_400)
-    for found in (*searched.result.front, *searched.result.defaults):
-        returns = objectives.backtest(strategy_of(found)).returns
-        assert found.held_out is not None
-        assert found.held_out.sharpe_ratio == pytest.approx(sharpe_ratio(returns, 8_760.0), rel=0.01)
-        assert found.held_out.max_drawdown == pytest.approx(max_drawdown(returns))
+    for strategy in (*searched.result.front, *searched.result.defaults):
+        returns = objectives.backtest(strategy_of(strategy)).returns
+        assert strategy.held_out is not None
+        assert strategy.held_out.sharpe_ratio == pytest.approx(sharpe_ratio(returns, 8_760.0), rel=0.01)
+        assert strategy.held_out.max_drawdown == pytest.approx(max_drawdown(returns))
         # an interval of the best of many means nothing on the bars of the choice
-        assert found.searched.sharpe_interval is None
+        assert strategy.searched.sharpe_interval is None
     later = [each.held_out for each in searched.result.front if each.held_out is not None]
     shrunk = 1.0 - np.median([each.sharpe_ratio for each in later]) / np.median(
         [each.searched.sharpe_ratio for each in searched.result.front]
@@ -192,9 +192,9 @@ def test_the_front_is_followed_on_the_held_out_bars(searched: Searched) -> None:
 
 
 def test_strategies_lead_on_the_held_out_bars_that_none_beats_there(searched: Searched) -> None:
-    found = searched.result.front
-    later = np.array([_numbers(each.held_out, searched.result.objectives) for each in found])
-    for each, member in zip(found, later, strict=True):
+    front = searched.result.front
+    later = np.array([_numbers(each.held_out, searched.result.objectives) for each in front])
+    for each, member in zip(front, later, strict=True):
         measured = np.isfinite(member).all()
         rivals = later[np.isfinite(later).all(axis=1)]
         assert each.on_held_out_front == (measured and not is_beaten(rivals, member))
@@ -209,32 +209,32 @@ def _numbers(result: PeriodResult | None, objectives: Sequence[Objective]) -> li
 def test_strategies_of_the_front_are_recorded_as_candidates(searched: Searched) -> None:
     query = CandidateQuery(symbol=searched.definition.symbol, limit=100)
     candidates = {each.id: each for each in searched.clm.ledger.candidates.find(query).items}
-    assert candidates.keys() == {found.candidate for found in searched.result.front}
-    for found in searched.result.front:
-        candidate = candidates[found.candidate]
-        assert (candidate.plugin, candidate.params) == (found.family.value, found.params)
-        assert candidate.base_strategy.startswith(found.family.value)
-        assert candidate.fitness_score == found.scores[Objective.SHARPE_RATIO]
-        assert candidate.origin is found.origin
+    assert candidates.keys() == {strategy.candidate for strategy in searched.result.front}
+    for strategy in searched.result.front:
+        candidate = candidates[strategy.candidate]
+        assert (candidate.plugin, candidate.params) == (strategy.family.value, strategy.params)
+        assert candidate.base_strategy.startswith(strategy.family.value)
+        assert candidate.fitness_score == strategy.scores[Objective.SHARPE_RATIO]
+        assert candidate.origin is strategy.origin
     assert {each.origin for each in searched.result.defaults} == {CandidateOrigin.MANUAL}
 
 
 def test_a_search_is_audited(searched: Searched) -> None:
     with open_ledger(searched.clm.database) as engine:
-        *_, started = found = entries(engine, searched.definition.subject, limit=10)
-    [ended] = [each for each in found if each.action == "strategy_search_ended"]
+        *_, started = records = entries(engine, searched.definition.subject, limit=10)
+    [ended] = [each for each in records if each.action == "strategy_search_ended"]
     assert (started.action, started.actor) == ("strategy_search_started", "ada")
     assert started.details["families"] == ["momentum", "ma_cross"]
     assert (ended.action, ended.details["candidates"]) == ("strategy_search_ended", 4 * POPULATION)
 
 
 def test_the_same_seed_finds_the_same_for_any_number_of_workers(clm: Services) -> None:
-    found = []
+    searches = []
     for workers in (1, 3):
         definition = open_strategy_search(clm, a_request_to_search(clm))
         result = search_strategies(clm, definition, GENERATIONS, Placement(workers=workers))
-        found.append((comparable(result), [each.scores.tobytes() for each in batches(clm, definition)]))
-    assert found[0] == found[1]
+        searches.append((comparable(result), [each.scores.tobytes() for each in batches(clm, definition)]))
+    assert searches[0] == searches[1]
 
 
 def test_processes_find_the_same_bits_although_one_is_killed(searched: Searched) -> None:
@@ -328,9 +328,9 @@ def test_an_interrupted_search_keeps_its_generations_and_has_no_front(clm: Servi
 
 
 def test_a_verification_finds_the_same_to_the_last_bit(searched: Searched) -> None:
-    found = verify(searched.clm, searched.definition.name, HERE)
-    assert found.differences == ()
-    assert (found.candidates, found.members) == (4 * POPULATION, len(searched.result.front))
+    verification = verify(searched.clm, searched.definition.name, HERE)
+    assert verification.differences == ()
+    assert (verification.candidates, verification.members) == (4 * POPULATION, len(searched.result.front))
 
 
 @pytest.mark.parametrize("column", ["genes", "scores"])
@@ -370,14 +370,14 @@ def test_a_single_objective_keeps_the_best_tenth_by_the_score_of_the_gate(clm: S
 
 
 def test_every_operator_can_be_asked_for(clm: Services) -> None:
-    found = [
+    results = [
         a_search(clm, selection=selection, crossover=crossover, mutation=mutation, generations=2)
         for selection, crossover, mutation in (
             ("roulette", "single-point", "uniform"),
             ("tournament", "average", "gaussian"),
         )
     ]
-    assert found[0].front != found[1].front
+    assert results[0].front != results[1].front
 
 
 def test_fixed_parameters_stay_and_reach_the_candidates(clm: Services) -> None:
@@ -408,7 +408,7 @@ def test_the_report_shows_strategies_far_apart_and_the_defaults(searched: Search
     report = write_report(tmp_path, searched.result).report
     assert report == tmp_path / searched.result.subject / f"{searched.result.name}.html"
     whole = report.read_text()
-    assert all(cell in whole for found in searched.result.front for cell in row(found))
+    assert all(cell in whole for strategy in searched.result.front for cell in row(strategy))
     assert 'id="front"' in whole
     assert "data:image/png;base64," in page
     assert f"Generations 0 to {GENERATIONS}: {4 * POPULATION} strategies" in page
