@@ -140,8 +140,8 @@ def test_the_version_of_a_completed_job_serves_the_same_request_again(
     version, unfinished = make_version(model_id), make_version(model_id, completed=False)
     answers = [Answer.model_construct(job_id=each.training_job_id) for each in (version, unfinished)]
     answers.append(Answer.model_construct(job_id=None))
-    found = [existing_version(services.ledger, answer) for answer in answers]
-    assert [each and each.version for each in found] == [version.version, None, None]
+    versions = [existing_version(services.ledger, answer) for answer in answers]
+    assert [each and each.version for each in versions] == [version.version, None, None]
 
 
 @pytest.mark.parametrize(
