@@ -83,8 +83,8 @@ def normalised(text: str) -> list[str]:
 def missing(shown: list[str], printed: str) -> list[str]:
     """Shown lines that were not printed in their order."""
     lines = iter(normalised(printed))
-    wanted = normalised("\n".join(line for line in shown if line != LEFT_OUT))
-    return [each for each in wanted if not any(line == each for line in lines)]
+    expected = normalised("\n".join(line for line in shown if line != LEFT_OUT))
+    return [each for each in expected if not any(line == each for line in lines)]
 
 
 def test_every_command_prints_what_the_page_shows_and_a_trader_loads_the_version(

@@ -95,10 +95,10 @@ def test_a_world_is_replayed_under_a_rule(rule: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(retraining_cost, "PARAMS", {"rounds": 2})
     monkeypatch.setattr(retraining_cost, "SPAN_DAYS", 90)
     monkeypatch.setattr(retraining_cost, "RULES", (rule,))
-    [[found]] = retraining_cost.costs(tmp_path, KnownWorld.NONE, 0, 14, (PRICE,))
-    assert found.retrains >= 1
+    [[rule_cost]] = retraining_cost.costs(tmp_path, KnownWorld.NONE, 0, 14, (PRICE,))
+    assert rule_cost.retrains >= 1
     monkeypatch.setattr(retraining_cost, "replayed", None)
-    assert retraining_cost.costs(tmp_path, KnownWorld.NONE, 0, 14, (PRICE,)) == [[found]]
+    assert retraining_cost.costs(tmp_path, KnownWorld.NONE, 0, 14, (PRICE,)) == [[rule_cost]]
 
 
 def test_the_worlds_have_an_edge_that_lives_dies_or_moves_or_none() -> None:

@@ -111,7 +111,7 @@ def test_the_page_of_runs_has_a_filter_for_each_kind_of_run_once(settings: Setti
     assert len(searches) == len(tags)
     assert set(tags) == {"CLM: retrains", "CLM: tuning and evolution", "CLM: housekeeping"}
     tagged = [set(each["tags"]) for each in deployments(deployed).values()]
-    assert all(any(set(each) <= found for found in tagged) for each in tags.values())
+    assert all(any(set(each) <= labels for labels in tagged) for each in tags.values())
 
 
 def test_old_runs_of_passes_are_deleted_and_those_of_retrains_stay(deployed: str) -> None:
@@ -145,11 +145,11 @@ def ended_run(url: str, name: str, state: str) -> str:
 
 
 def left(url: str, runs: dict[tuple[str, str], str]) -> set[tuple[str, str]]:
-    found = {
+    remaining = {
         each["id"]
         for each in ask(url, "/flow_runs/filter", {"flow_runs": {"id": {"any_": [*runs.values()]}}})
     }
-    return {key for key, run in runs.items() if run in found}
+    return {key for key, run in runs.items() if run in remaining}
 
 
 def test_the_launch_form_starts_with_the_market_of_manual_retrains(deployed: str) -> None:

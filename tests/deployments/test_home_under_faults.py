@@ -76,8 +76,8 @@ class Life:
     def versions(self) -> list[dict[str, Any]]:
         listed = self.installation.clm("models", "--model-id", MODEL, "--json")
         assert listed.returncode == 0, listed.stderr
-        found: list[dict[str, Any]] = json.loads(listed.stdout)
-        return found
+        versions: list[dict[str, Any]] = json.loads(listed.stdout)
+        return versions
 
     def command(self, name: str) -> list[str]:
         """Command with the label of a version in the place of CANDIDATE or RETIRED."""

@@ -77,10 +77,10 @@ def test_every_value_of_a_template_is_in_the_chart_s_values() -> None:
     values = yaml.safe_load((FOLDER / "chart" / "values.yaml").read_text(encoding="utf-8"))
     for file in (FOLDER / "chart" / "templates").iterdir():
         for path in re.findall(r"\.Values\.([\w.]+)", file.read_text(encoding="utf-8")):
-            found: Any = values
+            value: Any = values
             for key in path.split("."):
-                assert key in found, f"{file.name}: {path}"
-                found = found[key]
+                assert key in value, f"{file.name}: {path}"
+                value = value[key]
 
 
 @pytest.mark.parametrize("name", ["external-database", "gpu", "trainings", "vault"])

@@ -48,8 +48,8 @@ def test_the_run_page_shows_the_front_and_the_home_has_the_picture(
 
 @pytest.mark.usefixtures("environment")
 def test_a_retrain_takes_the_parameters_of_a_strategy_of_the_front(result: StrategySearchResult) -> None:
-    found = result.front[0]
-    assert tune.best_params(str(found.candidate), "momentum", None).items() >= found.params.items()
+    strategy = result.front[0]
+    assert tune.best_params(str(strategy.candidate), "momentum", None).items() >= strategy.params.items()
 
 
 @pytest.mark.usefixtures("environment")
@@ -74,8 +74,8 @@ def test_an_ensemble_of_the_front_is_registered_with_the_versions_of_its_members
     options = ["evolve", "--strategy", "momentum,mean_reversion", "--symbol", "BTCUSD", "--days", "200"]
     answer = json.loads(runner.invoke(app, [*options, *rules]).stdout)
     *members, ensemble = answer["retrained"]
-    found = {each["candidate"]: each["params"] for each in answer["front"]}
-    diverse = [found[each] for each in answer["diverse"][:2]]
+    by_candidate = {each["candidate"]: each["params"] for each in answer["front"]}
+    diverse = [by_candidate[each] for each in answer["diverse"][:2]]
     assert len(members) == 2
     for member, params in zip(members, diverse, strict=True):
         version = services.ledger.version(member["version"]["model_id"], member["version"]["version"])

@@ -356,12 +356,12 @@ def test_a_command_is_a_run_of_the_prefect_server_that_is_up_and_plain_calls_wit
     by_server: bool, services: Services, prefect_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect_url if by_server else "")
-    asked = f"NOSUCH{by_server}".upper()
-    with flow_calls("retrain", services.settings.home) as flow, pytest.raises(UnknownSeries, match=asked):
-        flow(request_for(symbol=asked))
+    symbol = f"NOSUCH{by_server}".upper()
+    with flow_calls("retrain", services.settings.home) as flow, pytest.raises(UnknownSeries, match=symbol):
+        flow(request_for(symbol=symbol))
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(like_=asked.lower()))
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(like_=symbol.lower()))
         )
     assert [run.state_type for run in runs] == ([StateType.FAILED] if by_server else [])
 

@@ -129,15 +129,15 @@ class FakeCluster:
 
     async def _delete(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        found = self._named(JOBS, name)
-        if not found:
+        jobs = self._named(JOBS, name)
+        if not jobs:
             return web.json_response({"code": 404}, status=404)
-        found[0]["metadata"]["deletionTimestamp"] = "2026-11-30T08:00:00Z"
+        jobs[0]["metadata"]["deletionTimestamp"] = "2026-11-30T08:00:00Z"
         process = self.processes.get(name)
         if process is not None:
             process.kill()
         asyncio.get_running_loop().call_later(0.3, self._remove, name)
-        return web.json_response(found[0])
+        return web.json_response(jobs[0])
 
     def _remove(self, name: str) -> None:
         for kind, owned in ((JOBS, name), (PODS, f"{name}-pod")):
@@ -206,8 +206,8 @@ class FakeCluster:
         return [each for each in self._objects[kind] if each["metadata"]["name"] == name]
 
     async def _job(self, request: web.Request) -> web.Response:
-        found = self._named(JOBS, request.match_info["name"])
-        return web.json_response(found[0]) if found else web.json_response({"code": 404}, status=404)
+        jobs = self._named(JOBS, request.match_info["name"])
+        return web.json_response(jobs[0]) if jobs else web.json_response({"code": 404}, status=404)
 
     async def _list_or_watch(self, kind: str, list_kind: str, request: web.Request) -> web.StreamResponse:
         if request.query.get("watch") != "true":

@@ -125,5 +125,5 @@ def import_libraries() -> None:
 
 if __name__ == "__main__":
     import_libraries()
-    if (asked := fork_for_each_request()) is not None:
-        carry_out(asked)
+    if (request_of_child := fork_for_each_request()) is not None:
+        carry_out(request_of_child)

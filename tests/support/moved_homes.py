@@ -51,7 +51,7 @@ def retrain(services: Services, seed: int) -> ModelVersion:
 
 def locations(database: Database) -> set[str]:
     """Every text in MLflow's tables that contains a path of an artifact."""
-    found = set[str]()
+    texts = set[str]()
     with psycopg.connect(database.url("mlflow").replace("+psycopg", "")) as connection:
         columns = connection.execute(
             "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
@@ -61,5 +61,5 @@ def locations(database: Database) -> set[str]:
                 f'SELECT DISTINCT "{column}"::text FROM "{table}" '  # type: ignore[arg-type]
                 f"WHERE \"{column}\"::text LIKE '%/mlflow/artifacts%'"
             )
-            found |= {text for (text,) in rows}
-    return found
+            texts |= {text for (text,) in rows}
+    return texts

@@ -33,10 +33,10 @@ def program() -> str:
         FileNotFoundError: the wheel is not installed.
     """
     installed = (os.environ.get("WEED"), str(OF_DEPLOY_CHECK), shutil.which("weed"))
-    found = next((path for path in installed if path and Path(path).exists()), None)
-    if found is None:
+    weed = next((path for path in installed if path and Path(path).exists()), None)
+    if weed is None:
         raise FileNotFoundError("weed: `make .venv-deploy/.ready`, or name the program in WEED")
-    return found
+    return weed
 
 
 class S3Server:

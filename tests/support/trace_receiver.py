@@ -32,8 +32,8 @@ class Collector:
 
     def named(self, name: str) -> ReceivedSpan:
         """The one span of a name."""
-        [found] = [each for each in self.spans if each.name == name]
-        return found
+        [span] = [each for each in self.spans if each.name == name]
+        return span
 
     def take(self, body: bytes) -> None:
         for group in ExportTraceServiceRequest.FromString(body).resource_spans:
@@ -49,10 +49,10 @@ def collecting() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            found = self.path == "/v1/traces"
-            if found:
+            is_traces = self.path == "/v1/traces"
+            if is_traces:
                 collector.take(body)
-            self.send_response(200 if found else 404)
+            self.send_response(200 if is_traces else 404)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
