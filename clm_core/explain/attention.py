@@ -136,49 +136,51 @@ def explain_attention(model: ForecastModel, params: PatchTSTParams, bars: Bars) 
     )
 
 
-def attention_section(found: Attention) -> Section:
+def attention_section(attention: Attention) -> Section:
     return Section(
         name=NAME,
         title=TITLE,
         sentences=(
-            _answer(found),
-            f"{found.windows} windows of {found.length} bars of {found.symbol}, which end "
-            f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC.",
+            _answer(attention),
+            f"{attention.windows} windows of {attention.length} bars of {attention.symbol}, which end "
+            f"{attention.start:%Y-%m-%d %H:%M} to {attention.end:%Y-%m-%d %H:%M} UTC.",
         ),
-        charts=(_heat_map(found), _effects(found)),
-        tables=(_table(found),),
+        charts=(_heat_map(attention), _effects(attention)),
+        tables=(_table(attention),),
         values={
-            "symbol": found.symbol,
-            "windows": found.windows,
-            "share_of_windows": found.share,
-            "explains": found.explains,
-            "trust": found.trust,
-            "patches": found.names(),
-            "attention": found.received.mean(axis=0).tolist(),
-            "effect": found.effects.mean(axis=0).tolist(),
-            "weights": found.weights.tolist(),
+            "symbol": attention.symbol,
+            "windows": attention.windows,
+            "share_of_windows": attention.share,
+            "explains": attention.explains,
+            "trust": attention.trust,
+            "patches": attention.names(),
+            "attention": attention.received.mean(axis=0).tolist(),
+            "effect": attention.effects.mean(axis=0).tolist(),
+            "weights": attention.weights.tolist(),
         },
     )
 
 
-def _answer(found: Attention) -> str:
-    if found.trust == 0:
+def _answer(attention: Attention) -> str:
+    if attention.trust == 0:
         return (
             "Attention explains nothing here: the model keeps no part of the network's forecasts, which were "
             "no better than a constant in its training."
         )
     share = (
         "the most attended patch, set to 0, moves the forecast more than another patch, drawn at random, in "
-        f"{measures.percent(found.share)} of the windows"
+        f"{measures.percent(attention.share)} of the windows"
     )
     required = measures.percent(REQUIRED)
-    if found.explains:
+    if attention.explains:
         return f"Attention says what the forecast is made of: {share} ({required} required)."
     return f"Attention explains nothing here: {share}, and {required} would be required."
 
 
-def _table(found: Attention) -> SectionTable:
-    means = zip(found.names(), found.received.mean(axis=0), found.effects.mean(axis=0), strict=True)
+def _table(attention: Attention) -> SectionTable:
+    means = zip(
+        attention.names(), attention.received.mean(axis=0), attention.effects.mean(axis=0), strict=True
+    )
     return SectionTable(
         columns=("bars back", "attention", "effect"),
         rows=tuple((name, measures.percent(weight), f"{effect:.4f}") for name, weight, effect in means),
@@ -189,15 +191,15 @@ def _table(found: Attention) -> SectionTable:
     )
 
 
-def _heat_map(found: Attention) -> SectionChart:
-    names = found.names()
+def _heat_map(attention: Attention) -> SectionChart:
+    names = attention.names()
     cells: dict[str, Any] = {
         "type": "heatmap",
         "x": names,
         "y": names,
-        "z": [digits(row) for row in found.weights],
+        "z": [digits(row) for row in attention.weights],
         "zmin": 0,
-        "zmax": float(found.weights.max()),
+        "zmax": float(attention.weights.max()),
         "colorscale": [[0, CLEAR], [1, RISING]],
         "showscale": False,
         "hovertemplate": "%{y} attends to %{x}: %{z}<extra></extra>",
@@ -219,12 +221,12 @@ def _heat_map(found: Attention) -> SectionChart:
     )
 
 
-def _effects(found: Attention) -> SectionChart:
-    names = found.names()
+def _effects(attention: Attention) -> SectionChart:
+    names = attention.names()
     effects = {
         "type": "bar",
         "x": names,
-        "y": digits(found.effects.mean(axis=0)),
+        "y": digits(attention.effects.mean(axis=0)),
         "marker": {"color": RISING},
         "hovertemplate": "%{x}: %{y}<extra></extra>",
     }

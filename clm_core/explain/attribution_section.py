@@ -23,26 +23,26 @@ NOTE = (
 )
 
 
-def attribution_section(found: Attribution) -> Section:
+def attribution_section(attribution: Attribution) -> Section:
     """The attribution in words, tables and charts."""
     return Section(
         name=NAME,
         title=TITLE,
-        sentences=tuple(_sentences(found)),
-        charts=tuple(_charts(found)),
-        tables=tuple(_shown_tables(found)),
-        values=attribution_values(found),
+        sentences=tuple(_sentences(attribution)),
+        charts=tuple(_charts(attribution)),
+        tables=tuple(_shown_tables(attribution)),
+        values=attribution_values(attribution),
     )
 
 
-def attribution_values(found: Attribution) -> dict[str, Any]:
+def attribution_values(attribution: Attribution) -> dict[str, Any]:
     """Every number of the attribution, JSON-ready."""
     return {
-        "total": found.total,
-        "cost": found.cost,
-        **{row.name: row.profit for row in found.split.rows if row.name != "cost"},
-        **{side: found.table("side").profit_of(side) for side in SIDES},
-        **{each.name: _values(each) for each in (found.split, found.months, *found.tables)},
+        "total": attribution.total,
+        "cost": attribution.cost,
+        **{row.name: row.profit for row in attribution.split.rows if row.name != "cost"},
+        **{side: attribution.table("side").profit_of(side) for side in SIDES},
+        **{each.name: _values(each) for each in (attribution.split, attribution.months, *attribution.tables)},
     }
 
 
@@ -54,23 +54,23 @@ def _values(table: AttributionTable) -> dict[str, Any]:
     return {"unit": table.unit, "rows": rows, "beyond_chance": [row.name for row in table.beyond_chance]}
 
 
-def _sentences(found: Attribution) -> Iterator[str]:
-    if not found.months.rows:
+def _sentences(attribution: Attribution) -> Iterator[str]:
+    if not attribution.months.rows:
         yield "No position was held: there is no result to attribute."
         return
-    sides = found.table("side")
-    best = max(found.months.rows, key=lambda row: row.profit)
+    sides = attribution.table("side")
+    best = max(attribution.months.rows, key=lambda row: row.profit)
     yield (
         f"Longs {_earned(sides.profit_of('long'))}, shorts {_earned(sides.profit_of('short'))} of the "
-        f"starting capital after costs; costs took {percent(found.cost)}; without the best month, "
-        f"{best.name}, the result would be {signed_percent(found.total - best.profit)} instead of "
-        f"{signed_percent(found.total)}."
+        f"starting capital after costs; costs took {percent(attribution.cost)}; without the best month, "
+        f"{best.name}, the result would be {signed_percent(attribution.total - best.profit)} instead of "
+        f"{signed_percent(attribution.total)}."
     )
-    parts = ", ".join(f"{row.name} {signed_percent(row.profit)}" for row in found.split.rows)
+    parts = ", ".join(f"{row.name} {signed_percent(row.profit)}" for row in attribution.split.rows)
     yield f"By decision: {parts}."
     named = [
         f"{row.name} ({row.score:+.1f})"
-        for table in found.tables
+        for table in attribution.tables
         if table.name not in KNOWN_AFTERWARDS
         for row in table.beyond_chance
     ]
@@ -87,10 +87,10 @@ def _earned(profit: float) -> str:
     return f"{'earned' if profit >= 0.0 else 'lost'} {percent(abs(profit))}"
 
 
-def _shown_tables(found: Attribution) -> Iterator[SectionTable]:
-    if found.months.rows:
-        yield _table(found.split, SPLIT_NOTE)
-        yield from (_table(each, _beyond(each)) for each in found.tables)
+def _shown_tables(attribution: Attribution) -> Iterator[SectionTable]:
+    if attribution.months.rows:
+        yield _table(attribution.split, SPLIT_NOTE)
+        yield from (_table(each, _beyond(each)) for each in attribution.tables)
 
 
 def _table(table: AttributionTable, note: str) -> SectionTable:
@@ -129,13 +129,17 @@ def _beyond(table: AttributionTable) -> str:
     return f"Beyond chance (more than {table.limit:.1f} standard errors): {named or 'no row'}."
 
 
-def _charts(found: Attribution) -> Iterator[SectionChart]:
-    if not found.months.rows:
+def _charts(attribution: Attribution) -> Iterator[SectionChart]:
+    if not attribution.months.rows:
         return
     yield SectionChart(
-        name="months", title="P&L by calendar month", figure=_months(found.months), height=260, note=NOTE
+        name="months",
+        title="P&L by calendar month",
+        figure=_months(attribution.months),
+        height=260,
+        note=NOTE,
     )
-    by_time = next(each for each in found.tables if each.name in ("hour", "weekday"))
+    by_time = next(each for each in attribution.tables if each.name in ("hour", "weekday"))
     yield SectionChart(
         name="time",
         title=f"Mean profit of a bar {by_time.title.replace('By', 'by')}",

@@ -101,30 +101,30 @@ def explain_blocks(model: ForecastModel, bars: Bars) -> BlockContributions:
     )
 
 
-def blocks_section(found: BlockContributions) -> Section:
-    sizes = np.abs(found.contributions).mean(axis=0)
+def blocks_section(decomposition: BlockContributions) -> Section:
+    sizes = np.abs(decomposition.contributions).mean(axis=0)
     total = float(sizes.sum())
     shares = sizes / total if total > 0 else np.zeros(len(sizes))
     return Section(
         name=NAME,
         title=TITLE,
-        sentences=(_answer(found, shares), _parts(found)),
-        charts=(_chart(found),),
-        tables=(_table(found, sizes, shares),),
+        sentences=(_answer(decomposition, shares), _parts(decomposition)),
+        charts=(_chart(decomposition),),
+        tables=(_table(decomposition, sizes, shares),),
         values={
-            "symbol": found.symbol,
-            "windows": len(found.forecast),
-            "base": found.base,
-            "largest_error": found.largest_error,
+            "symbol": decomposition.symbol,
+            "windows": len(decomposition.forecast),
+            "base": decomposition.base,
+            "largest_error": decomposition.largest_error,
             "blocks": [
                 {"block": name, "mean_absolute": float(size), "share": float(share)}
-                for name, size, share in zip(found.blocks, sizes, shares, strict=True)
+                for name, size, share in zip(decomposition.blocks, sizes, shares, strict=True)
             ],
         },
     )
 
 
-def _answer(found: BlockContributions, shares: Floats) -> str:
+def _answer(decomposition: BlockContributions, shares: Floats) -> str:
     if not shares.any():
         return (
             "No block contributes: the model keeps no part of the network's forecasts, which were no better "
@@ -132,23 +132,25 @@ def _answer(found: BlockContributions, shares: Floats) -> str:
         )
     first = int(shares.argmax())
     return (
-        f"Of the {len(found.blocks)} blocks, the one of {found.blocks[first]} contributes most: "
-        f"{measures.percent(float(shares[first]))} of the sizes of all contributions."
+        f"Of the {len(decomposition.blocks)} blocks, the one of {decomposition.blocks[first]} contributes "
+        f"most: {measures.percent(float(shares[first]))} of the sizes of all contributions."
     )
 
 
-def _parts(found: BlockContributions) -> str:
+def _parts(decomposition: BlockContributions) -> str:
     return (
-        f"{len(found.forecast):,} forecasts of {found.symbol}, {found.times[0][:16].replace('T', ' ')} to "
-        f"{found.times[-1][:16].replace('T', ' ')} UTC. Base {found.base:+.4f} and contributions add up to "
-        f"the mean of each forecast, with an error of at most {found.largest_error:.0e}."
+        f"{len(decomposition.forecast):,} forecasts of {decomposition.symbol}, "
+        f"{decomposition.times[0][:16].replace('T', ' ')} to "
+        f"{decomposition.times[-1][:16].replace('T', ' ')} UTC. Base {decomposition.base:+.4f} and "
+        "contributions add up to the mean of each forecast, with an error of at most "
+        f"{decomposition.largest_error:.0e}."
     )
 
 
-def _table(found: BlockContributions, sizes: Floats, shares: Floats) -> SectionTable:
-    of_returns = np.abs(found.contributions - found.of_features).mean(axis=0)
-    of_features = np.abs(found.of_features).mean(axis=0)
-    figures = zip(found.blocks, sizes, shares, of_returns, of_features, strict=True)
+def _table(decomposition: BlockContributions, sizes: Floats, shares: Floats) -> SectionTable:
+    of_returns = np.abs(decomposition.contributions - decomposition.of_features).mean(axis=0)
+    of_features = np.abs(decomposition.of_features).mean(axis=0)
+    figures = zip(decomposition.blocks, sizes, shares, of_returns, of_features, strict=True)
     return SectionTable(
         columns=("block", "mean size", "share", "from returns", "from features"),
         rows=tuple(
@@ -160,9 +162,9 @@ def _table(found: BlockContributions, sizes: Floats, shares: Floats) -> SectionT
     )
 
 
-def _chart(found: BlockContributions) -> SectionChart:
-    at = thinned(len(found.forecast), POINTS)
-    times = [found.times[row] for row in at]
+def _chart(decomposition: BlockContributions) -> SectionChart:
+    at = thinned(len(decomposition.forecast), POINTS)
+    times = [decomposition.times[row] for row in at]
 
     def curve(name: str, values: Floats, colour: str, width: float) -> dict[str, Any]:
         line = {"color": colour, "width": width}
@@ -170,20 +172,20 @@ def _chart(found: BlockContributions) -> SectionChart:
         return shown | {"x": times, "y": digits(values[at])}
 
     curves = [
-        curve(name, found.contributions[:, number], COLOURS[number % len(COLOURS)], 1.2)
-        for number, name in enumerate(found.blocks)
+        curve(name, decomposition.contributions[:, number], COLOURS[number % len(COLOURS)], 1.2)
+        for number, name in enumerate(decomposition.blocks)
     ]
     return SectionChart(
         name="contributions",
         height=320,
         figure={
-            "data": [*curves, curve("forecast", found.forecast, WHOLE, 2.0)],
+            "data": [*curves, curve("forecast", decomposition.forecast, WHOLE, 2.0)],
             "layout": {
                 "yaxis": {"title": {"text": "standard deviations"}},
                 "legend": {"orientation": "h", "y": 1.12},
             },
         },
-        note=f"Contributions to the mean forecast, {len(at)} of {len(found.forecast):,} windows.",
+        note=f"Contributions to the mean forecast, {len(at)} of {len(decomposition.forecast):,} windows.",
     )
 
 

@@ -26,29 +26,35 @@ def calibration_section(record: ForecastRecord) -> Section:
     return section_of(calibration_of_record(record))
 
 
-def section_of(found: Calibration) -> Section:
+def section_of(calibration: Calibration) -> Section:
     return Section(
         name=NAME,
         title=TITLE,
         sentences=(
-            _worth(found),
-            _calibrated(found),
-            _ranking(found),
-            f"The outcomes of {count(found.forecasts)} out-of-sample forecasts overlap and tell as much as "
-            f"{count(found.independent)} outcomes without overlap: the intervals (95 %) count the latter.",
+            _worth(calibration),
+            _calibrated(calibration),
+            _ranking(calibration),
+            f"The outcomes of {count(calibration.forecasts)} out-of-sample forecasts overlap and tell as "
+            f"much as {count(calibration.independent)} outcomes without overlap: the intervals (95 %) count "
+            "the latter.",
         ),
-        charts=_charts(found),
-        tables=(_calls_table(found), _brier_table(found), _confusion_table(found), _bins_table(found)),
-        values=found.to_json(),
+        charts=_charts(calibration),
+        tables=(
+            _calls_table(calibration),
+            _brier_table(calibration),
+            _confusion_table(calibration),
+            _bins_table(calibration),
+        ),
+        values=calibration.to_json(),
     )
 
 
-def _worth(found: Calibration) -> str:
-    skill = found.brier.skill
+def _worth(calibration: Calibration) -> str:
+    skill = calibration.brier.skill
     if math.isnan(skill.value):
         return "Its confidence cannot be measured: all outcomes were alike."
     against = (
-        f"against always saying {percent(found.base_rate.value)}, the share of rises: Brier skill "
+        f"against always saying {percent(calibration.base_rate.value)}, the share of rises: Brier skill "
         f"{skill.written(_skill)}"
     )
     if skill.low > 0:
@@ -58,18 +64,18 @@ def _worth(found: Calibration) -> str:
     return f"Nothing shows that its confidence is worth anything, {against}."
 
 
-def _calibrated(found: Calibration) -> str:
-    beyond = found.error > 2 * found.error_by_chance
+def _calibrated(calibration: Calibration) -> str:
+    beyond = calibration.error > 2 * calibration.error_by_chance
     judged = "more than twice" if beyond else "no more than twice"
     return (
-        f"The forecasts average {percent(found.mean_forecast)}, and a rise followed "
-        f"{found.base_rate.written(percent)} of them. Calibration error {percent(found.error)}: {judged} the "
-        f"{percent(found.error_by_chance)} to be expected of a perfect forecast by chance."
+        f"The forecasts average {percent(calibration.mean_forecast)}, and a rise followed "
+        f"{calibration.base_rate.written(percent)} of them. Calibration error {percent(calibration.error)}: "
+        f"{judged} the {percent(calibration.error_by_chance)} to be expected of a perfect forecast by chance."
     )
 
 
-def _ranking(found: Calibration) -> str:
-    auc = found.auc
+def _ranking(calibration: Calibration) -> str:
+    auc = calibration.auc
     if math.isnan(auc.value):
         return f"Order of the forecasts: {NOT_MEASURED}."
     verdict = "tells" if auc.low > 0.5 else "reverses" if auc.high < 0.5 else "does not tell"
@@ -79,15 +85,15 @@ def _ranking(found: Calibration) -> str:
     )
 
 
-def _calls_table(found: Calibration) -> SectionTable:
+def _calls_table(calibration: Calibration) -> SectionTable:
     return SectionTable(
         title="Precision",
         columns=("direction", "bars", "without overlap", "right", "always the same", "better"),
-        rows=tuple(map(_calls_cells, found.calls)),
+        rows=tuple(map(_calls_cells, calibration.calls)),
         note=(
-            f"Rise, fall called: forecasts at least {percent(found.threshold)} from even odds. Long, short: "
-            "positions as the model asked for them, held from earlier bars and sized. Always the same: "
-            "precision of calling the direction on every bar."
+            f"Rise, fall called: forecasts at least {percent(calibration.threshold)} from even odds. Long, "
+            "short: positions as the model asked for them, held from earlier bars and sized. Always the "
+            "same: precision of calling the direction on every bar."
         ),
     )
 
@@ -105,8 +111,8 @@ def _calls_cells(each: Calls) -> tuple[str, ...]:
     )
 
 
-def _brier_table(found: Calibration) -> SectionTable:
-    brier = found.brier
+def _brier_table(calibration: Calibration) -> SectionTable:
+    brier = calibration.brier
     return SectionTable(
         title="Brier score",
         columns=("part", "value"),
@@ -121,9 +127,9 @@ def _brier_table(found: Calibration) -> SectionTable:
     )
 
 
-def _confusion_table(found: Calibration) -> SectionTable:
+def _confusion_table(calibration: Calibration) -> SectionTable:
     names = ("rise called", "neither", "fall called")
-    cells = zip(names, found.confusion, strict=True)
+    cells = zip(names, calibration.confusion, strict=True)
     return SectionTable(
         title="Confusion matrix",
         columns=("forecast", "rise followed", "fall followed"),
@@ -131,31 +137,31 @@ def _confusion_table(found: Calibration) -> SectionTable:
     )
 
 
-def _bins_table(found: Calibration) -> SectionTable:
+def _bins_table(calibration: Calibration) -> SectionTable:
     return SectionTable(
         title="Reliability",
         columns=("mean forecast", "bars", "without overlap", "share of rises"),
         rows=tuple(
             (percent(each.mean), count(each.forecasts), count(each.independent), each.rises.written(percent))
-            for each in found.bins
+            for each in calibration.bins
         ),
     )
 
 
-def _charts(found: Calibration) -> tuple[SectionChart, ...]:
+def _charts(calibration: Calibration) -> tuple[SectionChart, ...]:
     reliability = SectionChart(
         name="reliability",
         title="Reliability diagram",
-        figure=_reliability(found.bins),
+        figure=_reliability(calibration.bins),
         note="Share of rises after forecasts close together, with intervals; on the line as forecast.",
     )
     roc = SectionChart(
         name="roc",
         title="ROC curve",
-        figure=_roc(found.roc),
+        figure=_roc(calibration.roc),
         note="Shares of rises and of falls whose forecast reaches a limit, for every limit.",
     )
-    return (reliability, roc) if found.roc else (reliability,)
+    return (reliability, roc) if calibration.roc else (reliability,)
 
 
 def _reliability(bins: tuple[Bin, ...]) -> dict[str, Any]:

@@ -232,11 +232,11 @@ def _figure_sections(pair: Pair) -> tuple[Section, ...]:
     """Validation metrics not among the metrics of the verdict, and the single numbers of sections of both
     explanations, such as the calibration."""
     one, other = pair
-    found: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = [
+    sections: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = [
         ("validation", "Validation metrics", _validation(one), _validation(other))
     ]
     if one.explanation is not None and other.explanation is not None:
-        found += [
+        sections += [
             (each.name, each.title, each.values, other.explanation.values_of(each.name))
             for each in one.explanation.sections
             if each.name != FEATURES
@@ -248,7 +248,7 @@ def _figure_sections(pair: Pair) -> tuple[Section, ...]:
             tables=(_table(pair, _number_rows(numbers)),),
             values=dict(numbers),
         )
-        for name, title, before, after in found
+        for name, title, before, after in sections
         if (numbers := _numbers_of_both(before, after))
     )
 

@@ -140,9 +140,9 @@ def waterfall(shap: ShapValues, row: int, values: Floats, title: str) -> Section
     )
 
 
-def thinned(count: int, most: int) -> NDArray[np.int64]:
-    """Rows evenly spread over `count` rows, the first and the last included; `most` at most, ascending."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+def thinned(count: int, max_count: int) -> NDArray[np.int64]:
+    """Ascending rows evenly spread over `count` rows, with the first and the last; at most `max_count`."""
+    return np.unique(np.linspace(0, count - 1, min(count, max_count)).round().astype(np.int64))
 
 
 def digits(values: Iterable[float], count: int = 4) -> list[float]:

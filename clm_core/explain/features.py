@@ -135,21 +135,22 @@ def stored_shares(explanation: VersionExplanation) -> tuple[str, dict[str, float
     return values["symbol"], {each["feature"]: each["share"] for each in values["features"]}
 
 
-def features_section(found: FeatureImportances) -> Section:
-    used = found.used
+def features_section(importances: FeatureImportances) -> Section:
+    used = importances.used
     return Section(
         name=NAME,
         title="Features",
         sentences=(
             *_leaders(used),
-            f"SHAP values of {found.rows} bars of {found.symbol}, {found.start:%Y-%m-%d %H:%M} to "
-            f"{found.end:%Y-%m-%d %H:%M} UTC, in {found.unit}.",
-            f"Base {found.base:+.4f}: base and values of a bar add up to the answer of the trees.",
-            f"Features without any part in these answers: {len(found.features) - len(used)}.",
+            f"SHAP values of {importances.rows} bars of {importances.symbol}, "
+            f"{importances.start:%Y-%m-%d %H:%M} to {importances.end:%Y-%m-%d %H:%M} UTC, in "
+            f"{importances.unit}.",
+            f"Base {importances.base:+.4f}: base and values of a bar add up to the answer of the trees.",
+            f"Features without any part in these answers: {len(importances.features) - len(used)}.",
         ),
-        charts=_charts(found) if used else (),
+        charts=_charts(importances) if used else (),
         tables=(SectionTable(columns=COLUMNS, rows=tuple(map(_cells, used)), note=NOTE),),
-        values=found.to_json(),
+        values=importances.to_json(),
     )
 
 
@@ -171,15 +172,15 @@ def _cells(each: Importance) -> tuple[str, ...]:
     )
 
 
-def _charts(found: FeatureImportances) -> tuple[SectionChart, ...]:
-    ranked = tuple(each.feature for each in found.used)
-    shap, values = found.shap, found.values
-    newest = f"Newest bar, {found.end:%Y-%m-%d %H:%M} UTC"
+def _charts(importances: FeatureImportances) -> tuple[SectionChart, ...]:
+    ranked = tuple(each.feature for each in importances.used)
+    shap, values = importances.shap, importances.values
+    newest = f"Newest bar, {importances.end:%Y-%m-%d %H:%M} UTC"
     return (
         SectionChart(
             name="bars",
             height=80 + PIXELS_A_FEATURE * len(ranked),
-            figure=_bars(found),
+            figure=_bars(importances),
             note="Blue: high values of the feature raise the answer; ochre: they lower it.",
         ),
         beeswarm(shap, values, ranked),
@@ -188,9 +189,9 @@ def _charts(found: FeatureImportances) -> tuple[SectionChart, ...]:
     )
 
 
-def _bars(found: FeatureImportances) -> dict[str, Any]:
+def _bars(importances: FeatureImportances) -> dict[str, Any]:
     # plotly draws from the bottom up
-    used = found.used[::-1]
+    used = importances.used[::-1]
     bars = {
         "type": "bar",
         "orientation": "h",

@@ -62,13 +62,13 @@ class ForecastRecord:
 
 def once_per_record(measure: Callable[[ForecastRecord], T]) -> Callable[[ForecastRecord], T]:
     """The measure, computed once for each record: figures in MLflow and a section have the same."""
-    found = WeakKeyDictionary[ForecastRecord, T]()
+    by_record = WeakKeyDictionary[ForecastRecord, T]()
 
     @wraps(measure)
     def measured(record: ForecastRecord) -> T:
-        if record not in found:
-            found[record] = measure(record)
-        return found[record]
+        if record not in by_record:
+            by_record[record] = measure(record)
+        return by_record[record]
 
     return measured
 
@@ -146,9 +146,9 @@ def outcomes_of(record: ForecastRecord) -> Outcomes:
         raise ExplanationUnavailable(f"{record.kind} makes no forecasts: its positions are all that it says")
     require_horizon(record)
     axis = common_axis(record)
-    found = _joined([_outcomes(each, axis) for each in record.markets])
-    require_outcomes(record.kind, len(found), found.independent)
-    return found
+    outcomes = _joined([_outcomes(each, axis) for each in record.markets])
+    require_outcomes(record.kind, len(outcomes), outcomes.independent)
+    return outcomes
 
 
 def common_axis(record: ForecastRecord) -> NDArray[np.int64]:

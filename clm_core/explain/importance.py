@@ -62,7 +62,7 @@ def importances_of(shap: ShapValues, rows: Floats) -> tuple[Importance, ...]:
     """
     absolute = np.abs(shap.values).mean(axis=0)
     total = float(absolute.sum())
-    found = [
+    importances = [
         Importance(
             feature=feature,
             mean_absolute=float(absolute[column]),
@@ -72,7 +72,7 @@ def importances_of(shap: ShapValues, rows: Floats) -> tuple[Importance, ...]:
         )
         for column, feature in enumerate(shap.features)
     ]
-    return tuple(sorted(found, key=lambda each: -each.mean_absolute))
+    return tuple(sorted(importances, key=lambda each: -each.mean_absolute))
 
 
 def permutation_importance(
@@ -89,11 +89,11 @@ def permutation_importance(
     """
     rng = np.random.default_rng(seed)
     usual = positions(lambda values: values)
-    found = []
+    reliances = []
     for column, feature in enumerate(features):
         falls = [1.0 - concordance(usual, positions(_shuffled(column, block, rng))) for _ in range(shuffles)]
-        found.append(Reliance(feature, float(np.mean(falls)), float(np.std(falls))))
-    return tuple(sorted(found, key=lambda each: -each.mean))
+        reliances.append(Reliance(feature, float(np.mean(falls)), float(np.std(falls))))
+    return tuple(sorted(reliances, key=lambda each: -each.mean))
 
 
 def changed_positions(model: Model, bars: Bars) -> Callable[[Change], Floats]:

@@ -103,39 +103,39 @@ def explain_policy(model: PolicyModel, bars: Bars, features: tuple[str, str]) ->
     )
 
 
-def policy_section(found: PolicyMaps) -> Section:
-    along, upwards = found.features
-    charts = [_maps(found, "positions", "Mean next position", found.positions, (-1.0, 1.0))]
-    if found.values is not None:
-        ends = float(found.values.min()), float(found.values.max())
-        charts.append(_maps(found, "values", "Mean value of the next position", found.values, ends))
+def policy_section(maps: PolicyMaps) -> Section:
+    along, upwards = maps.features
+    charts = [_maps(maps, "positions", "Mean next position", maps.positions, (-1.0, 1.0))]
+    if maps.values is not None:
+        ends = float(maps.values.min()), float(maps.values.max())
+        charts.append(_maps(maps, "values", "Mean value of the next position", maps.values, ends))
     return Section(
         name=NAME,
         title=TITLE,
         sentences=(
             f"Next position over {along} and {upwards}, the features that the positions rely on most: means "
-            f"over {found.bars} bars with these two features changed, without open profit or loss.",
-            f"In {measures.percent(found.by_current)} of the cases the next position depends on the current "
+            f"over {maps.bars} bars with these two features changed, without open profit or loss.",
+            f"In {measures.percent(maps.by_current)} of the cases the next position depends on the current "
             "one.",
-            *_about_values(found),
+            *_about_values(maps),
         ),
         charts=tuple(charts),
-        tables=(_table(found),),
+        tables=(_table(maps),),
         values={
-            "features": list(found.features),
-            "along": found.along.tolist(),
-            "upwards": found.upwards.tolist(),
-            "currents": list(found.currents),
-            "positions": found.positions.tolist(),
-            "values": None if found.values is None else found.values.tolist(),
-            "share_by_current": found.by_current,
+            "features": list(maps.features),
+            "along": maps.along.tolist(),
+            "upwards": maps.upwards.tolist(),
+            "currents": list(maps.currents),
+            "positions": maps.positions.tolist(),
+            "values": None if maps.values is None else maps.values.tolist(),
+            "share_by_current": maps.by_current,
         },
     )
 
 
-def _about_values(found: PolicyMaps) -> tuple[str, ...]:
-    if found.values is None:
-        return (f"{found.kind} chooses positions without keeping an estimate of their value.",)
+def _about_values(maps: PolicyMaps) -> tuple[str, ...]:
+    if maps.values is None:
+        return (f"{maps.kind} chooses positions without keeping an estimate of their value.",)
     return (
         "Value: discounted rewards to come after the next position, as the policy estimates them, in "
         "standard deviations of a bar's return.",
@@ -157,14 +157,14 @@ def _answers(model: PolicyModel, scores: Any, current: float) -> tuple[Floats, F
     return positions, outputs[np.arange(len(scores)), chosen]
 
 
-def _table(found: PolicyMaps) -> SectionTable:
+def _table(maps: PolicyMaps) -> SectionTable:
     rows = [
         (
             NAMES[current],
             *map(measures.percent, sides.tolist()),
             f"{positions.mean():+.2f}",
         )
-        for current, sides, positions in zip(found.currents, found.sides, found.positions, strict=True)
+        for current, sides, positions in zip(maps.currents, maps.sides, maps.positions, strict=True)
     ]
     return SectionTable(
         columns=("current", "then short", "then flat", "then long", "mean"),
@@ -173,17 +173,15 @@ def _table(found: PolicyMaps) -> SectionTable:
     )
 
 
-def _maps(
-    found: PolicyMaps, name: str, title: str, values: Floats, ends: tuple[float, float]
-) -> SectionChart:
+def _maps(maps: PolicyMaps, name: str, title: str, values: Floats, ends: tuple[float, float]) -> SectionChart:
     """Heat maps beside each other, one for each current position."""
-    count = len(found.currents)
+    count = len(maps.currents)
     layout: dict[str, Any] = {"showlegend": False, "annotations": []}
     data = []
-    for number, current in enumerate(found.currents):
+    for number, current in enumerate(maps.currents):
         axis = "" if number == 0 else str(number + 1)
         left, right = number / count + 0.01, (number + 1) / count - 0.01
-        data.append(_map(found, values[number], ends, axis, last=number == count - 1))
+        data.append(_map(maps, values[number], ends, axis, last=number == count - 1))
         plain = {"showgrid": False, "zeroline": False}
         layout[f"xaxis{axis}"] = plain | {"domain": [left, right], "nticks": 3, "anchor": f"y{axis}"}
         layout[f"yaxis{axis}"] = plain | {"anchor": f"x{axis}", "showticklabels": number == 0, "ticks": ""}
@@ -195,7 +193,7 @@ def _maps(
         title=title,
         height=320,
         figure={"data": data, "layout": layout},
-        note=f"Along: {found.features[0]}; upwards: {found.features[1]}.",
+        note=f"Along: {maps.features[0]}; upwards: {maps.features[1]}.",
     )
 
 
@@ -208,12 +206,12 @@ def _colours(low: float, high: float) -> list[list[Any]]:
 
 
 def _map(
-    found: PolicyMaps, values: Floats, ends: tuple[float, float], axis: str, last: bool
+    maps: PolicyMaps, values: Floats, ends: tuple[float, float], axis: str, last: bool
 ) -> dict[str, Any]:
     return {
         "type": "heatmap",
-        "x": digits(found.along),
-        "y": digits(found.upwards),
+        "x": digits(maps.along),
+        "y": digits(maps.upwards),
         "z": [digits(row) for row in values],
         "zmin": ends[0],
         "zmax": ends[1],

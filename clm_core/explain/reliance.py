@@ -90,31 +90,33 @@ def explain_reliance(model: Model, bars: Bars) -> FeatureReliances:
     )
 
 
-def reliance_section(found: FeatureReliances) -> Section:
-    used = found.used[:SHOWN]
+def reliance_section(reliances: FeatureReliances) -> Section:
+    used = reliances.used[:SHOWN]
     return Section(
         name=NAME,
         title=TITLE,
         sentences=(
-            _answer(found),
-            f"Positions of {found.rows:,} bars of {found.symbol}, {found.start:%Y-%m-%d %H:%M} to "
-            f"{found.end:%Y-%m-%d %H:%M} UTC, beside those after each feature was shuffled {SHUFFLES} times, "
-            f"in blocks of {BLOCK} bars.",
+            _answer(reliances),
+            f"Positions of {reliances.rows:,} bars of {reliances.symbol}, {reliances.start:%Y-%m-%d %H:%M} "
+            f"to {reliances.end:%Y-%m-%d %H:%M} UTC, beside those after each feature was shuffled {SHUFFLES} "
+            f"times, in blocks of {BLOCK} bars.",
         ),
         charts=(_chart(used),) if used else (),
         tables=(_table(used),) if used else (),
-        values=found.to_json(),
+        values=reliances.to_json(),
     )
 
 
-def _answer(found: FeatureReliances) -> str:
-    if not found.used:
-        return f"No shuffle of a feature changes a position: {len(found.features)} features were shuffled."
-    first = found.used[0]
-    unused = len(found.features) - len(found.used)
+def _answer(reliances: FeatureReliances) -> str:
+    if not reliances.used:
+        return (
+            f"No shuffle of a feature changes a position: {len(reliances.features)} features were shuffled."
+        )
+    first = reliances.used[0]
+    unused = len(reliances.features) - len(reliances.used)
     return (
         f"The positions rely most on {first.feature}: shuffled, they lose {first.mean:.2f} of their "
-        f"concordance of 1. Without effect on the positions: {unused} of {len(found.features)} features."
+        f"concordance of 1. Without effect on the positions: {unused} of {len(reliances.features)} features."
     )
 
 

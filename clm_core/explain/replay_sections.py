@@ -274,7 +274,7 @@ def _chart(
 
 def _changes(result: ReplayResult, replayed: PolicyReplay) -> list[Trace]:
     """Marks of promotions and of versions taken back, on the curve of the production."""
-    told = [each for each in replayed.events if each.kind is ReplayEventKind.PRODUCTION]
+    production_events = [each for each in replayed.events if each.kind is ReplayEventKind.PRODUCTION]
     marks = (
         ("promotion", COLOURS["production"], "triangle-up", lambda each: each.outcome == "promotion"),
         ("rollback or halt", "#c0392b", "triangle-down", lambda each: each.outcome in ("rollback", "halt")),
@@ -289,7 +289,7 @@ def _changes(result: ReplayResult, replayed: PolicyReplay) -> list[Trace]:
             "marker": {"color": colour, "symbol": symbol, "size": 11},
         }
         for name, colour, symbol, belongs in marks
-        if (events := [each for each in told if belongs(each)])
+        if (events := [each for each in production_events if belongs(each)])
     ]
 
 

@@ -309,13 +309,13 @@ def _spread(errors: Errors, rows: int) -> Floats:
 
 def _autocorrelation(series: Sequence[Floats], lag: int) -> float:
     """Mean autocorrelation of series at a lag; NaN below 10 pairs of rows, and for constant series."""
-    found = []
+    correlations = []
     for values in series:
         known = ~np.isnan(values[:-lag] + values[lag:])
         older, newer = values[:-lag][known], values[lag:][known]
         if len(older) >= 10 and older.std() > 0 and newer.std() > 0:
-            found.append(float(np.corrcoef(older, newer)[0, 1]))
-    return float(np.mean(found)) if found else math.nan
+            correlations.append(float(np.corrcoef(older, newer)[0, 1]))
+    return float(np.mean(correlations)) if correlations else math.nan
 
 
 def _histogram(standard: Floats) -> tuple[tuple[float, int], ...]:

@@ -30,43 +30,46 @@ def residuals_section(record: ForecastRecord) -> Section:
     return section_of(residuals_of(record))
 
 
-def section_of(found: Residuals) -> Section:
-    quantiles = found.quantiles
+def section_of(residuals: Residuals) -> Section:
+    quantiles = residuals.quantiles
     return Section(
         name=NAME,
         title=TITLE,
         sentences=(
-            _worth(found),
+            _worth(residuals),
             *([] if quantiles is None else [_of_quantiles(quantiles)]),
-            _interval(found),
-            _shape(found),
-            _memory(found),
+            _interval(residuals),
+            _shape(residuals),
+            _memory(residuals),
         ),
         charts=(
-            _chart("histogram", "Residuals and a normal distribution", _histogram(found)),
-            _chart("normal-plot", "Quantiles of residuals and of a normal distribution", _normal_plot(found)),
-            _chart("autocorrelation", "Autocorrelation at whole horizons", _autocorrelation(found)),
-            _chart("time", "Size of the residuals over time", _sizes(found.by_time)),
-            _chart("volatility", "Size of the residuals by volatility", _sizes(found.by_volatility)),
+            _chart("histogram", "Residuals and a normal distribution", _histogram(residuals)),
+            _chart(
+                "normal-plot", "Quantiles of residuals and of a normal distribution", _normal_plot(residuals)
+            ),
+            _chart("autocorrelation", "Autocorrelation at whole horizons", _autocorrelation(residuals)),
+            _chart("time", "Size of the residuals over time", _sizes(residuals.by_time)),
+            _chart("volatility", "Size of the residuals by volatility", _sizes(residuals.by_volatility)),
             *([] if quantiles is None else [_chart("quantiles", "Quantiles", _coverage(quantiles))]),
         ),
         tables=(
-            _newest_table(found.newest),
-            _groups_table("By time", "from", found.by_time),
-            _groups_table("By volatility of the horizon's return", "volatility", found.by_volatility),
+            _newest_table(residuals.newest),
+            _groups_table("By time", "from", residuals.by_time),
+            _groups_table("By volatility of the horizon's return", "volatility", residuals.by_volatility),
         ),
-        values=found.to_json(),
+        values=residuals.to_json(),
     )
 
 
-def _worth(found: Residuals) -> str:
+def _worth(residuals: Residuals) -> str:
     numbers = (
-        f"skill {found.skill.written(_skill)}, correlation with what followed "
-        f"{found.correlation.written(_correlation)}, by {count(found.independent)} outcomes without overlap"
+        f"skill {residuals.skill.written(_skill)}, correlation with what followed "
+        f"{residuals.correlation.written(_correlation)}, by {count(residuals.independent)} outcomes without "
+        "overlap"
     )
-    if found.skill.low > 0:
+    if residuals.skill.low > 0:
         return f"The expected returns are better than expecting nothing: {numbers}."
-    if found.skill.high < 0:
+    if residuals.skill.high < 0:
         return f"The expected returns are worse than expecting nothing: {numbers}."
     return f"Nothing shows that the expected returns are better than expecting nothing: {numbers}."
 
@@ -79,35 +82,35 @@ def _of_quantiles(quantiles: Quantiles) -> str:
     )
 
 
-def _interval(found: Residuals) -> str:
-    if math.isnan(found.coverage.value):
+def _interval(residuals: Residuals) -> str:
+    if math.isnan(residuals.coverage.value):
         return "Too few outcomes for intervals around the forecasts."
     return (
         f"Intervals of 90 % around the forecasts, set by earlier errors alone, held "
-        f"{found.coverage.written(percent)} of the outcomes; half of them were narrower than "
-        f"± {percent(found.half_width)}."
+        f"{residuals.coverage.written(percent)} of the outcomes; half of them were narrower than "
+        f"± {percent(residuals.half_width)}."
     )
 
 
-def _shape(found: Residuals) -> str:
-    tails = "fatter" if found.excess_kurtosis > 0 else "no fatter"
+def _shape(residuals: Residuals) -> str:
+    tails = "fatter" if residuals.excess_kurtosis > 0 else "no fatter"
     return (
-        f"Residuals average {found.mean.written(_signed)} standard deviations of the horizon's return, with "
-        f"a deviation of {ratio(found.deviation)}. Their tails are {tails} than normal: "
-        f"{percent(found.beyond_three)} lie beyond three deviations, 0.3% by the normal distribution; "
-        f"skewness {_signed(found.skewness)}, excess kurtosis {_signed(found.excess_kurtosis)}."
+        f"Residuals average {residuals.mean.written(_signed)} standard deviations of the horizon's return, "
+        f"with a deviation of {ratio(residuals.deviation)}. Their tails are {tails} than normal: "
+        f"{percent(residuals.beyond_three)} lie beyond three deviations, 0.3% by the normal distribution; "
+        f"skewness {_signed(residuals.skewness)}, excess kurtosis {_signed(residuals.excess_kurtosis)}."
     )
 
 
-def _memory(found: Residuals) -> str:
+def _memory(residuals: Residuals) -> str:
     beyond = [
-        sum(abs(each) > found.band for each in lags)
-        for lags in (found.autocorrelation, found.autocorrelation_of_squares)
+        sum(abs(each) > residuals.band for each in lags)
+        for lags in (residuals.autocorrelation, residuals.autocorrelation_of_squares)
     ]
     return (
-        f"Of {len(found.autocorrelation)} autocorrelations of the residuals {beyond[0]} are beyond "
-        f"± {probability(found.band)}, of their squares {beyond[1]}: residuals that repeat are a forecast "
-        "left out, squares that repeat a volatility left out."
+        f"Of {len(residuals.autocorrelation)} autocorrelations of the residuals {beyond[0]} are beyond "
+        f"± {probability(residuals.band)}, of their squares {beyond[1]}: residuals that repeat are a "
+        "forecast left out, squares that repeat a volatility left out."
     )
 
 
@@ -153,38 +156,38 @@ def _chart(name: str, title: str, figure: dict[str, Any]) -> SectionChart:
     return SectionChart(name=name, title=title, figure=figure, height=240)
 
 
-def _histogram(found: Residuals) -> dict[str, Any]:
-    centres = [centre for centre, _ in found.histogram]
+def _histogram(residuals: Residuals) -> dict[str, Any]:
+    centres = [centre for centre, _ in residuals.histogram]
     width = centres[1] - centres[0]
-    density = found.forecasts * width / math.sqrt(2 * math.pi)
+    density = residuals.forecasts * width / math.sqrt(2 * math.pi)
     normal = [density * math.exp(-(centre**2) / 2) for centre in centres]
     bars = {
         "type": "bar",
         "x": centres,
-        "y": [number for _, number in found.histogram],
+        "y": [number for _, number in residuals.histogram],
         "marker": {"color": FORECAST},
         "hovertemplate": "%{x:.1f}: %{y:,} bars<extra></extra>",
     }
     return _figure([bars, _curve(centres, normal)], "standard deviations", "bars")
 
 
-def _normal_plot(found: Residuals) -> dict[str, Any]:
-    normal = [each for each, _ in found.normal_plot]
+def _normal_plot(residuals: Residuals) -> dict[str, Any]:
+    normal = [each for each, _ in residuals.normal_plot]
     points = {
         "type": "scatter",
         "mode": "markers",
         "x": normal,
-        "y": [each for _, each in found.normal_plot],
+        "y": [each for _, each in residuals.normal_plot],
         "marker": {"color": FORECAST, "size": 6},
     }
     return _figure([_curve(normal, normal), points], "normal distribution", "residuals")
 
 
-def _autocorrelation(found: Residuals) -> dict[str, Any]:
-    lags = list(range(1, len(found.autocorrelation) + 1))
+def _autocorrelation(residuals: Residuals) -> dict[str, Any]:
+    lags = list(range(1, len(residuals.autocorrelation) + 1))
     named = (
-        ("residuals", found.autocorrelation, FORECAST),
-        ("squares", found.autocorrelation_of_squares, NORMAL),
+        ("residuals", residuals.autocorrelation, FORECAST),
+        ("squares", residuals.autocorrelation_of_squares, NORMAL),
     )
     bars = [
         {
@@ -197,7 +200,7 @@ def _autocorrelation(found: Residuals) -> dict[str, Any]:
         for name, values, color in named
     ]
     ends = [0.5, len(lags) + 0.5]
-    bands = [_curve(ends, [limit, limit]) for limit in (-found.band, found.band)]
+    bands = [_curve(ends, [limit, limit]) for limit in (-residuals.band, residuals.band)]
     figure = _figure([*bars, *bands], "horizons", "autocorrelation")
     legend = {"showlegend": True, "legend": {"orientation": "h", "y": 1.2}}
     return figure | {"layout": figure["layout"] | legend}

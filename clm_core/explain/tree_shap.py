@@ -118,12 +118,12 @@ def shap_values(forest: Forest, rows: Floats) -> ShapValues:
 
 
 @cache
-def _rules(most: int) -> tuple[Floats, Floats]:
+def _rules(max_points: int) -> tuple[Floats, Floats]:
     """Points and weights of the Gauss-Legendre rules on [0, 1], by number of points, each of shape
-    (most + 1, most)."""
-    points = np.zeros((most + 1, most))
-    weights = np.zeros((most + 1, most))
-    for count in range(1, most + 1):
+    (max_points + 1, max_points)."""
+    points = np.zeros((max_points + 1, max_points))
+    weights = np.zeros((max_points + 1, max_points))
+    for count in range(1, max_points + 1):
         at, weight = np.polynomial.legendre.leggauss(count)
         points[count, :count] = (at + 1) / 2
         weights[count, :count] = weight / 2

@@ -48,26 +48,26 @@ def _if_measurable(measure: Callable[[], dict[str, float]]) -> dict[str, float]:
 
 
 def _of_probabilities(record: ForecastRecord) -> dict[str, float]:
-    found = calibration_of_record(record)
-    right = {each.name: each.right.value for each in found.calls}
+    calibration = calibration_of_record(record)
+    right = {each.name: each.right.value for each in calibration.calls}
     return {
-        "forecasts": float(found.forecasts),
-        "independent_forecasts": found.independent,
-        "base_rate": found.base_rate.value,
-        "brier_score": found.brier.score,
-        "brier_skill": found.brier.skill.value,
-        "brier_skill_low": found.brier.skill.low,
-        "calibration_error": found.error,
-        "auc": found.auc.value,
-        "auc_low": found.auc.low,
+        "forecasts": float(calibration.forecasts),
+        "independent_forecasts": calibration.independent,
+        "base_rate": calibration.base_rate.value,
+        "brier_score": calibration.brier.score,
+        "brier_skill": calibration.brier.skill.value,
+        "brier_skill_low": calibration.brier.skill.low,
+        "calibration_error": calibration.error,
+        "auc": calibration.auc.value,
+        "auc_low": calibration.auc.low,
         "precision_long": right["long"],
         "precision_short": right["short"],
     }
 
 
 def _of_returns(record: ForecastRecord) -> dict[str, float]:
-    found = residuals_of(record)
-    quantiles = found.quantiles
+    residuals = residuals_of(record)
+    quantiles = residuals.quantiles
     of_quantiles = (
         {}
         if quantiles is None
@@ -78,10 +78,10 @@ def _of_returns(record: ForecastRecord) -> dict[str, float]:
         }
     )
     return {
-        "return_skill": found.skill.value,
-        "return_skill_low": found.skill.low,
-        "return_correlation": found.correlation.value,
-        "coverage_90": found.coverage.value,
-        "half_width_90": found.half_width,
+        "return_skill": residuals.skill.value,
+        "return_skill_low": residuals.skill.low,
+        "return_correlation": residuals.correlation.value,
+        "coverage_90": residuals.coverage.value,
+        "half_width_90": residuals.half_width,
         **of_quantiles,
     }
