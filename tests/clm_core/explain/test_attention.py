@@ -39,13 +39,13 @@ def model(bars: Bars) -> ForecastModel:
 
 
 def test_rows_of_the_weights_sum_to_one_and_differ(model: ForecastModel, bars: Bars) -> None:
-    found = explain_attention(model, model.params, bars)
-    assert found.weights.shape == (7, 7)
-    assert found.received.shape == found.effects.shape == (256, 7)
-    assert found.weights.sum(axis=1) == pytest.approx(np.ones(7), abs=1e-6)
-    assert found.received.sum(axis=1) == pytest.approx(np.ones(256), abs=1e-6)
-    assert np.ptp(found.received, axis=0).min() > 0.01
-    assert found.names() == ["47 to 40", "39 to 32", "31 to 24", "23 to 16", "15 to 8", "7 to 0", "0"]
+    explanation = explain_attention(model, model.params, bars)
+    assert explanation.weights.shape == (7, 7)
+    assert explanation.received.shape == explanation.effects.shape == (256, 7)
+    assert explanation.weights.sum(axis=1) == pytest.approx(np.ones(7), abs=1e-6)
+    assert explanation.received.sum(axis=1) == pytest.approx(np.ones(256), abs=1e-6)
+    assert np.ptp(explanation.received, axis=0).min() > 0.01
+    assert explanation.names() == ["47 to 40", "39 to 32", "31 to 24", "23 to 16", "15 to 8", "7 to 0", "0"]
 
 
 def test_the_model_answers_as_before_and_keeps_no_hook(model: ForecastModel, bars: Bars) -> None:
@@ -58,10 +58,10 @@ def test_the_model_answers_as_before_and_keeps_no_hook(model: ForecastModel, bar
 def test_the_effect_of_a_patch_is_the_move_of_the_forecast_without_its_returns(
     model: ForecastModel, bars: Bars
 ) -> None:
-    found = explain_attention(model, model.params, bars[:200])
-    assert (found.effects > 0).all()
+    explanation = explain_attention(model, model.params, bars[:200])
+    assert (explanation.effects > 0).all()
     kept = explain_attention(replace(model, forecaster=half_trusted(model)), model.params, bars[:200])
-    assert kept.effects == pytest.approx(found.effects / 2, abs=1e-5)
+    assert kept.effects == pytest.approx(explanation.effects / 2, abs=1e-5)
 
 
 def half_trusted(model: ForecastModel) -> Any:
@@ -95,9 +95,9 @@ def test_attention_explains_where_the_most_attended_patch_has_the_largest_effect
     rng = np.random.default_rng(2)
     received = rng.dirichlet(np.ones(5), 400)
     follows = rng.random((400, 1)) < followed
-    found = attention(received, np.where(follows, received, -received), trust)
-    assert found.share == pytest.approx(followed, abs=0.05)
-    section = attention_section(found)
+    explanation = attention(received, np.where(follows, received, -received), trust)
+    assert explanation.share == pytest.approx(followed, abs=0.05)
+    section = attention_section(explanation)
     assert section.sentences[0].startswith(answer)
     assert section.values["explains"] is answer.startswith("Attention says")
     json.dumps([section.values, *(each.figure for each in section.charts)], allow_nan=False)
@@ -109,5 +109,5 @@ def test_bars_without_a_whole_window_are_too_few(model: ForecastModel, bars: Bar
 
 
 def test_the_command_explains_the_network_by_its_attention(model: ForecastModel, bars: Bars) -> None:
-    found = sections_on_demand(model, bars[-1_000:], rows=100, only="attention")
-    assert [each.name for each in found] == ["features", "attention"]
+    sections = sections_on_demand(model, bars[-1_000:], rows=100, only="attention")
+    assert [each.name for each in sections] == ["features", "attention"]

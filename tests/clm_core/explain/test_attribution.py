@@ -59,11 +59,11 @@ def wild_positions(bars: int, seed: int) -> Floats:
     return np.repeat(values, 3)[:bars]
 
 
-def assert_adds_up(found: Attribution) -> None:
-    for table in (found.split, found.months, *found.tables):
-        assert sum(row.profit for row in table.rows) == pytest.approx(found.total, abs=1e-9), table.name
-    for table in (found.split, found.months, *found.tables):
-        assert sum(row.cost for row in table.rows) == pytest.approx(found.cost, abs=1e-9), table.name
+def assert_adds_up(attribution: Attribution) -> None:
+    for table in (attribution.split, attribution.months, *attribution.tables):
+        assert sum(row.profit for row in table.rows) == pytest.approx(attribution.total, abs=1e-9), table.name
+    for table in (attribution.split, attribution.months, *attribution.tables):
+        assert sum(row.cost for row in table.rows) == pytest.approx(attribution.cost, abs=1e-9), table.name
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def assert_adds_up(found: Attribution) -> None:
 def test_every_table_adds_up_to_the_total_return(terms: TradingTerms) -> None:
     bars = gapped("SUMUSD", 900, 1)
     stretch = traded(bars, wild_positions(900, 2), terms)
-    found = attribution_of(profit_of([stretch]))
+    attribution = attribution_of(profit_of([stretch]))
     [market] = stretch.markets
     cash = terms.execution.initial_cash
-    assert found.total == pytest.approx(market.result.equity[-1] / cash - 1.0, abs=1e-12)
-    assert_adds_up(found)
+    assert attribution.total == pytest.approx(market.result.equity[-1] / cash - 1.0, abs=1e-12)
+    assert_adds_up(attribution)
     paid = (market.result.costs_paid + market.result.holding_costs) / cash
-    assert found.cost == pytest.approx(paid, rel=2e-3)
+    assert attribution.cost == pytest.approx(paid, rel=2e-3)
 
 
 def test_the_parts_of_each_trade_add_up_to_its_profit() -> None:
@@ -104,10 +104,10 @@ def test_the_members_of_a_pool_add_up_to_the_portfolio() -> None:
     results = [market.backtest(bars, wild_positions(len(bars), seed)) for seed, bars in enumerate(members)]
     whole = portfolio(panel.index_bars(), list(zip(members, results, strict=True)), 10_000.0)
     markets = [TradedMarket(bars, each, market) for bars, each in zip(members, results, strict=True)]
-    found = attribution_of(profit_of([TradedStretch(panel.index_bars(), whole.returns, markets, 3)]))
-    assert found.total == pytest.approx(whole.equity[-1] / 10_000.0 - 1.0, abs=1e-12)
-    assert_adds_up(found)
-    assert [row.name for row in found.table("symbol").rows] == ["AUSD", "BUSD", "CUSD"]
+    attribution = attribution_of(profit_of([TradedStretch(panel.index_bars(), whole.returns, markets, 3)]))
+    assert attribution.total == pytest.approx(whole.equity[-1] / 10_000.0 - 1.0, abs=1e-12)
+    assert_adds_up(attribution)
+    assert [row.name for row in attribution.table("symbol").rows] == ["AUSD", "BUSD", "CUSD"]
 
 
 def test_successive_stretches_compound() -> None:
@@ -118,11 +118,11 @@ def test_successive_stretches_compound() -> None:
         replace(traded(bars[rows], positions[rows]), owner=np.full(rows.stop - rows.start, name))
         for rows, name in zip(parts, ("v1", "v2"), strict=True)
     ]
-    found = attribution_of(profit_of(stretches))
+    attribution = attribution_of(profit_of(stretches))
     grown = np.prod([np.prod(1.0 + each.returns) for each in stretches])
-    assert found.total == pytest.approx(grown - 1.0, abs=1e-12)
-    assert_adds_up(found)
-    assert found.table("version").profit_of("v1") == pytest.approx(
+    assert attribution.total == pytest.approx(grown - 1.0, abs=1e-12)
+    assert_adds_up(attribution)
+    assert attribution.table("version").profit_of("v1") == pytest.approx(
         float(np.prod(1.0 + stretches[0].returns)) - 1.0, abs=1e-12
     )
 
@@ -132,9 +132,9 @@ def test_models_add_up_side_by_side() -> None:
         (name, profit_of([traded(gapped("TWOUSD", 300, seed), wild_positions(300, seed))]))
         for seed, name in enumerate(("one", "two"))
     ]
-    found = attribution_of(together(profits), owners="model")
-    assert_adds_up(found)
-    assert [row.profit for row in found.table("model").rows] == pytest.approx(
+    attribution = attribution_of(together(profits), owners="model")
+    assert_adds_up(attribution)
+    assert [row.profit for row in attribution.table("model").rows] == pytest.approx(
         [profit.total for _, profit in profits], abs=1e-12
     )
 
@@ -146,26 +146,31 @@ def by_name(table: AttributionTable) -> dict[str, float]:
 def test_a_constant_position_earns_by_selection_alone() -> None:
     closes = [100.0, *(100.0 * np.cumprod(np.tile([1.1, 0.9, 1.05], 200)) ** 0.1).tolist()]
     bars = by_hand([(100.0, 100.0), *pairwise(closes)])
-    found = attribution_of(free(bars, [1.0] * len(bars)))
-    assert found.total == pytest.approx(closes[-1] / 100.0 - 1.0)
+    attribution = attribution_of(free(bars, [1.0] * len(bars)))
+    assert attribution.total == pytest.approx(closes[-1] / 100.0 - 1.0)
     # in the market from the second bar on
     share = (len(bars) - 1) / len(bars)
-    assert by_name(found.split) == pytest.approx(
-        {"selection": share * found.total, "timing": (1 - share) * found.total, "sizing": 0.0, "cost": 0.0}
+    assert by_name(attribution.split) == pytest.approx(
+        {
+            "selection": share * attribution.total,
+            "timing": (1 - share) * attribution.total,
+            "sizing": 0.0,
+            "cost": 0.0,
+        }
     )
 
 
 def test_right_sides_of_a_market_that_goes_nowhere_are_timing() -> None:
     # 100 -> 110 long, 110 -> 99 short, both by the whole capital
     bars = by_hand([(100.0, 100.0), (100.0, 110.0), (110.0, 99.0), (99.0, 99.0)])
-    found = attribution_of(free(bars, [1.0, -1.0, 0.0, 0.0]))
-    assert found.total == pytest.approx(1.1 * 1.1 - 1.0)
+    attribution = attribution_of(free(bars, [1.0, -1.0, 0.0, 0.0]))
+    assert attribution.total == pytest.approx(1.1 * 1.1 - 1.0)
     # mean exposure over the four bars: (1 - 1) / 4
-    assert by_name(found.split) == pytest.approx(
+    assert by_name(attribution.split) == pytest.approx(
         {"selection": 0.0, "timing": 0.21, "sizing": 0.0, "cost": 0.0}, abs=1e-12
     )
-    assert by_name(found.table("side")) == pytest.approx({"short": 0.11, "long": 0.1})
-    assert by_name(found.table("entry")) == pytest.approx(
+    assert by_name(attribution.table("side")) == pytest.approx({"short": 0.11, "long": 0.1})
+    assert by_name(attribution.table("entry")) == pytest.approx(
         {"from flat": 0.1, "flip from the other side": 0.11}
     )
 
@@ -173,10 +178,10 @@ def test_right_sides_of_a_market_that_goes_nowhere_are_timing() -> None:
 def test_a_larger_position_in_the_better_bar_is_sizing() -> None:
     # 1.0 of the capital through +10 %, then half of it through two bars of 0 %
     bars = by_hand([(100.0, 100.0), (100.0, 110.0), (110.0, 110.0), (110.0, 110.0)])
-    found = attribution_of(free(bars, [1.0, 0.5, 0.5, 0.5]))
-    assert found.total == pytest.approx(0.1)
+    attribution = attribution_of(free(bars, [1.0, 0.5, 0.5, 0.5]))
+    assert attribution.total == pytest.approx(0.1)
     # mean exposure (0 + 1 + 0.5 + 0.5) / 4, mean size (1 + 0.5 + 0.5) / 3
-    assert by_name(found.split) == pytest.approx(
+    assert by_name(attribution.split) == pytest.approx(
         {"selection": 0.05, "timing": 1 / 60, "sizing": 1 / 30, "cost": 0.0}, abs=1e-12
     )
 
@@ -184,10 +189,10 @@ def test_a_larger_position_in_the_better_bar_is_sizing() -> None:
 def test_costs_of_a_market_that_stands_still_are_the_whole_result() -> None:
     bars = by_hand([(100.0, 100.0)] * 6)
     terms = TradingTerms(costs=Costs(fee_bps=10.0, slippage_bps=0.0))
-    found = attribution_of(profit_of([traded(bars, np.array([1.0, 1.0, -1.0, -1.0, 0.0, 0.0]), terms)]))
-    assert found.total < 0.0
-    assert by_name(found.split) == pytest.approx(
-        {"selection": 0.0, "timing": 0.0, "sizing": 0.0, "cost": found.total}, abs=1e-6
+    attribution = attribution_of(profit_of([traded(bars, np.array([1.0, 1.0, -1.0, -1.0, 0.0, 0.0]), terms)]))
+    assert attribution.total < 0.0
+    assert by_name(attribution.split) == pytest.approx(
+        {"selection": 0.0, "timing": 0.0, "sizing": 0.0, "cost": attribution.total}, abs=1e-6
     )
 
 
@@ -208,21 +213,21 @@ def test_a_planted_hour_is_the_only_one_beyond_chance() -> None:
 def test_two_trades_of_a_bar_count_as_one_bar() -> None:
     bars = by_hand([(100.0, 100.0)] * 8)
     profit = free(bars, [1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
-    found = attribution_of(profit)
+    attribution = attribution_of(profit)
     assert len(profit.held.time) == 13
-    assert sum(row.count for row in found.table("hour").rows) == 7
-    assert sum(row.count for row in found.table("side").rows) == 7
+    assert sum(row.count for row in attribution.table("hour").rows) == 7
+    assert sum(row.count for row in attribution.table("side").rows) == 7
 
 
 def test_a_ruined_short_loses_the_whole_capital() -> None:
     bars = by_hand([(100.0, 100.0), (100.0, 350.0), (350.0, 350.0), (350.0, 350.0)])
-    found = attribution_of(profit_of([traded(bars, np.array([-1.0, -1.0, 1.0, 1.0]))]))
-    assert found.total == -1.0
-    assert_adds_up(found)
-    assert by_name(found.table("exit")) == pytest.approx({"liquidation": -1.0})
+    attribution = attribution_of(profit_of([traded(bars, np.array([-1.0, -1.0, 1.0, 1.0]))]))
+    assert attribution.total == -1.0
+    assert_adds_up(attribution)
+    assert by_name(attribution.table("exit")) == pytest.approx({"liquidation": -1.0})
 
 
 def test_flat_positions_have_nothing_to_attribute() -> None:
-    found = attribution_of(free(by_hand([(100.0, 100.0)] * 5), [0.0] * 5))
-    assert (found.total, found.cost) == (0.0, 0.0)
-    assert not found.table("side").rows
+    attribution = attribution_of(free(by_hand([(100.0, 100.0)] * 5), [0.0] * 5))
+    assert (attribution.total, attribution.cost) == (0.0, 0.0)
+    assert not attribution.table("side").rows

@@ -26,12 +26,12 @@ def model(bars: Bars) -> ForecastModel:
 
 
 def test_base_and_contributions_add_up_to_each_forecast(model: ForecastModel, bars: Bars) -> None:
-    found = explain_blocks(model, bars)
-    assert found.blocks == ("8 bars pooled", "4 bars pooled", "single bars")
-    assert found.contributions.shape == found.of_features.shape == (1_000, 3)
-    assert found.largest_error <= 1e-5
-    assert np.abs(found.contributions).min(axis=0).max() > 0
-    assert np.abs(found.of_features).mean() > 0
+    decomposition = explain_blocks(model, bars)
+    assert decomposition.blocks == ("8 bars pooled", "4 bars pooled", "single bars")
+    assert decomposition.contributions.shape == decomposition.of_features.shape == (1_000, 3)
+    assert decomposition.largest_error <= 1e-5
+    assert np.abs(decomposition.contributions).min(axis=0).max() > 0
+    assert np.abs(decomposition.of_features).mean() > 0
 
 
 def test_contributions_are_shrunk_as_the_forecast_is(model: ForecastModel, bars: Bars) -> None:
@@ -46,9 +46,9 @@ def test_contributions_are_shrunk_as_the_forecast_is(model: ForecastModel, bars:
 
 
 def test_without_features_every_contribution_is_from_returns(bars: Bars) -> None:
-    found = explain_blocks(fitted(bars[:1_000], features=()), bars[:1_000])
-    assert found.largest_error <= 1e-5
-    assert not found.of_features.any()
+    decomposition = explain_blocks(fitted(bars[:1_000], features=()), bars[:1_000])
+    assert decomposition.largest_error <= 1e-5
+    assert not decomposition.of_features.any()
 
 
 def test_the_model_answers_as_before_and_keeps_no_hook(model: ForecastModel, bars: Bars) -> None:
@@ -78,5 +78,5 @@ def test_bars_without_a_whole_window_are_too_few(model: ForecastModel, bars: Bar
 
 
 def test_the_command_explains_the_network_by_its_blocks(model: ForecastModel, bars: Bars) -> None:
-    found = sections_on_demand(model, bars, rows=100, only="blocks")
-    assert [each.name for each in found] == ["features", "blocks"]
+    sections = sections_on_demand(model, bars, rows=100, only="blocks")
+    assert [each.name for each in sections] == ["features", "blocks"]

@@ -19,8 +19,8 @@ from clm_core.explain.estimates import BoundedEstimate, correlation, mean_of, sk
     ],
 )
 def test_wilson_intervals_are_those_published(value: float, n: int, expected: tuple[float, float]) -> None:
-    found = wilson(value, n)
-    assert (found.low, found.high) == pytest.approx(expected, abs=5e-5)
+    estimate = wilson(value, n)
+    assert (estimate.low, estimate.high) == pytest.approx(expected, abs=5e-5)
 
 
 def test_less_than_one_observation_tells_nothing() -> None:
@@ -28,8 +28,8 @@ def test_less_than_one_observation_tells_nothing() -> None:
 
 
 def test_a_skill_is_the_share_of_the_constants_loss_saved() -> None:
-    found = skill_of(np.array([1.0, 1.0]), np.array([2.0, 2.0]), independent=2)
-    assert found == BoundedEstimate(0.5, 0.5, 0.5)
+    skill = skill_of(np.array([1.0, 1.0]), np.array([2.0, 2.0]), independent=2)
+    assert skill == BoundedEstimate(0.5, 0.5, 0.5)
     assert math.isnan(skill_of(np.zeros(2), np.zeros(2), 2).value)
     assert math.isnan(mean_of(np.empty(0), 0.0).value)
 
@@ -38,6 +38,6 @@ def test_the_interval_of_a_correlation_is_that_of_fisher() -> None:
     """Correlation 0.6 of 30 pairs: atanh(0.6) = 0.6931, +- 1.96 / sqrt(27), back by tanh."""
     one = np.tile([1.0, -1.0], 50)
     other = 0.6 * one + 0.8 * np.repeat([1.0, -1.0], 50)
-    found = correlation(one, other, independent=30)
-    assert (found.value, found.low, found.high) == pytest.approx((0.6, 0.306, 0.789), abs=1e-3)
+    estimate = correlation(one, other, independent=30)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.6, 0.306, 0.789), abs=1e-3)
     assert math.isnan(correlation(np.ones(100), other, 30).value)

@@ -29,10 +29,10 @@ def section(bars: Bars) -> Section:
 
 def test_the_newest_values_are_those_of_the_whole_series(bars: Bars) -> None:
     model = catalog.recipe(ModelType.XGBOOST, {"horizon": 6, "rounds": 5}, Costs()).fit(bars, seed=1)
-    found = explain_features(model, bars, rows=50)
-    table = compute_features(bars, found.shap.features)
-    np.testing.assert_allclose(found.values, table.values[table.complete][-50:], rtol=1e-9, atol=1e-12)
-    assert (found.rows, found.end) == (50, bars.end)
+    importances = explain_features(model, bars, rows=50)
+    table = compute_features(bars, importances.shap.features)
+    np.testing.assert_allclose(importances.values, table.values[table.complete][-50:], rtol=1e-9, atol=1e-12)
+    assert (importances.rows, importances.end) == (50, bars.end)
 
 
 def test_base_and_parts_of_the_newest_bar_add_up_to_the_last_step_of_the_waterfall(section: Section) -> None:
@@ -86,7 +86,7 @@ def test_a_colour_is_the_rank_of_the_value(column: list[float], expected: list[f
 
 
 @given(st.integers(1, 500), st.integers(2, 60))
-def test_thinned_rows_reach_from_the_first_to_the_last(count: int, most: int) -> None:
-    rows = thinned(count, most)
+def test_thinned_rows_reach_from_the_first_to_the_last(count: int, max_count: int) -> None:
+    rows = thinned(count, max_count)
     assert (rows[0], rows[-1]) == (0, count - 1)
-    assert len(rows) == min(count, most)
+    assert len(rows) == min(count, max_count)

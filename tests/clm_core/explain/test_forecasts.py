@@ -37,11 +37,11 @@ def test_outcomes_are_those_of_the_horizon_of_each_fold(bars: Bars) -> None:
         fold(bars, SECOND, len(bars), {"horizon": 24.0}),
     )
     forecast = np.where(np.arange(len(bars)) < SECOND, known(bars, 6), known(bars, 24))
-    found = outcomes_of(record(bars, forecast, *folds, horizon="auto"))
-    assert np.array_equal(found.rise > 0.5, found.probability > 0.5)
-    assert set((found.end - found.row).tolist()) == {7, 25}
+    outcomes = outcomes_of(record(bars, forecast, *folds, horizon="auto"))
+    assert np.array_equal(outcomes.rise > 0.5, outcomes.probability > 0.5)
+    assert set((outcomes.end - outcomes.row).tolist()) == {7, 25}
     # the newest bars have no outcome yet
-    assert found.row[-1] == len(bars) - FIRST - 26
+    assert outcomes.row[-1] == len(bars) - FIRST - 26
 
 
 def test_members_of_a_pool_share_the_outcomes_of_the_same_bars(bars: Bars) -> None:
@@ -70,8 +70,8 @@ def test_a_single_horizon_is_stated_or_the_kind_says_so(
         with pytest.raises(ExplanationUnavailable, match="nhits states no single horizon"):
             outcomes_of(made)
     else:
-        found = outcomes_of(made)
-        assert set((found.end - found.row).tolist()) == {horizon + 1}
+        outcomes = outcomes_of(made)
+        assert set((outcomes.end - outcomes.row).tolist()) == {horizon + 1}
 
 
 def test_a_kind_without_forecasts_says_so_by_name(bars: Bars) -> None:

@@ -85,8 +85,10 @@ def test_positions_of_trees_depend_on_the_features_with_shap_values(kind: ModelT
     model = catalog.recipe(kind, params, Costs()).fit(bars, seed=1)
     positions = changed_positions(model, bars)
     assert np.array_equal(positions(lambda values: values), model.positions(bars))
-    found = permutation_importance(["close_z_48", "return_z_24"], positions, seed=3, block=168, shuffles=2)
-    assert found[0].mean > 0.05
+    reliances = permutation_importance(
+        ["close_z_48", "return_z_24"], positions, seed=3, block=168, shuffles=2
+    )
+    assert reliances[0].mean > 0.05
 
 
 def test_a_kind_without_features_says_so_by_name(bars: Bars) -> None:

@@ -51,20 +51,20 @@ def fitted(kind: ModelType, bars: Bars) -> Model:
     return catalog.recipe(kind, params, Costs()).fit(bars, seed=1)
 
 
-def ranked(found: FeatureReliances) -> list[str]:
-    return [each.feature for each in found.features]
+def ranked(reliances: FeatureReliances) -> list[str]:
+    return [each.feature for each in reliances.features]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_feature_with_the_edge_is_first_and_those_without_come_far_behind(
     kind: ModelType, planted: Bars
 ) -> None:
-    found = explain_reliance(fitted(kind, planted), planted)
-    first, second, *_ = found.features
+    reliances = explain_reliance(fitted(kind, planted), planted)
+    first, second, *_ = reliances.features
     assert first.feature == FEATURE
     assert first.mean > 0.5
     assert second.mean < first.mean / 3
-    assert {*OTHERS} < {*ranked(found)}
+    assert {*OTHERS} < {*ranked(reliances)}
 
 
 def test_a_network_of_returns_relies_on_returns_alone(planted: Bars) -> None:
@@ -82,8 +82,8 @@ def test_each_member_of_a_pool_is_explained_on_its_own_bars(planted: Bars) -> No
     recipe = catalog.pooling(catalog.recipe(ModelType.LIGHTGBM, params, Costs()))
     model = fit_pool(recipe, Panel("both", (planted, other)), seed=1)
     for bars in (planted, other):
-        found = explain_reliance(view_of(model, bars.symbol), bars)
-        assert (found.symbol, ranked(found)[0]) == (bars.symbol, FEATURE)
+        reliances = explain_reliance(view_of(model, bars.symbol), bars)
+        assert (reliances.symbol, ranked(reliances)[0]) == (bars.symbol, FEATURE)
 
 
 def test_sizing_is_part_of_the_positions_compared(planted: Bars) -> None:
@@ -93,14 +93,16 @@ def test_sizing_is_part_of_the_positions_compared(planted: Bars) -> None:
 
 
 def test_a_section_names_the_first_feature_and_counts_those_without_effect(planted: Bars) -> None:
-    found = explain_reliance(fitted(ModelType.XGBOOST, planted), planted)
-    unused = replace(found, features=(*found.features, replace(found.features[0], feature="f", mean=0.0)))
+    reliances = explain_reliance(fitted(ModelType.XGBOOST, planted), planted)
+    unused = replace(
+        reliances, features=(*reliances.features, replace(reliances.features[0], feature="f", mean=0.0))
+    )
     section = reliance_section(unused)
     assert section.sentences[0].startswith(f"The positions rely most on {FEATURE}: shuffled, they lose 0.")
     assert section.sentences[0].endswith("Without effect on the positions: 1 of 5 features.")
-    assert [row[0] for row in section.tables[0].rows] == ranked(found)
+    assert [row[0] for row in section.tables[0].rows] == ranked(reliances)
     json.dumps([section.values, section.charts[0].figure], allow_nan=False)
-    nothing = replace(found, features=unused.features[-1:])
+    nothing = replace(reliances, features=unused.features[-1:])
     assert reliance_section(nothing).sentences[0] == (
         "No shuffle of a feature changes a position: 1 features were shuffled."
     )

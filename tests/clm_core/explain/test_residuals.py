@@ -35,32 +35,32 @@ def outcome(bars: Bars) -> Floats:
 
 def test_forecasts_with_a_share_of_the_outcome_have_the_skill_of_the_share(bars: Bars) -> None:
     # residuals of half the outcome: squares of a quarter
-    found = residuals_of(record(bars, outcome(bars) / 2))
-    assert found.skill.value == pytest.approx(0.75)
-    assert found.correlation.value == pytest.approx(1.0)
-    section = section_of(found)
+    residuals = residuals_of(record(bars, outcome(bars) / 2))
+    assert residuals.skill.value == pytest.approx(0.75)
+    assert residuals.correlation.value == pytest.approx(1.0)
+    section = section_of(residuals)
     assert section.sentences[0].startswith("The expected returns are better than expecting nothing")
-    assert found.newest[0].at == bars.index[-HORIZON - 2]
+    assert residuals.newest[0].at == bars.index[-HORIZON - 2]
 
 
 def test_forecasts_of_noise_show_nothing_and_their_intervals_hold_nine_of_ten(bars: Bars) -> None:
-    found = residuals_of(record(bars, RNG.normal(0, 1e-4, len(bars))))
-    assert found.skill.low < 0 < found.skill.high
-    assert found.coverage.value == pytest.approx(0.9, abs=0.02)
-    assert sum(each.forecasts for each in found.by_time) == found.forecasts
-    assert sum(count for _, count in found.histogram) == found.forecasts
-    assert section_of(found).sentences[0].startswith("Nothing shows that the expected returns are better")
-    assert found.to_json()["quantiles"] is None
+    residuals = residuals_of(record(bars, RNG.normal(0, 1e-4, len(bars))))
+    assert residuals.skill.low < 0 < residuals.skill.high
+    assert residuals.coverage.value == pytest.approx(0.9, abs=0.02)
+    assert sum(each.forecasts for each in residuals.by_time) == residuals.forecasts
+    assert sum(count for _, count in residuals.histogram) == residuals.forecasts
+    assert section_of(residuals).sentences[0].startswith("Nothing shows that the expected returns are better")
+    assert residuals.to_json()["quantiles"] is None
 
 
 def test_a_residual_that_repeats_is_found_at_its_lag(bars: Bars) -> None:
     unit = return_unit(bars) * np.sqrt(HORIZON)
     # outcomes less residuals that alternate every horizon
     wave = np.where(np.arange(len(bars)) // HORIZON % 2 == 0, 1.0, -1.0)
-    found = residuals_of(record(bars, outcome(bars) - wave * unit))
-    assert found.autocorrelation[:3] == pytest.approx((-1.0, 1.0, -1.0), abs=0.02)
-    assert found.deviation == pytest.approx(1.0, abs=0.01)
-    assert found.excess_kurtosis == pytest.approx(-2.0, abs=0.05)
+    residuals = residuals_of(record(bars, outcome(bars) - wave * unit))
+    assert residuals.autocorrelation[:3] == pytest.approx((-1.0, 1.0, -1.0), abs=0.02)
+    assert residuals.deviation == pytest.approx(1.0, abs=0.01)
+    assert residuals.excess_kurtosis == pytest.approx(-2.0, abs=0.05)
 
 
 def test_quantiles_are_held_against_their_levels(bars: Bars) -> None:

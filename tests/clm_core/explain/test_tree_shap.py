@@ -113,26 +113,26 @@ rows = st.lists(st.sampled_from([-2.0, -0.5, 0.5, 2.0]), min_size=FEATURES, max_
 def test_a_tree_of_depth_two_has_the_shapley_values_worked_by_hand() -> None:
     # 10 of 40 rows go left at the root, 15 of the other 30 left below
     tree: Node = (0, 0.0, (1.0, 10.0), (1, 0.0, (3.0, 15.0), (7.0, 15.0)))
-    found = shap_values(forest(tree, features=2), np.array([[1.0, 1.0]]))
+    shapley = shap_values(forest(tree, features=2), np.array([[1.0, 1.0]]))
     # v() = 4, v(0) = 5, v(1) = 1/4 * 1 + 3/4 * 7 = 5.5, v(0, 1) = 7
-    assert found.base == pytest.approx(4.0)
-    assert found.values[0] == pytest.approx([(1.0 + 1.5) / 2, (1.5 + 2.0) / 2])
+    assert shapley.base == pytest.approx(4.0)
+    assert shapley.values[0] == pytest.approx([(1.0 + 1.5) / 2, (1.5 + 2.0) / 2])
 
 
 @given(trees(FEATURES, 4), rows)
 def test_values_are_those_of_the_definition(tree: Node, row: Floats) -> None:
-    found = shap_values(forest(tree, features=FEATURES), row[None])
-    assert found.values[0] == pytest.approx(by_brute_force(tree, row), abs=1e-12)
+    shapley = shap_values(forest(tree, features=FEATURES), row[None])
+    assert shapley.values[0] == pytest.approx(by_brute_force(tree, row), abs=1e-12)
 
 
 @given(st.lists(trees(FEATURES, 3), min_size=1, max_size=3), rows)
 def test_values_and_base_add_up_to_the_margin_and_unused_features_have_none(
     several: list[Node], row: Floats
 ) -> None:
-    found = shap_values(forest(*several, features=FEATURES + 1), np.append(row, 1.0)[None])
+    shapley = shap_values(forest(*several, features=FEATURES + 1), np.append(row, 1.0)[None])
     everything = frozenset(range(FEATURES))
-    assert found.margins[0] == pytest.approx(sum(expectation(each, row, everything) for each in several))
-    assert found.values[0, FEATURES] == 0.0
+    assert shapley.margins[0] == pytest.approx(sum(expectation(each, row, everything) for each in several))
+    assert shapley.values[0, FEATURES] == 0.0
 
 
 @given(trees(2, 4), st.sampled_from([-2.0, -0.5, 0.5, 2.0]))
@@ -189,11 +189,11 @@ def test_values_are_those_of_xgboost(params: dict[str, Any], missing: float) -> 
     values[:100] = np.random.default_rng(6).normal(size=(100, 5))
     values[:5] = NAN
     matrix = xgboost.DMatrix(values, nthread=1)
-    found = shap_values(xgboost_forest(bytes(booster.save_raw("ubj"))), values)
+    ours = shap_values(xgboost_forest(bytes(booster.save_raw("ubj"))), values)
     peer = booster.predict(matrix, pred_contribs=True)
-    assert found.values == pytest.approx(peer[:, :-1], abs=1e-4)
-    assert found.base == pytest.approx(peer[0, -1], abs=1e-5)
-    assert found.margins == pytest.approx(booster.predict(matrix, output_margin=True), abs=1e-5)
+    assert ours.values == pytest.approx(peer[:, :-1], abs=1e-4)
+    assert ours.base == pytest.approx(peer[0, -1], abs=1e-5)
+    assert ours.margins == pytest.approx(booster.predict(matrix, output_margin=True), abs=1e-5)
 
 
 LIGHTGBM = [
@@ -225,11 +225,11 @@ def test_values_are_those_of_lightgbm(params: dict[str, Any], missing: float) ->
     booster = lightgbm.train(native, lightgbm.Dataset(values, target), 20)
     values[:100] = np.random.default_rng(6).normal(size=(100, 5)).round(1)
     values[:5] = NAN
-    found = shap_values(lightgbm_forest(booster.model_to_string().encode()), values)
+    ours = shap_values(lightgbm_forest(booster.model_to_string().encode()), values)
     peer = booster.predict(values, pred_contrib=True, num_threads=1)
-    assert found.values == pytest.approx(peer[:, :-1], abs=1e-9)
-    assert found.base == pytest.approx(peer[0, -1], abs=1e-9)
-    assert found.margins == pytest.approx(booster.predict(values, raw_score=True, num_threads=1), abs=1e-9)
+    assert ours.values == pytest.approx(peer[:, :-1], abs=1e-9)
+    assert ours.base == pytest.approx(peer[0, -1], abs=1e-9)
+    assert ours.margins == pytest.approx(booster.predict(values, raw_score=True, num_threads=1), abs=1e-9)
 
 
 def test_values_are_those_of_shap() -> None:
@@ -238,10 +238,10 @@ def test_values_are_those_of_shap() -> None:
 
     values, target = sample(0.0)
     booster = lightgbm.train({"num_threads": 1, "verbosity": -1}, lightgbm.Dataset(values, target), 20)
-    found = shap_values(lightgbm_forest(booster.model_to_string().encode()), values)
+    ours = shap_values(lightgbm_forest(booster.model_to_string().encode()), values)
     explainer = shap.TreeExplainer(booster, feature_perturbation="tree_path_dependent")
-    assert found.values == pytest.approx(explainer.shap_values(values), abs=1e-6)
-    assert found.base == pytest.approx(float(np.ravel(explainer.expected_value)[0]), abs=1e-6)
+    assert ours.values == pytest.approx(explainer.shap_values(values), abs=1e-6)
+    assert ours.base == pytest.approx(float(np.ravel(explainer.expected_value)[0]), abs=1e-6)
 
 
 @pytest.mark.parametrize("label", ["volatility_scaled_return", "direction"])
@@ -252,9 +252,9 @@ def test_values_of_a_fitted_model_add_up_to_its_answers(kind: ModelType, label: 
     boosted = boosted_of(model)
     table = compute_features(bars, boosted.params.features)
     known = table.values[table.complete]
-    found = shap_values(forest_of(model), known)
-    margins = found.margins if label == "volatility_scaled_return" else 1 / (1 + np.exp(-found.margins))
-    assert found.features == boosted.params.features
+    shapley = shap_values(forest_of(model), known)
+    margins = shapley.margins if label == "volatility_scaled_return" else 1 / (1 + np.exp(-shapley.margins))
+    assert shapley.features == boosted.params.features
     assert margins == pytest.approx(boosted.trees.answers(known), abs=1e-5)
 
 

@@ -41,21 +41,21 @@ def record(bars: Bars, levels: tuple[float, ...] = ()) -> ForecastRecord:
 
 def test_a_kind_without_forecasts_has_the_finite_metrics_of_its_backtest(bars: Bars) -> None:
     silent = replace(record(bars).markets[0], probability=np.full(len(bars) - 500, np.nan), returns=None)
-    found = validation_metrics(METRICS, ForecastRecord("rl_v3", 0.0, (silent,)))
-    assert found == validation_metrics(METRICS, None)
-    assert (found["sharpe_ratio"], found["trades"]) == (0.5, 40.0)
-    assert not {"calmar_ratio", "profit_factor", "brier_skill"} & found.keys()
+    metrics = validation_metrics(METRICS, ForecastRecord("rl_v3", 0.0, (silent,)))
+    assert metrics == validation_metrics(METRICS, None)
+    assert (metrics["sharpe_ratio"], metrics["trades"]) == (0.5, 40.0)
+    assert not {"calmar_ratio", "profit_factor", "brier_skill"} & metrics.keys()
 
 
 def test_right_forecasts_have_skill_by_every_metric(bars: Bars) -> None:
-    found = validation_metrics(METRICS, record(bars))
-    assert found["auc"] == found["precision_long"] == found["precision_short"] == 1.0
-    assert found["brier_skill_low"] > 0.9
-    assert found["return_skill"] == found["coverage_90"] == 1.0
-    assert "pinball_loss" not in found
+    metrics = validation_metrics(METRICS, record(bars))
+    assert metrics["auc"] == metrics["precision_long"] == metrics["precision_short"] == 1.0
+    assert metrics["brier_skill_low"] > 0.9
+    assert metrics["return_skill"] == metrics["coverage_90"] == 1.0
+    assert "pinball_loss" not in metrics
 
 
 def test_forecasters_have_the_metrics_of_their_quantiles_too(bars: Bars) -> None:
-    found = validation_metrics(METRICS, record(bars, levels=(0.25, 0.75)))
-    assert {"pinball_loss", "pinball_skill", "quantile_error"} <= found.keys()
-    assert all(math.isfinite(value) for value in found.values())
+    metrics = validation_metrics(METRICS, record(bars, levels=(0.25, 0.75)))
+    assert {"pinball_loss", "pinball_skill", "quantile_error"} <= metrics.keys()
+    assert all(math.isfinite(value) for value in metrics.values())
