@@ -85,8 +85,8 @@ def out_of_sample(returns: Floats, blocks: int) -> tuple[Floats, Floats]:
         unknown = np.full(len(chosen), np.nan)
         return unknown, unknown
     sums, squares, rows = _block_sums(returns, blocks)
-    found = [_choices(part, sums, squares, rows) for part in _parts(chosen, n_candidates)]
-    return np.concatenate([ranks for ranks, _ in found]), np.concatenate([sharpes for _, sharpes in found])
+    splits = [_choices(part, sums, squares, rows) for part in _parts(chosen, n_candidates)]
+    return np.concatenate([ranks for ranks, _ in splits]), np.concatenate([sharpes for _, sharpes in splits])
 
 
 def shares_below_median(returns: Floats, members: Ints, blocks: int = BLOCKS) -> Floats:
