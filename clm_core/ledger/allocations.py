@@ -186,14 +186,14 @@ class AllocationStore:
         )
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
-        found = []
+        tenures = []
         for _, of_run in groupby(rows, key=lambda row: row.id):
             recorded = list(of_run)
             since = next((row.at for row in recorded if row.has_arm), None)
             if since is not None:
                 ends = (row.at for row in recorded if row.at > since and not row.has_arm)
-                found.append((since, next(ends, recorded[0].ended_at)))
-        return found
+                tenures.append((since, next(ends, recorded[0].ended_at)))
+        return tenures
 
     def record_served(
         self, run: AllocationRun, arms: Mapping[datetime, str], actor: Actor, now: datetime

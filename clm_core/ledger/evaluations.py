@@ -127,8 +127,8 @@ class EvaluationStore:
     def has_unrecorded_terms(self) -> bool:
         """True if an evaluation has no recorded terms: release 0.1.0 recorded none."""
         with self._engine.connect() as connection:
-            found = select(_EVALUATIONS.c.id).where(_EVALUATIONS.c.terms_digest.is_(None)).limit(1)
-            return connection.execute(found).first() is not None
+            query = select(_EVALUATIONS.c.id).where(_EVALUATIONS.c.terms_digest.is_(None)).limit(1)
+            return connection.execute(query).first() is not None
 
     def policy_of(self, model_id: str, label: str) -> GatePolicy:
         """Policy behind the newest verdict on a version.

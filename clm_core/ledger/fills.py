@@ -76,9 +76,9 @@ class FillStore:
             InvalidCursor: the cursor is malformed, or belongs to another list.
             InvalidSymbol: the symbol of the query is malformed.
         """
-        asked = [_FILLS.c[name] == value for name, value in paging.filters(query, "version", "symbol")]
+        conditions = [_FILLS.c[name] == value for name, value in paging.filters(query, "version", "symbol")]
         rows = select(*_FILLS.c).where(
-            _FILLS.c.model_id == model_id, *asked, *paging.created(query, _FILLS.c.time)
+            _FILLS.c.model_id == model_id, *conditions, *paging.created(query, _FILLS.c.time)
         )
         keys = (_FILLS.c.time, _FILLS.c.id)
         with self._engine.begin() as connection:

@@ -54,8 +54,8 @@ def suspects(connection: Connection, now: datetime) -> list[Lease]:
     """
     implausible = now + 2 * func.make_interval(0, 0, 0, 0, 0, 0, _LEASES.c.seconds)
     suspicious = or_(_LEASES.c.expires_at <= now, _LEASES.c.expires_at > implausible)
-    found = connection.execute(select(_LEASES).where(suspicious).order_by(_LEASES.c.token))
-    return [Lease.model_validate(dict(row)) for row in found.mappings()]
+    rows = connection.execute(select(_LEASES).where(suspicious).order_by(_LEASES.c.token))
+    return [Lease.model_validate(dict(row)) for row in rows.mappings()]
 
 
 def take_over(

@@ -126,9 +126,9 @@ class KeptTimestamp:
 
 def tokens(folder: Path) -> Iterator[KeptTimestamp]:
     """Tokens in a folder of anchors, by number."""
-    found = [
+    timestamps = [
         KeptTimestamp(file, int(match[1]), match[2])
         for file in (folder / TOKENS).glob("*.tsr")
         if (match := _NAME.fullmatch(file.name))
     ]
-    yield from sorted(found, key=lambda token: token.seq)
+    yield from sorted(timestamps, key=lambda token: token.seq)

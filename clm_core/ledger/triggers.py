@@ -375,8 +375,8 @@ def _job_of(connection: Connection, model_id: str, status: JobStatus) -> UUID | 
 def _same_training(connection: Connection, job: TrainingJob) -> UUID | None:
     """Oldest pending job with the data, the parameters and the seed of a job."""
     pending = select(_JOBS).where(_JOBS.c.model_id == job.model_id, _JOBS.c.status == JobStatus.PENDING)
-    found = connection.execute(pending.order_by(_JOBS.c.created_at, _JOBS.c.id)).mappings()
-    return next((each.id for each in map(read_job, found) if each.trains_like(job)), None)
+    rows = connection.execute(pending.order_by(_JOBS.c.created_at, _JOBS.c.id)).mappings()
+    return next((each.id for each in map(read_job, rows) if each.trains_like(job)), None)
 
 
 def has_started_pending(connection: Connection, model_id: str, now: datetime) -> bool:
