@@ -113,8 +113,8 @@ def _hours(judged: Sequence[JudgedRetrain]) -> float:
 def _serving(services: Services, model_id: str, now: datetime) -> ServingVersion | None:
     """The production version, or else the newest version awaiting a decision: a new version of the recipe
     would supersede the waiting version, whose positions are not traded."""
-    found = services.ledger.versions(model_id=model_id, status=ModelStatus.PRODUCTION, limit=1)
-    if not found:
+    production = services.ledger.versions(model_id=model_id, status=ModelStatus.PRODUCTION, limit=1)
+    if not production:
         waiting = [
             version
             for status in AWAITING
@@ -124,7 +124,7 @@ def _serving(services: Services, model_id: str, now: datetime) -> ServingVersion
             return None
         version = max(waiting, key=lambda each: each.created_at)
         return ServingVersion(version.version, max((now - version.created_at) / DAY, 0.0), exposure=0.0)
-    [version] = found
+    [version] = production
     _, verdict = services.ledger.evaluation(model_id, version.version)
     # a verdict by a release without folds: fully invested is the upper limit
     exposure = statistics.fmean(each.exposure for each in verdict.folds) if verdict.folds else 1.0
@@ -173,8 +173,8 @@ def _followed(
 
     version = services.ledger.version(model_id, newest.version)
     today, trained = (now - EPOCH) / DAY, (version.created_at - EPOCH) / DAY
-    found = followed_days(services, version, newest.record.first_day + len(newest.record.daily))
-    for day, growth in zip(found.days.tolist(), found.growth.tolist(), strict=True):
+    later_days = followed_days(services, version, newest.record.first_day + len(newest.record.daily))
+    for day, growth in zip(later_days.days.tolist(), later_days.growth.tolist(), strict=True):
         middle = day + 0.5
         yield EarnedSpan(
             days_ago=max(today - middle, 0.0), days=1.0, age_days=max(middle - trained, 0.0), growth=growth
