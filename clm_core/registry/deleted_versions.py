@@ -83,11 +83,11 @@ class DeletedVersions:
                 return VerifiedFiles(place, self._verified_tags(version, place))
             except (BundleCorrupt, RegistryUnavailable) as error:
                 problems.append(f"{place.location}: {error}")
-        found = "; ".join(problems) or f"no folder below {self._registry.location} belongs to the version"
+        reasons = "; ".join(problems) or f"no folder below {self._registry.location} belongs to the version"
         raise FilesLost(
             f"{version.model_id} {version.version} cannot be registered again, and nothing was changed: its "
-            f"files are missing or differ from the registered files ({found}). Put the artifacts back from a "
-            "backup (docs/how-to/backup.md), then repeat the command; without a backup, promote another "
+            f"files are missing or differ from the registered files ({reasons}). Put the artifacts back from "
+            "a backup (docs/how-to/backup.md), then repeat the command; without a backup, promote another "
             "version of `clm models`, or retrain."
         )
 
@@ -195,8 +195,8 @@ class DeletedVersions:
     def _from_interrupted(self, version: ModelVersion, files: VerifiedFiles) -> set[int]:
         """Numbers given by an interrupted restoration that did not reach the ledger."""
         of_run = f"name = '{version.model_id}' AND run_id = '{version.mlflow_run_id}'"
-        found = self._registry.client.search_model_versions(of_run)
-        return {int(each.version) for each in found if each.source == files.place.source}
+        versions = self._registry.client.search_model_versions(of_run)
+        return {int(each.version) for each in versions if each.source == files.place.source}
 
 
 def _folders(artifacts: Path, run_id: str) -> Iterator[Path]:

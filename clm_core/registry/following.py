@@ -218,9 +218,9 @@ class Followed(Generic[V]):
                     self._callbacks.halted(event)
                 return
             is_rollback = event is not None and event.type == EventType.MODEL_ROLLBACK
-            told = self._callbacks.rollback if is_rollback else None
-            told = told or self._callbacks.promoted
-            if told is not None:
-                told(served, event)
+            callback = self._callbacks.rollback if is_rollback else None
+            callback = callback or self._callbacks.promoted
+            if callback is not None:
+                callback(served, event)
         except Exception:
             log.exception("%s: a callback failed; following goes on", self.model_id)

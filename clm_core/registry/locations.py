@@ -177,7 +177,7 @@ def _recorded(connection: Connection) -> _Recorded | None:
     """The experiment of the versions; None before the first registration."""
     if connection.scalar(text("SELECT to_regclass('experiments')")) is None:
         return None
-    found = connection.execute(
+    row = connection.execute(
         text(
             "SELECT experiment_id, artifact_location, (SELECT value FROM experiment_tags AS t "
             "WHERE t.experiment_id = e.experiment_id AND t.key = :tag) "
@@ -185,7 +185,7 @@ def _recorded(connection: Connection) -> _Recorded | None:
         ),
         {"tag": HOME_TAG, "name": EXPERIMENT},
     ).one_or_none()
-    return None if found is None else _Recorded(*found)
+    return None if row is None else _Recorded(*row)
 
 
 def _may_follow(

@@ -74,10 +74,10 @@ class RemoteRegistry:
         """
         with self._client() as client:
             try:
-                found = _asked(client, f"{_API}/registered-models/alias", name=model_id, alias=alias)
+                answer = _asked(client, f"{_API}/registered-models/alias", name=model_id, alias=alias)
             except NotFound:
                 return None
-        return int(found["model_version"]["version"])
+        return int(answer["model_version"]["version"])
 
     def require_not_halted(self, model_id: str) -> None:
         """
@@ -163,8 +163,8 @@ class RemoteRegistry:
 
 
 def _version(client: "httpx.Client", model_id: str, mlflow_version: int) -> Mapping[str, Any]:
-    found = _asked(client, f"{_API}/model-versions/get", name=model_id, version=str(mlflow_version))
-    version: Mapping[str, Any] = found["model_version"]
+    answer = _asked(client, f"{_API}/model-versions/get", name=model_id, version=str(mlflow_version))
+    version: Mapping[str, Any] = answer["model_version"]
     return version
 
 
@@ -207,12 +207,12 @@ def _content(client: "httpx.Client", path: str, answer: "httpx.Response") -> Map
     if not answer.is_success:
         _refuse(answer)
     try:
-        found: Mapping[str, Any] = answer.json()
+        content: Mapping[str, Any] = answer.json()
     except ValueError as error:
         raise RegistryUnavailable(
             f"{client.base_url} answers {path} with something other than JSON: is it the address of MLflow?"
         ) from error
-    return found
+    return content
 
 
 def _code(answer: "httpx.Response") -> tuple[str, str]:

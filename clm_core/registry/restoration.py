@@ -166,12 +166,12 @@ class Restorations:
 
     def _put_back_aliases(self, version: ModelVersion) -> list[str]:
         """Point the label, and `previous` if the version was there; returns a phrase for each."""
-        wanted = [version.version]
+        expected = [version.version]
         if previous_label(self._ledger.promotions.committed(version.model_id)) == version.version:
-            wanted.append(PREVIOUS)
+            expected.append(PREVIOUS)
         aliases = self._registry.aliases(version.model_id)
         missing = [
-            alias for alias in wanted if alias not in aliases or aliases[alias] != version.mlflow_version
+            alias for alias in expected if alias not in aliases or aliases[alias] != version.mlflow_version
         ]
         for alias in missing:
             self._registry.point(version.model_id, alias, version.mlflow_version)

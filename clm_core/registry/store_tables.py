@@ -155,8 +155,8 @@ def aliases_of(tracking_uri: str, model_id: str) -> dict[str, int]:
         RegistryUnavailable: the database does not answer.
     """
     with _reading(tracking_uri, f"read the aliases of {model_id}") as connection:
-        found = [] if connection is None else connection.execute(_ALIASES, {"model_id": model_id}).all()
-    return {alias: int(version) for alias, version in found}
+        rows = [] if connection is None else connection.execute(_ALIASES, {"model_id": model_id}).all()
+    return {alias: int(version) for alias, version in rows}
 
 
 def number_behind(tracking_uri: str, model_id: str, alias: str) -> int | None:

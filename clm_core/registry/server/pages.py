@@ -43,8 +43,8 @@ def login_page(target: str, refusal: str | None = None) -> str:
         target: address on this server to go to after the login.
         refusal: reason why the last try was refused.
     """
-    told = f'<p class="refusal" role="alert">{escape(refusal)}</p>' if refusal else ""
-    return _page(f"""{told}
+    alert = f'<p class="refusal" role="alert">{escape(refusal)}</p>' if refusal else ""
+    return _page(f"""{alert}
 <form method="post" action="/clm/login?next={quote(target, safe="")}">
 <label for="secret">Password or token</label>
 <input id="secret" name="secret" type="password" autocomplete="current-password" required autofocus>
