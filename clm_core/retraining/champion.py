@@ -22,9 +22,9 @@ def champion_of(services: Services, version: ModelVersion) -> ChampionModel | No
         return None
     production = services.ledger.version(version.model_id, label)
     try:
-        found = recovered(services, production)
+        recovery = recovered(services, production)
     except CLMError as error:
         # an outage passes, and the retrain can be repeated
         services.registry.require_reachable()
         return ChampionModel(production, None, problem=str(error))
-    return ChampionModel(production, found.model, remark=found.lost)
+    return ChampionModel(production, recovery.model, remark=recovery.lost)

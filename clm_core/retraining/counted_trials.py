@@ -92,14 +92,14 @@ def counted_trials(
         until: latest time of a trial, to reproduce the count at the time.
         recipe: judged kind and training parameters, whose searches for strategies count; None for none.
     """
-    found = _Comparison(market, symbol, timeframe, members)
+    comparison = _Comparison(market, symbol, timeframe, members)
     since = (until or now) - timedelta(days=FLEET_DAYS)
     fleet = {symbol}
     matched = []
     unreadable = []
     for looked in ledger.trials.markets(until):
         try:
-            like = found.likeness_of(looked.symbol, looked.timeframe)
+            like = comparison.likeness_of(looked.symbol, looked.timeframe)
         except CLMError:
             unreadable.append(looked)
             like = None
@@ -113,7 +113,7 @@ def counted_trials(
                     trials=looked.trials,
                 )
             )
-        elif not found.is_own(looked.symbol) and looked.newest > since:
+        elif not comparison.is_own(looked.symbol) and looked.newest > since:
             fleet.add(looked.symbol)
     # a pool has no series to read
     pools = ledger.pool_names() if unreadable else frozenset()
@@ -121,17 +121,17 @@ def counted_trials(
     others = [(each.symbol, each.timeframe) for each in matched]
     records = ledger.trials.records(symbol, timeframe, until, members=members, matched=others)
     fleet -= {each.symbol for each in matched if each.symbol != symbol}
-    searches = () if recipe is None else tuple(_searches(ledger, found, recipe, until))
+    searches = () if recipe is None else tuple(_searches(ledger, comparison, recipe, until))
     return CountedTrials(records, tuple(matched), tuple(unread), len(fleet), searches)
 
 
 def _searches(
-    ledger: Ledger, found: "_Comparison", recipe: tuple[Kind, Mapping[str, Any]], until: datetime | None
+    ledger: Ledger, comparison: "_Comparison", recipe: tuple[Kind, Mapping[str, Any]], until: datetime | None
 ) -> list[SearchTrials]:
     """Searches for strategies of the market, under any name of its series, that evaluated a recipe."""
     if not searched_recipes(*recipe):
         return []
-    same = [series for series in ledger.strategy_searches.series() if found.is_same(*series)]
+    same = [series for series in ledger.strategy_searches.series() if comparison.is_same(*series)]
     return searches_behind(ledger, *recipe, same, until)
 
 
@@ -169,8 +169,8 @@ class _Comparison:
             return SELF
         own = self._own_returns()
         other = self._market.daily_returns(symbol, timeframe)
-        found = [likeness(each, other) for each in own]
-        same = [like for like in found if like.is_same_market]
+        likenesses = [likeness(each, other) for each in own]
+        same = [like for like in likenesses if like.is_same_market]
         if same:
             return max(same, key=lambda like: abs(like.correlation))
         return SELF if self.is_own(symbol) else None

@@ -295,8 +295,8 @@ def out_of_sample_returns(
     services: Services, version: ModelVersion, bars: Bars | Panel, terms: Mapping[str, MarketTerms]
 ) -> Floats | None:
     """Net returns by bar of `out_of_sample_backtest`; None as there."""
-    found = out_of_sample_backtest(services, version, bars, terms)
-    return None if found is None else found[1].returns
+    bars_and_backtest = out_of_sample_backtest(services, version, bars, terms)
+    return None if bars_and_backtest is None else bars_and_backtest[1].returns
 
 
 def out_of_sample_backtest(

@@ -89,12 +89,12 @@ def _blocks(model: ForecastModel, bars: Bars) -> Section:
 
 
 def _policy(model: PolicyModel, bars: Bars, relied_on: Callable[[], FeatureReliances]) -> Section:
-    found = relied_on().features
-    if len(found) < 2:
+    reliances = relied_on().features
+    if len(reliances) < 2:
         raise ExplanationUnavailable(
-            f"{model.model_type} looks at {found[0].feature} alone, and a map takes two features"
+            f"{model.model_type} looks at {reliances[0].feature} alone, and a map takes two features"
         )
-    maps = policy_maps.explain_policy(model, bars, (found[0].feature, found[1].feature))
+    maps = policy_maps.explain_policy(model, bars, (reliances[0].feature, reliances[1].feature))
     return policy_maps.policy_section(maps)
 
 

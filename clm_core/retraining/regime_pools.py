@@ -33,7 +33,7 @@ def regime_pools(services: Services, symbol: str, timeframe: str, best: int) -> 
         UnknownSeries: no source has the bars.
     """
     bars = services.market.bars(symbol, timeframe, closed_by=services.clock())
-    found = regimes(bars)
+    market_regimes = regimes(bars)
     compared = list[tuple[ModelVersion, dict[int, RegimeResult], Bars]]()
     left_out = list[str]()
     for version in services.ledger.newest_of_recipes(bars.symbol, bars.timeframe.value):
@@ -45,13 +45,13 @@ def regime_pools(services: Services, symbol: str, timeframe: str, best: int) -> 
             )
             continue
         axis, result = backtest
-        by_state = results_by_regime(result, found.days.known_at(axis.time), axis.periods_per_year)
+        by_state = results_by_regime(result, market_regimes.days.known_at(axis.time), axis.periods_per_year)
         compared.append((version, {each.state: each for each in by_state}, axis))
     pools = []
     for state, name in enumerate(STATES):
         ranked = sorted(_ranked(compared, state), key=lambda each: -each.sharpe_ratio)
         pools.append(RegimePool(regime=MarketRegime(name), kept=tuple(ranked[:best]), ranked=len(ranked)))
-    now = found.current
+    now = market_regimes.current
     return RegimePools(
         symbol=bars.symbol,
         timeframe=bars.timeframe.value,

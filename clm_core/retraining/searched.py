@@ -32,15 +32,15 @@ def search_risk(ledger: Ledger, version: ModelVersion, until: datetime | None = 
     market = (version.symbol, version.timeframe)
     if (risk := search_result_risk(ledger, kind, params, market, until)) is not None:
         return risk
-    wanted = effective_params(kind, params)
-    if wanted is None:
+    expected = effective_params(kind, params)
+    if expected is None:
         return None
     for candidates in _searches(kind, ledger.trials.of_searches(version.model_id, until)):
-        names = [name for name in candidates if effective_params(kind, json.loads(name)) == wanted]
+        names = [name for name in candidates if effective_params(kind, json.loads(name)) == expected]
         if (
             len(candidates) > 1
             and names
-            and (wanted != effective_params(kind, {}) or _best(candidates) in names)
+            and (expected != effective_params(kind, {}) or _best(candidates) in names)
         ):
             return selection_risk(_common_days(list(candidates.values())))
     return None

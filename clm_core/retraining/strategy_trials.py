@@ -68,13 +68,13 @@ def searched_recipes(kind: Kind, params: Mapping[str, Any]) -> list[tuple[RuleFa
     if kind.model_type is ModelType.ENSEMBLE:
         members = EnsembleParams.parse(catalog.own_params(params)).members
         recipes = [(each.kind, each.params) for each in members if isinstance(each, Member)]
-    found = []
+    effective_recipes = []
     for each, own in recipes:
         if each.plugin in list(RuleFamily):
-            wanted = effective_params(each, own)
-            if wanted is not None and wanted != effective_params(each, {}):
-                found.append((RuleFamily(str(each.plugin)), wanted))
-    return found
+            effective = effective_params(each, own)
+            if effective is not None and effective != effective_params(each, {}):
+                effective_recipes.append((RuleFamily(str(each.plugin)), effective))
+    return effective_recipes
 
 
 def searches_behind(
@@ -92,7 +92,7 @@ def searches_behind(
         until: latest time of a trial; None for all.
     """
     recipes = searched_recipes(kind, params)
-    found = []
+    searches = []
     for search in ledger.strategy_searches.of_markets(markets, until) if recipes else ():
         rows = [row for family, own in recipes if (row := _row(search, family, own)) is not None]
         if not rows:
@@ -101,8 +101,8 @@ def searches_behind(
         if any(_has_evaluated(batches, row) for row in rows) or _is_near_front(
             ledger, search, recipes, until
         ):
-            found.append(SearchTrials(search, TrialSketch.merged([each.sketch for each in batches])))
-    return found
+            searches.append(SearchTrials(search, TrialSketch.merged([each.sketch for each in batches])))
+    return searches
 
 
 def search_result_risk(
@@ -126,16 +126,16 @@ def search_result_risk(
     return SelectionRisk(result.candidates, result.selection_days, overfitting, loss)
 
 
-def _row(search: StrategySearch, family: RuleFamily, wanted: Mapping[str, Any]) -> Floats | None:
+def _row(search: StrategySearch, family: RuleFamily, params: Mapping[str, Any]) -> Floats | None:
     """Genes of the parameters in the space of a search, shape (n_genes,); None outside the space."""
     if family not in search.families:
         return None
     space = space_of(search)
-    searched = {name: wanted[name] for name in dict(space.defaults_of(family).params)}
+    searched = {name: params[name] for name in dict(space.defaults_of(family).params)}
     if any(isinstance(value, str) or value is None for value in searched.values()):
         return None
     rule = RULES[family]
-    if rule.params.parse(search.fixed | searched, kind=family.value).model_dump(mode="json") != wanted:
+    if rule.params.parse(search.fixed | searched, kind=family.value).model_dump(mode="json") != params:
         return None
     row = space.rows([Strategy(family, searched)])
     return row[0] if np.array_equal(space.genes.nearest(row), row) else None
@@ -151,20 +151,22 @@ def _is_near_front(
     result = ledger.strategy_searches.result(search.name, until)
     front = () if result is None else result.front
     return any(
-        found.family == family and _is_near(found.params, own) for found in front for family, own in recipes
+        strategy.family == family and _is_near(strategy.params, own)
+        for strategy in front
+        for family, own in recipes
     )
 
 
-def _is_near(found: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+def _is_near(params: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
     """True if each number differs by at most `NEAR`, an integer by at most 1 or `NEAR`."""
-    return all(_is_near_value(value, own[name]) for name, value in found.items())
+    return all(_is_near_value(value, own[name]) for name, value in params.items())
 
 
-def _is_near_value(found: Any, own: Any) -> bool:
-    if isinstance(found, str) or isinstance(own, str) or own is None:
-        return bool(found == ("none" if own is None else own))
-    least = 1.0 if isinstance(found, int) else 0.0
-    return bool(abs(own - found) <= max(least, NEAR * abs(found)))
+def _is_near_value(value: Any, own: Any) -> bool:
+    if isinstance(value, str) or isinstance(own, str) or own is None:
+        return bool(value == ("none" if own is None else own))
+    least = 1.0 if isinstance(value, int) else 0.0
+    return bool(abs(own - value) <= max(least, NEAR * abs(value)))
 
 
 def _has_evaluated(batches: list[TrialBatch], row: Floats) -> bool:
