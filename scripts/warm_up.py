@@ -49,6 +49,7 @@ def call_compiled_functions() -> None:
     from clm_core.domain.sizing import Sizing
     from clm_core.domain.terms import TradingTerms
     from clm_core.evidence.bootstrap import difference_interval
+    from clm_core.explain.conformal import half_widths
     from clm_core.market.features import compute_features
     from clm_core.market.labels import triple_barrier
     from clm_core.market.planted import planted_bars
@@ -68,6 +69,7 @@ def call_compiled_functions() -> None:
     summarise(result, bars.periods_per_year)
     run_baselines(market, bars, slice(1000, 2000), lambda bars, signal: signal)
     difference_interval(result.returns, scores, 0.95, 100, np.random.default_rng(0))
+    half_widths(np.abs(scores), np.arange(len(bars)) + 24)
     for family in (sma_crossover(bars, [5], [20]), score_threshold(bars, scores, [0.5], [-0.5])):
         sweep(family, Costs(), Execution())
 

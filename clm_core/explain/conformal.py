@@ -9,10 +9,9 @@ quantile keeps the width of earlier times. No interval sees an outcome after the
 """
 
 import math
-from bisect import bisect_left, insort
-from collections import deque
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from clm_core.market.bars import Floats
@@ -43,49 +42,73 @@ def half_widths(
         NaN before `MIN_ERRORS` outcomes; infinite while too many outcomes have been outside for any quantile.
     """
     finite = np.flatnonzero(~np.isnan(errors))
-    order = finite[np.argsort(known[finite], kind="stable")]
-    # lists: reading an array item by item takes longer than all the rest
-    ends, rows, sizes = known[order].tolist(), order.tolist(), errors[order].tolist()
-    widths = [math.nan] * len(errors)
-    tail = _Tail(1.0 - coverage, RATE / math.sqrt(horizon))
+    rows = finite[np.argsort(known[finite], kind="stable")]
+    sizes = errors[rows]
+    by_size = np.argsort(sizes, kind="stable")
+    places = np.empty(len(rows), np.int64)
+    places[by_size] = np.arange(len(rows))
+    rate = RATE / math.sqrt(horizon)
+    ends = known[rows].astype(np.int64)
+    return _widths(ends, rows, places, sizes[by_size], len(errors), 1.0 - coverage, rate)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _widths(
+    ends: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    places: NDArray[np.int64],
+    ascending: Floats,
+    n: int,
+    miss: float,
+    rate: float,
+) -> Floats:
+    """Half width of the interval of each forecast, shape (n,), from the errors in the order of the outcomes.
+
+    Args:
+        ends: row of the bar with which an outcome is known, shape (n_known,).
+        rows: row of the forecast, shape (n_known,).
+        places: place of the error in `ascending`, shape (n_known,).
+        ascending: all errors in order of size, shape (n_known,).
+        n: number of forecasts.
+        miss: share of outcomes meant to be outside.
+        rate: change of the level after an outcome.
+    """
+    widths = np.full(n, np.nan)
+    in_window = np.zeros(len(ascending), np.bool_)
+    level = miss
     added = 0
-    for row in range(len(errors)):
+    count = 0
+    # the quantile moves by few places from forecast to forecast
+    place = 0
+    smaller = 0
+    for row in range(n):
         while added < len(ends) and ends[added] <= row:
-            tail.add(sizes[added], widths[rows[added]])
+            own = places[added]
+            issued = widths[rows[added]]
+            if not math.isnan(issued):
+                level += rate * (miss - (1.0 if ascending[own] > issued else 0.0))
+            in_window[own] = True
+            smaller += own < place
+            if added < WINDOW:
+                count += 1
+            else:
+                oldest = places[added - WINDOW]
+                in_window[oldest] = False
+                smaller -= oldest < place
             added += 1
-        widths[row] = tail.width
-    return np.array(widths)
-
-
-class _Tail:
-    """Newest errors in order of size, with the current level."""
-
-    def __init__(self, miss: float, rate: float) -> None:
-        self._miss = miss
-        self._rate = rate
-        self._level = miss
-        self._newest = deque[float]()
-        self._sorted = list[float]()
-
-    def add(self, error: float, width: float) -> None:
-        """
-        Args:
-            width: interval issued for the forecast; NaN for none.
-        """
-        if not math.isnan(width):
-            self._level += self._rate * (self._miss - (error > width))
-        insort(self._sorted, error)
-        self._newest.append(error)
-        if len(self._newest) > WINDOW:
-            oldest = self._newest.popleft()
-            del self._sorted[bisect_left(self._sorted, oldest)]
-
-    @property
-    def width(self) -> float:
-        count = len(self._sorted)
         if count < MIN_ERRORS:
-            return math.nan
-        rank = math.ceil((count + 1) * (1.0 - self._level))
+            continue
+        rank = math.ceil((count + 1) * (1.0 - level))
         if rank > count:
-            return math.inf
-        return self._sorted[rank - 1] if rank > 0 else 0.0
+            widths[row] = np.inf
+        elif rank <= 0:
+            widths[row] = 0.0
+        else:
+            while smaller >= rank:
+                place -= 1
+                smaller -= in_window[place]
+            while smaller < rank - 1 or not in_window[place]:
+                smaller += in_window[place]
+                place += 1
+            widths[row] = ascending[place]
+    return widths
