@@ -8,6 +8,7 @@ rows of a table, the largest always looks like an edge.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -111,62 +112,78 @@ def attribution_of(profit: Profit, owners: str = "version") -> Attribution:
         owners: what the owners of the parts are: versions or models.
     """
     held = profit.held
-    months = held.time.astype("datetime64[ns]").astype("datetime64[M]")
+    bars = _units_of(held.time)
+    months, month = np.unique(held.time.astype("datetime64[ns]").astype("datetime64[M]"), return_inverse=True)
+    names = tuple(months.astype(str).tolist())
     return Attribution(
         total=profit.total,
         cost=float(held.cost.sum()),
         split=_split_table(profit.split),
-        months=_table("months", "By calendar month", held, *_named(months.astype(str)), held.time, BARS),
-        tables=tuple(_tables(held, owners)),
+        months=_table("months", "By calendar month", held, month, names, bars, BARS),
+        tables=tuple(_tables(held, bars, _units_of(held.trade), owners)),
     )
 
 
-def _tables(held: HeldParts, owners: str) -> Iterator[AttributionTable]:
+def _tables(held: HeldParts, bars: "_Units", trades: "_Units", owners: str) -> Iterator[AttributionTable]:
     moments = pd.DatetimeIndex(held.time)
     for name, keys in ((owners, held.owner), ("symbol", held.symbol)):
         codes, names = _named(keys)
         if len(names) > 1:
-            yield _table(name, f"By {name}", held, codes, names, held.time, BARS)
-    yield _by_trade("side", "Long and short", held, (held.direction > 0).astype(np.int64), SIDES)
+            yield _table(name, f"By {name}", held, codes, names, bars, BARS)
+
+    def by_bar(name: str, title: str, codes: Numbers, names: Sequence[str]) -> AttributionTable:
+        return _table(name, title, held, codes, names, bars, BARS)
+
+    def by_trade(name: str, title: str, codes: Numbers, names: Sequence[str]) -> AttributionTable:
+        return _table(name, title, held, codes, names, trades, TRADES)
+
+    yield by_trade("side", "Long and short", (held.direction > 0).astype(np.int64), SIDES)
     if (held.regime >= 0).any():
         names = (*STATES, "unknown")
-        yield _by_bar("regime", "By regime", held, held.regime % len(names), names)
+        yield by_bar("regime", "By regime", held.regime % len(names), names)
     hours = np.asarray(moments.hour, dtype=np.int64)
     if hours.any():
         names = tuple(f"{hour:02}:00" for hour in range(24))
-        yield _by_bar("hour", "By hour of the day (UTC)", held, hours, names)
+        yield by_bar("hour", "By hour of the day (UTC)", hours, names)
     weekdays = np.asarray(moments.day_of_week, dtype=np.int64)
-    yield _by_bar("weekday", "By weekday (UTC)", held, weekdays, WEEKDAYS)
-    yield _by_bar("month", "By month of the year", held, np.asarray(moments.month - 1, np.int64), MONTHS)
-    yield _by_bar("volatility", "By volatility before the bar", held, _quarters(held), QUARTERS)
+    yield by_bar("weekday", "By weekday (UTC)", weekdays, WEEKDAYS)
+    yield by_bar("month", "By month of the year", np.asarray(moments.month - 1, np.int64), MONTHS)
+    yield by_bar("volatility", "By volatility before the bar", _quarters(held), QUARTERS)
     holding = np.searchsorted(HELD, held.held, side="right") - 1
-    yield _by_trade("holding", "By holding time", held, holding, HELD_NAMES)
-    yield _by_trade("entry", "By reason of the entry", held, held.entry, tuple(ENTRIES.values()))
-    yield _by_trade("exit", "By reason of the exit", held, held.exit, tuple(EXITS.values()))
-
-
-def _by_bar(name: str, title: str, held: HeldParts, codes: Numbers, names: Sequence[str]) -> AttributionTable:
-    return _table(name, title, held, codes, names, held.time, BARS)
-
-
-def _by_trade(
-    name: str, title: str, held: HeldParts, codes: Numbers, names: Sequence[str]
-) -> AttributionTable:
-    return _table(name, title, held, codes, names, held.trade, TRADES)
+    yield by_trade("holding", "By holding time", holding, HELD_NAMES)
+    yield by_trade("entry", "By reason of the entry", held.entry, tuple(ENTRIES.values()))
+    yield by_trade("exit", "By reason of the exit", held.exit, tuple(EXITS.values()))
 
 
 def _named(keys: NDArray[np.str_]) -> tuple[Numbers, tuple[str, ...]]:
     """Codes of names, and the names in ascending order."""
+    if len(keys) and (keys == keys[0]).all():
+        # one market of one version, as in a report: nothing to sort
+        return np.zeros(len(keys), np.int64), (str(keys[0]),)
     names, codes = np.unique(keys, return_inverse=True)
     return codes.astype(np.int64), tuple(map(str, names))
+
+
+class _Units(NamedTuple):
+    """Bars, or trades, to which parts belong."""
+
+    own: Numbers
+    """Number of the unit of each part, by time or by trade, shape (n_parts,)."""
+    total: int
+
+
+def _units_of(keys: Numbers) -> _Units:
+    kinds, number = np.unique(keys, return_inverse=True)
+    return _Units(number, len(kinds))
 
 
 def _quarters(held: HeldParts) -> Numbers:
     """Quarter of the volatility among the bars with a position in the market; the last code: not known."""
     codes = np.full(len(held.time), len(QUARTERS) - 1)
     known = np.isfinite(held.volatility)
-    for symbol in np.unique(held.symbol):
-        rows = known & (held.symbol == symbol)
+    own, symbols = _named(held.symbol)
+    for symbol in range(len(symbols)):
+        rows = known & (own == symbol)
         if rows.any():
             edges = np.quantile(held.volatility[rows], (0.25, 0.5, 0.75))
             codes[rows] = np.searchsorted(edges, held.volatility[rows], side="left")
@@ -179,13 +196,13 @@ def _table(
     held: HeldParts,
     codes: Numbers,
     names: Sequence[str],
-    units: Numbers,
+    units: _Units,
     unit: str,
 ) -> AttributionTable:
     """
     Args:
         codes: number of the name of each part.
-        units: bar, or trade, of each part: parts of one unit in a row count once.
+        units: bars, or trades, of the parts: parts of one unit in a row count once.
         unit: name of the units.
     """
     profit, cost = (np.bincount(codes, values, len(names)) for values in (held.profit, held.cost))
@@ -203,12 +220,11 @@ def _table(
     )
 
 
-def _moments(codes: Numbers, units: Numbers, returns: Floats, size: int) -> tuple[Numbers, Floats, Floats]:
+def _moments(codes: Numbers, units: _Units, returns: Floats, size: int) -> tuple[Numbers, Floats, Floats]:
     """Number, mean and standard error of the mean of the units' returns by code, shape (size,)."""
-    kinds, unit = np.unique(units, return_inverse=True)
-    keys, within = np.unique(codes * len(kinds) + unit, return_inverse=True)
+    keys, within = np.unique(codes * units.total + units.own, return_inverse=True)
     of_unit = np.bincount(within, returns, len(keys))
-    group = keys // max(len(kinds), 1)
+    group = keys // max(units.total, 1)
     count = np.bincount(group, minlength=size)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.bincount(group, of_unit, size) / count
@@ -220,9 +236,10 @@ def _moments(codes: Numbers, units: Numbers, returns: Floats, size: int) -> tupl
 def _split_table(split: SplitBars) -> AttributionTable:
     """Selection, timing, sizing and cost, with the mean of all bars."""
     rows = []
+    bars = _units_of(split.time)
     for name in ("selection", "timing", "sizing", "cost"):
         returns = getattr(split, name)
-        counts, means, errors = _moments(np.zeros(len(returns), np.int64), split.time, returns, 1)
+        counts, means, errors = _moments(np.zeros(len(returns), np.int64), bars, returns, 1)
         profit = float((returns * split.capital).sum())
         cost = -profit if name == "cost" else 0.0
         rows.append(AttributionRow(name, profit, cost, int(counts[0]), float(means[0]), float(errors[0])))

@@ -1,6 +1,6 @@
 """Charts of SHAP values: a beeswarm of all rows, values by feature value, and the parts of the newest row."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -145,9 +145,9 @@ def thinned(count: int, max_count: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, max_count)).round().astype(np.int64))
 
 
-def digits(values: Iterable[float], count: int = 4) -> list[float]:
+def digits(values: Floats | Sequence[float], count: int = 4) -> list[float]:
     """Values with so many significant digits, so that a page stays small."""
-    return [float(f"{value:.{count}g}") for value in values]
+    return [float(f"{value:.{count}g}") for value in np.asarray(values).tolist()]
 
 
 def ranks(column: Floats) -> Floats:

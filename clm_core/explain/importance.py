@@ -62,13 +62,14 @@ def importances_of(shap: ShapValues, rows: Floats) -> tuple[Importance, ...]:
     """
     absolute = np.abs(shap.values).mean(axis=0)
     total = float(absolute.sum())
+    high, low = _top(rows), _top(-rows)
     importances = [
         Importance(
             feature=feature,
             mean_absolute=float(absolute[column]),
             share=float(absolute[column]) / total if total > 0 else 0.0,
-            when_high=_mean(shap.values[_top(rows[:, column]), column]),
-            when_low=_mean(shap.values[_top(-rows[:, column]), column]),
+            when_high=_mean(shap.values[high[:, column], column]),
+            when_low=_mean(shap.values[low[:, column], column]),
         )
         for column, feature in enumerate(shap.features)
     ]
@@ -154,12 +155,18 @@ def _shuffled(column: int, block: int, rng: np.random.Generator) -> Change:
     return change
 
 
-def _top(column: Floats) -> NDArray[np.bool_]:
-    """Rows of the highest quarter of the known values."""
-    known = column[~np.isnan(column)]
-    if len(known) == 0:
-        return np.zeros(len(column), np.bool_)
-    return np.asarray(column >= np.quantile(known, 1.0 - QUARTER))
+def _top(rows: Floats) -> NDArray[np.bool_]:
+    """True for the highest quarter of the known values of each column, shape (n_rows, n_features)."""
+    edges = np.full(rows.shape[1], np.nan)
+    whole = ~np.isnan(rows).any(axis=0)
+    if len(rows):
+        edges[whole] = np.quantile(rows[:, whole], 1.0 - QUARTER, axis=0)
+    for column in np.flatnonzero(~whole):
+        known = rows[~np.isnan(rows[:, column]), column]
+        if len(known):
+            edges[column] = np.quantile(known, 1.0 - QUARTER)
+    # no value reaches the edge of a column without known values
+    return np.asarray(rows >= edges)
 
 
 def _mean(values: Floats) -> float:

@@ -293,7 +293,7 @@ def _newest(market: MarketForecasts, widths: Floats) -> NewestForecast | None:
     row = int(rows[-1])
     return NewestForecast(
         symbol=market.bars.symbol,
-        at=market.bars.index[row].to_pydatetime(),
+        at=market.bars[row : row + 1].start.to_pydatetime(),
         horizon=int(market.horizon[row]),
         expected=float(market.returns.expected[row]),
         half_width=float(widths[row]),

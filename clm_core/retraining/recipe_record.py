@@ -15,6 +15,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from clm_core.domain.errors import (
     CLMError,
@@ -29,7 +30,7 @@ from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import FIELDS, Bars, Floats
-from clm_core.market.panel import Panel, members_of
+from clm_core.market.panel import Panel, Times, members_of
 from clm_core.models.contract import Model
 from clm_core.models.params import series_names
 from clm_core.models.pooled import view_of
@@ -251,8 +252,8 @@ def _continued(
     time = bars.time[int(np.searchsorted(bars.time, old.time[0])) :]
     seeds = min(len(old.positions), len(new.positions))
     positions = np.zeros((seeds, len(time)))
-    walked = np.isin(time, new.time)
-    positions[:, walked] = new.positions[:seeds, np.isin(new.time, time)]
+    walked = _among(time, new.time)
+    positions[:, walked] = new.positions[:seeds, _among(new.time, time)]
     recorded = time <= old.time[-1]
     if corrected is not None:
         recorded &= ~(walked & (time >= corrected) & (time <= until))
@@ -260,6 +261,14 @@ def _continued(
     if ahead is not None:
         positions[:, time > old.time[-1]] = ahead
     return MarketRuns(bars.symbol, time, positions)
+
+
+def _among(time: Times, others: Times) -> NDArray[np.bool_]:
+    """True for the times that are among others, shape (n,); both ascending."""
+    if not len(others):
+        return np.zeros(len(time), np.bool_)
+    places = np.minimum(np.searchsorted(others, time), len(others) - 1)
+    return np.asarray(others[places] == time)
 
 
 def _corrected_from(services: Services, earlier: _Earlier, whole: Bars | Panel) -> int | None:

@@ -15,7 +15,7 @@ from clm_core.domain.errors import BundleCorrupt, CLMError, EvidenceMissing, Reg
 from clm_core.domain.evaluations import EvaluationResult
 from clm_core.domain.versions import ModelVersion
 from clm_core.models import catalog
-from clm_core.models.bundle import load_bundle, read_card, save_bundle, seal, verify_bundle
+from clm_core.models.bundle import load_bundle, read_card, save_bundle, seal
 from clm_core.models.contract import Model, ModelCard
 from clm_core.models.ensemble import with_members
 from clm_core.models.sizing import as_fitted
@@ -44,7 +44,6 @@ def recovered(services: Services, version: ModelVersion) -> Recovered:
     """
     try:
         with services.registry.fetched(version.model_path) as bundle:
-            verify_bundle(bundle, version.bundle_digest)
             return Recovered(load_bundle(bundle, version.bundle_digest))
     except (RegistryUnavailable, BundleCorrupt) as error:
         # an outage is no loss: the retrain can be repeated
