@@ -34,8 +34,8 @@ def test_too_few_outcomes_are_no_finding() -> None:
 
 def test_calibrated_forecasts_show_no_change() -> None:
     rng = np.random.default_rng(3)
-    found = [error_drift(calibrated(rng, 400)) for _ in range(20)]
-    assert [each.changed_at for each in found if each] == [None] * 20
+    drifts = [error_drift(calibrated(rng, 400)) for _ in range(20)]
+    assert [each.changed_at for each in drifts if each] == [None] * 20
 
 
 def test_a_market_that_rises_more_often_than_forecast_is_found_with_the_error_before_and_since() -> None:

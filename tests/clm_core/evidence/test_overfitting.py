@@ -18,14 +18,14 @@ def slow_ranks(returns: np.ndarray, blocks: int) -> list[tuple[float, float]]:
     from scipy import stats
 
     parts = np.split(returns, blocks)
-    found = []
+    ranks = []
     for chosen in combinations(range(blocks), blocks // 2):
         inside = np.vstack([parts[k] for k in chosen])
         outside = np.vstack([parts[k] for k in range(blocks) if k not in chosen])
         best = int(np.argmax(inside.mean(axis=0) / inside.std(axis=0)))
         outside_sharpes = outside.mean(axis=0) / outside.std(axis=0)
-        found.append((stats.rankdata(outside_sharpes)[best], outside_sharpes[best]))
-    return found
+        ranks.append((stats.rankdata(outside_sharpes)[best], outside_sharpes[best]))
+    return ranks
 
 
 def test_ranks_are_those_of_splits_written_out() -> None:

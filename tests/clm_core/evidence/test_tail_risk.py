@@ -41,12 +41,12 @@ def test_an_unchanged_tail_and_a_market_that_moves_twice_as_much_raise_no_alarm(
 
 @pytest.mark.parametrize("shape", [Shape.NORMAL, Shape.STUDENT, Shape.GARCH])
 def test_a_worst_tenth_twice_as_deep_is_found_within_a_thousand_bars(shape: Shape) -> None:
-    found = 0
+    alarms = 0
     for backtest, after, reference in streams(shape, 10):
         units = standardised(after, backtest[-200:])
         test = tail_test(np.where(units <= -reference.tail_from, 2 * units, units)[:1_000], reference)
-        found += test.raised_at is not None
-    assert found >= 8
+        alarms += test.raised_at is not None
+    assert alarms >= 8
 
 
 def test_bars_without_a_position_and_the_size_of_positions_play_no_part() -> None:
