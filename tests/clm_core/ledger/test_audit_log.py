@@ -388,9 +388,9 @@ def test_the_first_broken_entry_of_a_part_of_the_log_is_named(
     appended(audit, *map(an_entry, range(7)))
     with superuser.begin() as connection:
         connection.execute(text(UNGUARDED + sql))
-    found = [broken_entry(audit, after, limit=3) for after in (0, 3, 6)]
-    assert [None if each is None else each.seq for each in found] == broken
-    for each in found:
+    broken_entries = [broken_entry(audit, after, limit=3) for after in (0, 3, 6)]
+    assert [None if each is None else each.seq for each in broken_entries] == broken
+    for each in broken_entries:
         assert each is None or broken_entry(audit, each.seq - 1, limit=1) == each
 
 

@@ -74,15 +74,15 @@ def test_a_market_under_another_name_quote_or_timeframe_shares_the_trials(
     for symbol, timeframe in (("AAAUSD", "1h"), ("OTHERNAME", "1h"), ("USDAAA", "1h"), ("AAAUSD", "4h")):
         begin(ledger, symbol, timeframe)
     begin(ledger, "BBBUSD")
-    found = counted(ledger, market, "AAAUSD")
-    assert len(found.records) == 4
-    assert [(each.symbol, each.timeframe, each.trials) for each in found.matched] == [
+    trials = counted(ledger, market, "AAAUSD")
+    assert len(trials.records) == 4
+    assert [(each.symbol, each.timeframe, each.trials) for each in trials.matched] == [
         ("AAAUSD", "4h", 1),
         ("OTHERNAME", "1h", 1),
         ("USDAAA", "1h", 1),
     ]
-    assert [round(each.correlation, 1) for each in found.matched] == [1.0, 1.0, -1.0]
-    assert found.matched[2].text == f"USDAAA 1h (correlation -1.00 over {DAYS - 1} days, 1 trials)"
+    assert [round(each.correlation, 1) for each in trials.matched] == [1.0, 1.0, -1.0]
+    assert trials.matched[2].text == f"USDAAA 1h (correlation -1.00 over {DAYS - 1} days, 1 trials)"
     assert len(counted(ledger, market, "OTHERNAME").records) == 4
     assert len(counted(ledger, market, "BBBUSD").records) == 1
 
@@ -93,26 +93,26 @@ def test_trials_of_a_matched_series_count_for_a_pool_with_the_market(
     begin(ledger, "POOL")
     begin(ledger, "OTHERNAME")
     begin(ledger, "POOL", "4h")
-    found = counted(ledger, market, "POOL", "AAAUSD", "BBBUSD")
-    assert len(found.records) == 3
-    assert [each.symbol for each in found.matched] == ["OTHERNAME", "POOL"]
+    trials = counted(ledger, market, "POOL", "AAAUSD", "BBBUSD")
+    assert len(trials.records) == 3
+    assert [each.symbol for each in trials.matched] == ["OTHERNAME", "POOL"]
 
 
 def test_trials_after_the_moment_do_not_count(ledger: Ledger, market: MarketData) -> None:
     begin(ledger, "AAAUSD")
     begin(ledger, "OTHERNAME", at=NOW + timedelta(days=1))
     assert len(counted(ledger, market, "AAAUSD").records) == 2
-    found = counted(ledger, market, "AAAUSD", until=NOW)
-    assert (len(found.records), found.matched) == (1, ())
+    trials = counted(ledger, market, "AAAUSD", until=NOW)
+    assert (len(trials.records), trials.matched) == (1, ())
 
 
 def test_a_series_that_cannot_be_read_is_named(ledger: Ledger, market: MarketData) -> None:
     begin(ledger, "AAAUSD")
     begin(ledger, "GONEUSD")
-    found = counted(ledger, market, "AAAUSD")
-    assert len(found.records) == 1
-    assert found.unread == ("GONEUSD 1h",)
-    assert "GONEUSD 1h were not compared" in found.warnings[0]
+    trials = counted(ledger, market, "AAAUSD")
+    assert len(trials.records) == 1
+    assert trials.unread == ("GONEUSD 1h",)
+    assert "GONEUSD 1h were not compared" in trials.warnings[0]
 
 
 def test_the_fleet_is_the_markets_with_trials_in_the_last_year(ledger: Ledger, market: MarketData) -> None:

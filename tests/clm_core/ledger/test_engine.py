@@ -18,17 +18,17 @@ def pooled(request: pytest.FixtureRequest, services: Services) -> Iterator[Engin
 
 
 @pytest.fixture
-def asked(pooled: Engine, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+def pings(pooled: Engine, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Connections asked for a sign of life."""
-    asked = list[object]()
+    pings = list[object]()
     ask: Callable[[object], bool] = pooled.dialect.do_ping
 
     def recording(connection: object) -> bool:
-        asked.append(connection)
+        pings.append(connection)
         return ask(connection)
 
     monkeypatch.setattr(pooled.dialect, "do_ping", recording)
-    return asked
+    return pings
 
 
 def backend(engine: Engine) -> int:
@@ -37,32 +37,32 @@ def backend(engine: Engine) -> int:
 
 
 def test_a_connection_that_the_server_has_ended_is_replaced(
-    pooled: Engine, services: Services, asked: list[object]
+    pooled: Engine, services: Services, pings: list[object]
 ) -> None:
     first = backend(pooled)
     end = text("SELECT pg_terminate_backend(:process, 10000)")
     with pooled_engine(services.database.url("mlflow"), kept=0).connect() as connection:
         assert connection.scalar(end, {"process": first})
     assert backend(pooled) != first
-    assert len(asked) == 1
+    assert len(pings) == 1
 
 
-def test_a_connection_in_use_is_asked_nothing(pooled: Engine, asked: list[object]) -> None:
+def test_a_connection_in_use_is_asked_nothing(pooled: Engine, pings: list[object]) -> None:
     assert len({backend(pooled) for _ in range(3)}) == 1
-    assert asked == []
+    assert pings == []
 
 
 def test_a_connection_unused_for_seconds_is_asked_for_a_sign_of_life(
-    pooled: Engine, asked: list[object], monkeypatch: pytest.MonkeyPatch
+    pooled: Engine, pings: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "UNUSED_SECONDS", 0.0)
     assert len({backend(pooled) for _ in range(3)}) == 1
-    assert len(asked) == 2
+    assert len(pings) == 2
 
 
-def test_a_new_connection_is_asked_nothing(pooled: Engine, asked: list[object]) -> None:
+def test_a_new_connection_is_asked_nothing(pooled: Engine, pings: list[object]) -> None:
     opened = list[object]()
     event.listen(pooled, "connect", lambda *new: opened.append(new))
     with pooled.connect(), pooled.connect():
-        assert asked == []
+        assert pings == []
     assert len(opened) == 2

@@ -66,8 +66,8 @@ def _copied(server: str, url: str, suffix: str) -> str:
 
 def _require_kept(url: str, job: TrainingJob, written: int) -> None:
     upgrade(url)
-    found = examine(url)
-    assert (found.revision, found.problems) == (HEAD, ())
+    schema = examine(url)
+    assert (schema.revision, schema.problems) == (HEAD, ())
     engine = open_engine(url)
     ledger = Ledger(engine)
     assert ledger.job(job.id).status is job.status
