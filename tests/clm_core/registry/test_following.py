@@ -112,17 +112,17 @@ def stream() -> Iterator[Stream]:
         thread.join()
 
 
-Told = list[tuple[str, int | None, str | None]]
+Calls = list[tuple[str, int | None, str | None]]
 
 
 def follow(
-    production: Production, stream: Stream | None, told: Told, poll_seconds: float = NEVER
+    production: Production, stream: Stream | None, calls: Calls, poll_seconds: float = NEVER
 ) -> Followed[Loaded]:
     def tell(name: str) -> Callable[[Loaded, PublishedEvent | None], None]:
-        return lambda served, event: told.append((name, served.mlflow_version, event and event.type))
+        return lambda served, event: calls.append((name, served.mlflow_version, event and event.type))
 
     callbacks = Callbacks(
-        tell("promoted"), tell("rollback"), lambda event: told.append(("halted", None, event and event.type))
+        tell("promoted"), tell("rollback"), lambda event: calls.append(("halted", None, event and event.type))
     )
     events = None if stream is None else (stream.url, {})
     return Followed(MODEL, production.source, events, callbacks, poll_seconds).start()
@@ -131,8 +131,8 @@ def follow(
 def test_each_change_in_the_stream_loads_the_version_in_production_and_calls_its_function(
     stream: Stream,
 ) -> None:
-    production, told = Production(), Told()
-    with follow(production, stream, told) as followed:
+    production, calls = Production(), Calls()
+    with follow(production, stream, calls) as followed:
         assert followed.served == Loaded(1)
         assert not followed.wait(0.0)
         # the second read comes once the stream is open, and would find the change before the event
@@ -146,13 +146,13 @@ def test_each_change_in_the_stream_loads_the_version_in_production_and_calls_its
             stream.publish(kind)
             assert followed.wait(PATIENT_SECONDS)
             assert followed.served == (number and Loaded(number))
-            wait_until(lambda kind=kind: bool(told) and told[-1][2] == kind)
-    assert [name for name, _, _ in told] == ["promoted", "rollback", "halted"]
+            wait_until(lambda kind=kind: bool(calls) and calls[-1][2] == kind)
+    assert [name for name, _, _ in calls] == ["promoted", "rollback", "halted"]
 
 
 def test_events_of_other_models_and_of_other_types_cause_no_read(stream: Stream) -> None:
-    production, told = Production(), Told()
-    with follow(production, stream, told) as followed:
+    production, calls = Production(), Calls()
+    with follow(production, stream, calls) as followed:
         # one at the start, one when the stream is open
         wait_until(lambda: production.reads == 2)
         stream.publish("clm.model_promoted", model_id="another")
@@ -165,8 +165,8 @@ def test_events_of_other_models_and_of_other_types_cause_no_read(stream: Stream)
 
 
 def test_a_stream_that_ended_is_opened_again_after_the_last_event(stream: Stream) -> None:
-    production, told = Production(), Told()
-    with follow(production, stream, told) as followed:
+    production, calls = Production(), Calls()
+    with follow(production, stream, calls) as followed:
         wait_until(lambda: production.reads == 2)
         production.number = 2
         stream.publish("clm.model_promoted")
@@ -182,20 +182,20 @@ def test_a_stream_that_ended_is_opened_again_after_the_last_event(stream: Stream
 @pytest.mark.parametrize("has_stream", [False, True], ids=["without a stream", "with a refused stream"])
 def test_polling_finds_a_change_without_the_stream(has_stream: bool, stream: Stream) -> None:
     stream.refuses = True
-    production, told = Production(), Told()
-    with follow(production, stream if has_stream else None, told, poll_seconds=0.02) as followed:
+    production, calls = Production(), Calls()
+    with follow(production, stream if has_stream else None, calls, poll_seconds=0.02) as followed:
         production.number = 2
         assert followed.wait(PATIENT_SECONDS)
         production.number = None
         assert followed.wait(PATIENT_SECONDS)
         assert followed.served is None
-        wait_until(lambda: len(told) == 2)
-    assert told == [("promoted", 2, None), ("halted", None, None)]
+        wait_until(lambda: len(calls) == 2)
+    assert calls == [("promoted", 2, None), ("halted", None, None)]
 
 
 def test_the_loaded_version_stays_while_the_new_one_cannot_be_read() -> None:
-    production, told = Production(refused={2}), Told()
-    with follow(production, None, told, poll_seconds=0.02) as followed:
+    production, calls = Production(refused={2}), Calls()
+    with follow(production, None, calls, poll_seconds=0.02) as followed:
         production.failure = RegistryUnavailable("MLflow does not answer")
         wait_until(lambda: isinstance(followed.problem, RegistryUnavailable))
         production.failure = None
@@ -209,10 +209,10 @@ def test_the_loaded_version_stays_while_the_new_one_cannot_be_read() -> None:
 
 
 def test_a_model_without_a_version_in_production_is_followed_and_one_that_cannot_be_read_is_not() -> None:
-    with follow(Production(number=None), None, Told()) as followed:
+    with follow(Production(number=None), None, Calls()) as followed:
         assert followed.served is None
     with pytest.raises(BundleCorrupt, match="was changed"):
-        follow(Production(refused={1}), None, Told())
+        follow(Production(refused={1}), None, Calls())
 
 
 def test_a_callback_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -229,7 +229,7 @@ def test_a_callback_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_closing_ends_a_stream_that_is_silent(stream: Stream) -> None:
-    followed = follow(Production(), stream, Told())
+    followed = follow(Production(), stream, Calls())
     wait_until(lambda: stream.asked == [None])
     began = time.monotonic()
     followed.close()

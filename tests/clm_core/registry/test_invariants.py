@@ -161,8 +161,8 @@ def test_a_changed_file_of_a_version_is_reported(life: Life, name: str) -> None:
 
 def test_an_acknowledged_job_or_message_that_is_gone_is_reported(life: Life) -> None:
     lost = [{"job": life.job.replace(life.job[:8], "00000000")}, {"source": "monitor", "message": "1"}]
-    found = invariants.violations(life.home, life.server, [{"job": life.job}, *lost])
-    assert [violation.invariant for violation in found] == ["acknowledged", "acknowledged"]
+    breaches = invariants.violations(life.home, life.server, [{"job": life.job}, *lost])
+    assert [violation.invariant for violation in breaches] == ["acknowledged", "acknowledged"]
 
 
 def test_a_cut_off_audit_contradicts_the_anchors_of_the_home(life: Life) -> None:

@@ -59,8 +59,8 @@ def verify(services: Services, version: ModelVersion) -> None:
 
 
 def broken(services: Services, version: ModelVersion) -> list[str]:
-    found = invariants.violations(services.settings.home, services.database.server)
-    return [each.invariant for each in found if f"{version.model_id} {version.version}" in each.message]
+    breaches = invariants.violations(services.settings.home, services.database.server)
+    return [each.invariant for each in breaches if f"{version.model_id} {version.version}" in each.message]
 
 
 def test_only_old_failed_versions_that_never_served_lose_their_files(

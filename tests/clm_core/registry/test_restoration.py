@@ -319,8 +319,8 @@ def test_changed_or_missing_files_are_refused_before_anything_is_registered(
     delete_version(served)
     with pytest.raises(FilesLost, match=r"docs/how-to/backup\.md"):
         served.restore(served.second.version)
-    found = served.client.search_model_versions(f"name = '{served.model_id}'")
-    assert [int(each.version) for each in found] == [served.first.mlflow_version]
+    versions = served.client.search_model_versions(f"name = '{served.model_id}'")
+    assert [int(each.version) for each in versions] == [served.first.mlflow_version]
     assert served.champion() is None
     assert served.services.ledger.version(served.model_id, served.second.version).mlflow_version == (
         served.second.mlflow_version
@@ -387,8 +387,8 @@ def restore_after_a_kill(
     assert served.champion() == served.second.version
     assert served.positions()[1:] == (ours, theirs)
     check(served.model_id)
-    found = served.client.search_model_versions(f"name = '{served.model_id}'")
-    assert sorted(int(each.version) for each in found) == served.numbers()
+    versions = served.client.search_model_versions(f"name = '{served.model_id}'")
+    assert sorted(int(each.version) for each in versions) == served.numbers()
 
 
 def test_the_alert_about_a_loss_ends_and_its_advice_works_as_printed(

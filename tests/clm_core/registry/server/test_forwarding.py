@@ -71,8 +71,8 @@ def ask(recorder: Recorder) -> Callable[..., httpx.Response]:
             return await client.request(method, path, headers=headers, **content)
 
     def ask(method: str, path: str, headers: dict[str, str] | None = None, **content: Any) -> httpx.Response:
-        asked = answer(method, path, headers or {}, **content)
-        return asyncio.run(asyncio.wait_for(asked, PATIENT_SECONDS))
+        pending = answer(method, path, headers or {}, **content)
+        return asyncio.run(asyncio.wait_for(pending, PATIENT_SECONDS))
 
     return ask
 

@@ -289,14 +289,14 @@ def test_a_reporter_reads_nothing(clients: Clients, version: ModelVersion) -> No
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR, Role.ADMIN])
 def test_every_role_of_people_reads(role: Role, clients: Clients, version: ModelVersion) -> None:
     client, name = clients[role], version.model_id
-    found = client.get(f"{API}/registered-models/get", params={"name": name}).raise_for_status()
-    assert found.json()["registered_model"]["name"] == name
+    response = client.get(f"{API}/registered-models/get", params={"name": name}).raise_for_status()
+    assert response.json()["registered_model"]["name"] == name
     runs = client.post("/ajax-api/2.0/mlflow/runs/search", json={"experiment_ids": ["1"], "max_results": 1})
     assert runs.raise_for_status().json()["runs"]
-    wanted = (
+    fields = (
         f'mlflowGetRun(input: {{runId: "{version.mlflow_run_id}"}}) {{ run {{ info {{ artifactUri }} }} }}'
     )
-    query = {"query": f'query GetRun @component(name: "x") {{ {wanted} }}'}
+    query = {"query": f'query GetRun @component(name: "x") {{ {fields} }}'}
     answer = client.post("/graphql", json=query).raise_for_status().json()
     assert answer["data"]["mlflowGetRun"]["run"]["info"]["artifactUri"].startswith("mlflow-artifacts:/")
 

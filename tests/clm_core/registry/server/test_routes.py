@@ -12,12 +12,12 @@ def installed() -> set[tuple[str, str]]:
     from mlflow.server import app as flask
     from mlflow.server.fastapi_app import app as fastapi
 
-    found = {
+    routes = {
         (method.upper(), path) for path, methods in fastapi.openapi()["paths"].items() for method in methods
     }
     for rule in flask.url_map.iter_rules():
-        found |= {(method, rule.rule) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
-    return found
+        routes |= {(method, rule.rule) for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
+    return routes
 
 
 def example(template: str) -> str:
