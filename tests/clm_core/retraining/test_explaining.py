@@ -30,8 +30,8 @@ def test_a_version_is_shown_beside_earlier_versions_explained_on_the_same_market
     ):
         explanation_file(tmp_path, "m", each.version).write_text(each.model_dump_json())
     explanation_file(tmp_path, "m", "v0").write_text("{}")
-    found = with_history(tmp_path, explanation("v4", a=0.25, b=0.75))
-    [_, section] = found.sections
+    extended = with_history(tmp_path, explanation("v4", a=0.25, b=0.75))
+    [_, section] = extended.sections
     assert section.name == "features-versions"
     assert [each["label"] for each in section.values["models"]] == ["v1", "v2", "v4"]
     assert section.values["distances"] == [0.5, 0.25]

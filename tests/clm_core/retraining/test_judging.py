@@ -141,12 +141,12 @@ def test_the_verdict_is_the_same_while_nothing_has_changed(own: Services, versio
     assert again.model_dump_json() == recorded.model_dump_json()
     assert len(again.seed_sharpes) == 3
     result, _ = own.ledger.evaluation(version.model_id, version.version)
-    found = judged(own, version)
-    assert (found.refusals, found.decision) == ((), "pass")
-    assert found.terms_digest == result.terms_digest
+    judgement = judged(own, version)
+    assert (judgement.refusals, judgement.decision) == ((), "pass")
+    assert judgement.terms_digest == result.terms_digest
     evidence = own.ledger.stored_evidence(result.id)
     assert evidence is not None
-    assert found.evidence_digest == evidence.digest
+    assert judgement.evidence_digest == evidence.digest
     assert evidence.data_hash == version.data_hash
 
 
@@ -245,9 +245,9 @@ def test_changed_positions_are_refused_by_their_digest(own: Services) -> None:
         connection.execute(change, {"id": result.id})
     with pytest.raises(EvidenceChanged, match="differ from their digest"):
         judge_anew(own, version)
-    found = judged(own, version)
-    assert found.decision is None
-    assert "cannot be judged: The stored positions" in found.refusals[0]
+    judgement = judged(own, version)
+    assert judgement.decision is None
+    assert "cannot be judged: The stored positions" in judgement.refusals[0]
 
 
 @pytest.fixture
@@ -273,8 +273,8 @@ def test_a_version_of_an_earlier_release_is_judged_by_its_numbers_at_its_own_cos
     own: Services, without_positions: ModelVersion
 ) -> None:
     version = without_positions
-    found = judged(own, version)
-    assert (found.refusals, found.decision, found.evidence_digest) == ((), "pass", None)
+    judgement = judged(own, version)
+    assert (judgement.refusals, judgement.decision, judgement.evidence_digest) == ((), "pass", None)
     refused = judged(strict(own), version)
     assert refused.decision == "fail"
     assert "Sharpe ratio" in " ".join(refused.refusals)
@@ -314,9 +314,9 @@ def test_bars_that_are_gone_refuse_with_the_remedy(
     other = a_market(SYMBOL, 1400, 4)
     SeriesStore(tmp_path / "data").add(other, "tests", other.end.to_pydatetime() + timedelta(hours=1))
     empty = replace(own, open_market=lambda: MarketData(tmp_path))
-    found = judged(empty, version)
-    assert found.decision is None
-    assert "the stored evidence cannot be judged" in found.refusals[0]
+    judgement = judged(empty, version)
+    assert judgement.decision is None
+    assert "the stored evidence cannot be judged" in judgement.refusals[0]
 
 
 def test_a_changed_measurement_is_audited_as_changed_bytes_and_judged_by_nobody(
@@ -463,7 +463,7 @@ def test_an_inconclusive_version_is_judged_anew_on_its_bars_in_shadow_recorded_i
     assert verdict.record.forward_bars == 200
     deflated = next(check for check in verdict.checks if check.name == "deflated_sharpe_ratio")
     assert deflated.limit > 0.99
-    found = rejudge(clm, version, clm.clock())
-    assert (found.decision, found.refusals) == ("pass", ())
+    judgement = rejudge(clm, version, clm.clock())
+    assert (judgement.decision, judgement.refusals) == ("pass", ())
     candidate = version.model_copy(update={"status": ModelStatus.CANDIDATE})
     assert judge_anew(clm, candidate).policy == "lax", "a single look"

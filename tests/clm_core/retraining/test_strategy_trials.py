@@ -93,11 +93,11 @@ def test_parameters_typed_by_hand_were_searched_too(searched: Searched) -> None:
 
 
 def test_parameters_rounded_by_hand_were_searched_too(searched: Searched) -> None:
-    found = searched.found
-    rounded = found | {
-        "threshold": float(f"{found['threshold']:.2g}"),
-        "stop_loss": float(f"{found['stop_loss']:.2g}"),
-        "look_back": found["look_back"] + 1,
+    params = searched.found
+    rounded = params | {
+        "threshold": float(f"{params['threshold']:.2g}"),
+        "stop_loss": float(f"{params['stop_loss']:.2g}"),
+        "look_back": params["look_back"] + 1,
     }
     assert len(searched.counted(rounded).searches) == 1
 

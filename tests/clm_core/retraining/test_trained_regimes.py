@@ -175,14 +175,14 @@ def test_the_pools_of_the_regimes_hold_the_results_of_the_tear_sheet(
     services: Services, retrained: tuple[TrainingJob, ModelVersion, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, version, page = retrained
-    found = regime_pools(services, "btc/usd", "1h", best=20)
-    assert (found.symbol, found.current, found.since) == (
+    report = regime_pools(services, "btc/usd", "1h", best=20)
+    assert (report.symbol, report.current, report.since) == (
         "BTCUSD",
         "turbulent",
         datetime(2019, 7, 11, tzinfo=UTC),
     )
-    assert [pool.regime for pool in found.pools] == list(MarketRegime)
-    for pool in found.pools:
+    assert [pool.regime for pool in report.pools] == list(MarketRegime)
+    for pool in report.pools:
         ratios = [each.sharpe_ratio for each in pool.kept]
         assert ratios == sorted(ratios, reverse=True)
         [own] = [each for each in pool.kept if each.version == version.version]
@@ -190,14 +190,14 @@ def test_the_pools_of_the_regimes_hold_the_results_of_the_tear_sheet(
         cells = next(line for line in page.splitlines() if line.startswith(row)).split(" | ")
         assert cells[2] == f"{ratio(own.sharpe_ratio)} ± {ratio(own.sharpe_error)}"
         assert (cells[3], cells[5]) == (percent(own.max_drawdown), percent(own.total_return))
-        best = regime_pools(services, "BTCUSD", "1h", best=1).pools[found.pools.index(pool)]
+        best = regime_pools(services, "BTCUSD", "1h", best=1).pools[report.pools.index(pool)]
         assert (best.kept, best.ranked) == (pool.kept[:1], len(pool.kept))
     monkeypatch.setenv("CLM_HOME", str(services.settings.home))
     run = partial(CliRunner().invoke, app, env={"COLUMNS": "200"})
-    told = run(["regimes", "BTCUSD"]).output
-    assert "BTCUSD 1h: turbulent since 2019-07-11." in told
+    shown = run(["regimes", "BTCUSD"]).output
+    assert "BTCUSD 1h: turbulent since 2019-07-11." in shown
     assert (
-        RegimePools.model_validate_json(run(["regimes", "BTCUSD", "--best", "20", "--json"]).output) == found
+        RegimePools.model_validate_json(run(["regimes", "BTCUSD", "--best", "20", "--json"]).output) == report
     )
     assert run(["regimes", "EURUSD"]).output.startswith("EURUSD 1h: the regime is unknown")
 
