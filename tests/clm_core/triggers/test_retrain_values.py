@@ -145,10 +145,10 @@ def test_a_version_awaiting_a_decision_leaves_little_to_gain(judged: Services, e
     for status in ("failed", "candidate", "shadow"):
         with engine.begin() as connection:
             connection.execute(text("UPDATE model_versions SET status = :status"), {"status": status})
-        found = value_of(measuring, a_request(), job)
-        assert found is not None
-        assert found.turnover_bps == 0.0
-        gains[status] = found.improvement_bps
+        value = value_of(measuring, a_request(), job)
+        assert value is not None
+        assert value.turnover_bps == 0.0
+        gains[status] = value.improvement_bps
     assert 0.0 < gains["candidate"] < gains["failed"] / 5
     assert gains["shadow"] == pytest.approx(gains["candidate"], rel=1e-3)
 
@@ -164,9 +164,9 @@ def test_days_followed_after_the_record_decide_whether_a_further_record_passes(
     for growth, probability in ((0.1, 1 / 3), (-0.1, 0.0)):
         week = FollowedDays(ended + np.arange(7), np.full(7, growth))
         monkeypatch.setattr(followed_days, "followed_days", lambda services, version, since, week=week: week)
-        found = value_of(measuring, a_request(), job)
-        assert found is not None
-        assert found.probability == pytest.approx(probability)
+        value = value_of(measuring, a_request(), job)
+        assert value is not None
+        assert value.probability == pytest.approx(probability)
 
 
 def test_a_further_trial_on_nearly_the_same_days_costs_next_to_nothing(
@@ -175,10 +175,10 @@ def test_a_further_trial_on_nearly_the_same_days_costs_next_to_nothing(
     """7 of 307 days are a new look; an independent second trial would raise the trial luck by half."""
     monkeypatch.setattr(GatePolicy, "fewest_trials", 1.0)
     job = a_job(model_type=ModelType.LIGHTGBM, trigger_reason=TriggerReason.PERIODIC)
-    found = value_of(weighing(judged, **DEAR), a_request(), job)
-    assert found is not None
-    assert found.gain_bps > 0.0
-    assert found.trials_bps < 0.01 * found.gain_bps
+    value = value_of(weighing(judged, **DEAR), a_request(), job)
+    assert value is not None
+    assert value.gain_bps > 0.0
+    assert value.trials_bps < 0.01 * value.gain_bps
 
 
 def standing(services: Services, equity: float) -> ProductionStanding:
