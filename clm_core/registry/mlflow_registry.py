@@ -511,8 +511,8 @@ class MLflowRegistry:
     def tagged_bars_needed(self, model_id: str, mlflow_version: int) -> int | None:
         """Number of closed bars that a prediction needs; None for a version of release 0.1.0."""
         if is_database(self._uri):
-            found = run_and_tag(self._uri, model_id, mlflow_version, BARS_TAG)
-            number = None if found is None else found[1]
+            run_and_value = run_and_tag(self._uri, model_id, mlflow_version, BARS_TAG)
+            number = None if run_and_value is None else run_and_value[1]
         else:
             number = self._tags(model_id, mlflow_version).get(BARS_TAG)
         return int(number) if number else None
@@ -559,8 +559,8 @@ class MLflowRegistry:
             run_id: run of the version, since MLflow gives the numbers of a deleted model a second time.
         """
         if is_database(self._uri):
-            found = run_and_tag(self._uri, model_id, mlflow_version, BARS_TAG)
-            return found is not None and found[0] == run_id
+            run_and_value = run_and_tag(self._uri, model_id, mlflow_version, BARS_TAG)
+            return run_and_value is not None and run_and_value[0] == run_id
         with _mlflow_request(f"read {model_id} {mlflow_version}"):
             version = _none_on(
                 {"RESOURCE_DOES_NOT_EXIST"},
