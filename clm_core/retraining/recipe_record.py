@@ -195,10 +195,10 @@ def _newest_model(services: Services, version: ModelVersion, bars: int) -> tuple
         EvidenceMissing: the bundle is lost, and training again gives other bytes.
     """
     try:
-        found = recovered(services, version)
+        recovery = recovered(services, version)
     except EvidenceMissing as error:
         raise EvidenceMissing(_lost(version, bars, error)) from error
-    return found.model, found.lost
+    return recovery.model, recovery.lost
 
 
 def _lost(version: ModelVersion, bars: int, why: CLMError) -> str:
