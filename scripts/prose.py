@@ -1,10 +1,12 @@
-"""Ratchet for plain English in docstrings: `make lint` fails where the numbers exceed the recorded limits.
+"""Plain English in docstrings and names: `make lint` fails where the numbers exceed the recorded limits, and
+where a local variable or an argument has a name of `REPLACEMENTS`.
 
 Two shares are counted over the docstrings of the packages, those below the fields of a class included:
 openings with a question word or a preposition, and pronouns per 100 words. The limits stand in
 `pyproject.toml` under `[tool.prose]`; lower them whenever a room has been rewritten.
 
-    python scripts/prose.py                          the numbers, and an error where they exceed the limits
+    python scripts/prose.py                          the numbers, and an error where they exceed the limits;
+                                                     names of locals in all Python files
     python scripts/prose.py --list clm_core/market   docstrings worth rewriting below a path, worst first
 """
 
@@ -19,8 +21,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("clm_core", "flows", "tasks", "deployments")
+CODE = (*PACKAGES, "benchmarks", "examples", "scripts", "tests")
+REPLACEMENTS = {
+    "asked": "request, query, conditions",
+    "fewest": "min_...",
+    "found": "versions, matches, row, report",
+    "most": "max_...",
+    "told": "messages, events, sentences",
+    "wanted": "expected, requested, targets",
+}
+"""Names of locals that say what happened, each with nouns that say what the value is."""
 OPENING = re.compile(r"\s*(What|Who|Whom|Whose|Whether|Of|None:|By|Where|How)\b")
 WORD = re.compile(r"[A-Za-z']+")
+ANY_REPLACED = re.compile(rf"\b({'|'.join(REPLACEMENTS)})\b")
 PRONOUNS = frozenset(
     word
     for words in (
@@ -53,12 +66,72 @@ class Docstring:
         return [word for word in self.words if word in PRONOUNS]
 
 
+@dataclass(frozen=True)
+class NamedLocal:
+    """A local variable, loop variable or argument with file and line."""
+
+    file: Path
+    line: int
+    name: str
+
+    def __str__(self) -> str:
+        place = self.file.relative_to(ROOT) if self.file.is_relative_to(ROOT) else self.file
+        return (
+            f"{place}:{self.line}: the name `{self.name}` does not say what the value is: take a noun "
+            f"({REPLACEMENTS[self.name]})"
+        )
+
+
 def docstrings(paths: list[Path]) -> Iterator[Docstring]:
     """Docstrings of modules, classes, functions and fields in the Python files below the paths."""
+    for file in _files(paths):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            yield from _of_node(file, node)
+
+
+def unclear_locals(paths: list[Path]) -> Iterator[NamedLocal]:
+    """Local variables, loop variables and arguments with a name of `REPLACEMENTS`.
+
+    Fields of a class and attributes keep such names: stored records and answers have them.
+    """
+    for file in _files(paths):
+        text = file.read_text(encoding="utf-8")
+        # spares the parsing of most files
+        if ANY_REPLACED.search(text):
+            places = sorted(_locals(ast.parse(text)))
+            yield from (NamedLocal(file, line, name) for line, name in places if name in REPLACEMENTS)
+
+
+def _files(paths: list[Path]) -> Iterator[Path]:
     for path in paths:
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                yield from _of_node(file, node)
+        yield from [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+def _locals(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of each argument, and of each variable where a value is assigned."""
+    nodes = list(ast.walk(tree))
+    fields = {target for node in nodes if isinstance(node, ast.ClassDef) for target in _fields(node)}
+    for node in nodes:
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) if node not in fields:
+                yield node.lineno, name
+            case ast.arg(arg=name):
+                yield node.lineno, name
+            case (
+                ast.ExceptHandler(name=str(name))
+                | ast.MatchAs(name=str(name))
+                | ast.MatchStar(name=str(name))
+            ):
+                yield node.lineno, name
+
+
+def _fields(record: ast.ClassDef) -> Iterator[ast.expr]:
+    for statement in record.body:
+        match statement:
+            case ast.AnnAssign(target=target):
+                yield target
+            case ast.Assign(targets=targets):
+                yield from targets
 
 
 def _of_node(file: Path, node: ast.AST) -> Iterator[Docstring]:
@@ -96,14 +169,16 @@ def main() -> int:
     parser.add_argument("paths", nargs="*", type=Path, help="Files or folders; all packages by default.")
     parser.add_argument("--list", action="store_true", help="List the docstrings worth rewriting.")
     arguments = parser.parse_args()
+    names = list(unclear_locals(arguments.paths or [ROOT / folder for folder in CODE]))
     texts = list(docstrings(arguments.paths or [ROOT / package for package in PACKAGES]))
     if arguments.list:
         _print_worst(texts)
     openings = share_of_openings(texts)
     pronouns = pronouns_per_100_words(texts)
     print(f"openings {openings:.1f} % of {len(texts)} docstrings, pronouns {pronouns:.1f} per 100 words")
+    print(*names, sep="\n", end="\n" if names else "", file=sys.stderr)
     if arguments.paths:
-        return 0
+        return 1 if names else 0
     limits = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["prose"]
     exceeded = [
         f"{name} are {value:.2f}, the limit is {limit}: rewrite the docstrings of this change "
@@ -115,7 +190,7 @@ def main() -> int:
         if not value <= limit
     ]
     print(*exceeded, sep="\n", end="\n" if exceeded else "", file=sys.stderr)
-    return 1 if exceeded else 0
+    return 1 if exceeded or names else 0
 
 
 if __name__ == "__main__":
