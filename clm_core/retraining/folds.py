@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
 
 import numpy as np
 
 from clm_core.backtest.metrics import sharpe_ratio
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.walk_forward import FoldResult
-from clm_core.domain.evaluations import FoldSummary
+from clm_core.domain.evaluations import FoldSummary, IntervalEstimate
 from clm_core.domain.sizing import FLAT
 from clm_core.evidence.bootstrap import sharpe_estimate
 from clm_core.evidence.soundness import LOSSES
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.activity import MIN_ACTIVE_SHARE, activity_of
 
+FOLDS_KEPT = 32
 LENGTHS = ("rounds", "steps")
 """Training metrics with the length of a fit."""
 
@@ -64,11 +66,17 @@ def _summary(result: Backtest, fold: FoldResult, rows: slice, periods_per_year: 
         loss=loss,
         loss_of_constant=of_constant,
         sharpe_ratio=ratio,
-        sharpe_interval=sharpe_estimate(ratio, [returns], periods_per_year),
+        sharpe_interval=_interval(returns.tobytes(), ratio, periods_per_year),
         exposure=float(np.abs(exposure).mean()),
         trades=int(np.count_nonzero((entries >= rows.start) & (entries < rows.stop))),
         remarks=tuple(_remarks(exposure, fold.train_metrics)),
     )
+
+
+@lru_cache(FOLDS_KEPT)
+def _interval(returns: bytes, ratio: float, periods_per_year: float) -> IntervalEstimate | None:
+    """Interval of a fold's Sharpe ratio; a replay has most folds of a retrain from the retrain before."""
+    return sharpe_estimate(ratio, [np.frombuffer(returns)], periods_per_year)
 
 
 def losses(train_metrics: Mapping[str, float]) -> tuple[float | None, float | None]:
