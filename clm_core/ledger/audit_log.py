@@ -67,6 +67,7 @@ from clm_core.platform.locks import AdvisoryLock
 _LOG = Base.metadata.tables[AuditRow.__tablename__]
 # times as text: an altered time may be outside the range of Python
 _UTC = func.coalesce(func.to_char(func.timezone("UTC", _LOG.c.at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), "")
+_LOCKED = select(func.pg_advisory_xact_lock(AdvisoryLock.AUDIT))
 _NEWEST = select(_LOG.c.seq, _LOG.c.hash).order_by(_LOG.c.seq.desc()).limit(1)
 _RECORDED = select(
     *(column for column in _LOG.c if column.name not in {"at", "details"}),
@@ -93,7 +94,7 @@ def append(connection: Connection, entry: AuditEntry) -> int:
     refused in the latter case.
     """
     # two concurrent entries would follow the same entry
-    connection.execute(select(func.pg_advisory_xact_lock(AdvisoryLock.AUDIT)))
+    connection.execute(_LOCKED)
     newest = connection.execute(_NEWEST).one_or_none()
     seq, prev_hash = (1, GENESIS) if newest is None else (newest.seq + 1, newest.hash)
     written = {

@@ -77,16 +77,15 @@ class EvaluationStore:
             "verdict": stored_verdict(verdict),
             "policy": policy.model_dump(),
             "bundle_digest": bundle_digest,
-            "trial_id": _newest_trial(job),
         }
         subject = f"Evaluation {result.id} of {result.model_id} {result.version}"
         with rows.recording(self._engine, subject) as connection:
             leases.require(connection, job, lease)
             versions.lock_version(connection, result.model_id, result.version)
-            connection.execute(insert(_EVALUATIONS).values(row))
+            connection.execute(insert(_EVALUATIONS).values(trial_id=_newest_trial(job)), row)
             if evidence is not None:
                 stored = asdict(evidence) | {"evaluation_id": result.id, "digest": evidence.digest}
-                connection.execute(insert(_EVIDENCE).values(stored))
+                connection.execute(insert(_EVIDENCE), stored)
             connection.execute(_RANK, {"model_id": result.model_id, "version": result.version})
             if validation is not None:
                 versions.set_validation(connection, result.model_id, result.version, validation)

@@ -19,7 +19,7 @@ def record(connection: Connection, kind: EventType, payload: Happening, at: date
     """
     event = Event(id=uuid.uuid4(), type=kind, at=at, payload=payload)
     row = event.model_dump(exclude={"payload"}) | {"payload": payload.model_dump(mode="json")}
-    connection.execute(insert(_OUTBOX).values(row))
+    connection.execute(insert(_OUTBOX), row)
     commit_signals.signal(connection)
 
 

@@ -214,7 +214,7 @@ def record_job(connection: Connection, job: TrainingJob, by: Actor) -> None:
     """
     if job.status is not JobStatus.PENDING:
         raise IllegalTransition(f"Job {job.id} is {job.status}: a new job has to be pending.")
-    connection.execute(insert(_JOBS).values(job.model_dump() | {"model_id": job.model_id}))
+    connection.execute(insert(_JOBS), job.model_dump() | {"model_id": job.model_id})
     events.record(connection, EventType.TRAINING_JOB_CREATED, _created_event(job), job.created_at)
     audit_records.job_created(connection, job, by)
 

@@ -42,7 +42,7 @@ def grace(suspects: Sequence[Lease]) -> timedelta:
 
 def take(connection: Connection, job_id: UUID, holder: str, now: datetime, length: timedelta) -> Lease:
     row = {"job_id": job_id, "holder": holder, **_until(now, length)}
-    taken = connection.execute(insert(_LEASES).values(row).returning(*_LEASES.c))
+    taken = connection.execute(insert(_LEASES).returning(*_LEASES.c), row)
     return Lease.model_validate(dict(taken.mappings().one()))
 
 

@@ -2,12 +2,16 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, select
+from sqlalchemy import Connection, Engine, Integer, Select, Table, bindparam, select
 from sqlalchemy.exc import IntegrityError
 
 from clm_core.domain.errors import AlreadyExists, NotFound
+
+LIMIT = "most_rows"
+"""Name of the parameter for the number of rows."""
 
 
 def newest_rows(engine: Engine, table: Table, equal: Mapping[str, Any], limit: int) -> list[dict[str, Any]]:
@@ -16,12 +20,21 @@ def newest_rows(engine: Engine, table: Table, equal: Mapping[str, Any], limit: i
     Args:
         equal: required value by column; a column with the value None is not compared.
     """
-    query = select(*table.c).order_by(table.c.created_at.desc(), *(key.desc() for key in table.primary_key))
-    for column, value in equal.items():
-        if value is not None:
-            query = query.where(table.c[column] == value)
+    compared = {column: value for column, value in equal.items() if value is not None}
+    query = _newest(table, tuple(compared))
     with engine.begin() as connection:
-        return [dict(row) for row in connection.execute(query.limit(limit)).mappings()]
+        return [dict(row) for row in connection.execute(query, compared | {LIMIT: limit}).mappings()]
+
+
+@cache
+def _newest(table: Table, columns: tuple[str, ...]) -> Select[Any]:
+    """Query of `newest_rows` with parameters for the values of columns and for `LIMIT`.
+
+    A query made once is also compared once with the compiled queries.
+    """
+    query = select(*table.c).order_by(table.c.created_at.desc(), *(key.desc() for key in table.primary_key))
+    alike = (table.c[column] == bindparam(column) for column in columns)
+    return query.where(*alike).limit(bindparam(LIMIT, type_=Integer))
 
 
 @contextlib.contextmanager

@@ -114,7 +114,7 @@ class TrialStore:
         with self._engine.begin() as connection:
             if trial.job_id is not None:
                 leases.require(connection, trial.job_id, lease)
-            connection.execute(insert_once(_TRIALS).values(row).on_conflict_do_nothing())
+            connection.execute(insert_once(_TRIALS).on_conflict_do_nothing(), row)
         return trial
 
     def records(

@@ -259,10 +259,11 @@ def history(connection: Connection, job: TrainingJob, key: str | None, now: date
     ).where(of_model, _REQUESTS.c.reply == Reply.ACCEPTED)
     rows = connection.execute(accepted.group_by(_REQUESTS.c.trigger_reason)).all()
     in_all = select(func.count()).where(_REQUESTS.c.reply == Reply.ACCEPTED, _REQUESTS.c.at > now - DAY)
+    pending = _job_of(connection, model_id, JobStatus.PENDING)
     return History(
         running=_job_of(connection, model_id, JobStatus.IN_PROGRESS),
-        pending=_job_of(connection, model_id, JobStatus.PENDING),
-        same_training=_same_training(connection, job),
+        pending=pending,
+        same_training=None if pending is None else _same_training(connection, job),
         last_accepted={TriggerReason(row.trigger_reason): row.last for row in rows if row.last is not None},
         accepted={TriggerReason(row.trigger_reason): row.within_a_day for row in rows},
         accepted_in_all=connection.execute(in_all).scalar_one(),
@@ -319,10 +320,10 @@ def record(
         "job_id": job_id,
         "waits_for": decision.waits_for,
         "inbox_number": inbox_number,
-        "received_at": select(_INBOX.c.received_at).where(_INBOX.c.number == inbox_number).scalar_subquery(),
     }
-    written = insert(_REQUESTS).values(row).returning(*_REQUESTS.c)
-    return _answer(connection.execute(written).mappings().one())
+    received_at = select(_INBOX.c.received_at).where(_INBOX.c.number == inbox_number).scalar_subquery()
+    written = insert(_REQUESTS).values(received_at=received_at).returning(*_REQUESTS.c)
+    return _answer(connection.execute(written, row).mappings().one())
 
 
 def answer_to(connection: Connection, key: str, since: datetime) -> Answer | None:

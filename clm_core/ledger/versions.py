@@ -57,7 +57,7 @@ class VersionStore:
         """
         with rows.recording(self._engine, f"Version {version.version} of {version.model_id}") as connection:
             leases.require(connection, version.training_job_id, lease)
-            connection.execute(insert(_VERSIONS).values(version.model_dump()))
+            connection.execute(insert(_VERSIONS), version.model_dump())
             events.record(connection, EventType.MODEL_TRAINED, _trained_event(version), version.created_at)
             audit_records.version_registered(connection, version)
         return version

@@ -151,11 +151,11 @@ def _decided(
     value = value_of(services, request, job)
     triggers.lock(connection)
     now = services.clock()
-    history = replace(
-        triggers.history(connection, job, request.key, now),
-        trained=trained,
-        overtakes=run_id is not None and not triggers.has_started_pending(connection, job.model_id, now),
+    history = triggers.history(connection, job, request.key, now)
+    overtakes = run_id is not None and (
+        history.pending is None or not triggers.has_started_pending(connection, job.model_id, now)
     )
+    history = replace(history, trained=trained, overtakes=overtakes)
     if request.replace_pending:
         history = replace(history, pending=None, same_training=None)
     decision = decide(request, history, services.settings.triggers, now, value)
