@@ -135,15 +135,24 @@ def long_run_variance(values: Floats) -> float:
     slope = float(np.sum(centred[1:] * centred[:-1]) / np.sum(centred[:-1] ** 2))
     slope = min(max(slope, -MAX_AUTOREGRESSION), MAX_AUTOREGRESSION)
     residuals = centred[1:] - slope * centred[:-1]
-    lags = _bandwidth(residuals)
+    n = len(residuals)
+    preliminary = int(4.0 * (n / 100.0) ** (2.0 / 9.0))
+    size = _transformed_size(n, preliminary)
+    known = _correlated(residuals, size)
+    lags = _bandwidth(known[: preliminary + 1] / n, n)
     weights = 1.0 - np.arange(1, lags + 1) / (lags + 1.0)
-    covariances = autocovariances(residuals, lags)
+    if _transformed_size(n, lags) != size:
+        known = _correlated(residuals, _transformed_size(n, lags))
+    covariances = known[: lags + 1] / n
     return float((covariances[0] + 2.0 * weights @ covariances[1:]) / (1.0 - slope) ** 2)
 
 
-def _bandwidth(values: Floats) -> int:
-    n = len(values)
-    covariances = autocovariances(values, int(4.0 * (n / 100.0) ** (2.0 / 9.0)))
+def _bandwidth(covariances: Floats, n: int) -> int:
+    """Automatic lag of Newey & West from the autocovariances of the preliminary lags.
+
+    Args:
+        n: number of values.
+    """
     level = covariances[0] + 2.0 * covariances[1:].sum()
     bend = 2.0 * np.arange(1, len(covariances)) @ covariances[1:]
     if level == 0.0:
@@ -159,10 +168,18 @@ def autocovariances(values: Floats, lags: int) -> Floats:
         lags: largest lag, below n.
     """
     n = len(values)
-    # Wiener-Khinchin, padded with zeros so that the end does not meet the beginning
-    size = 1 << (n + lags - 1).bit_length()
-    power = np.abs(np.fft.rfft(values, size)) ** 2
-    return np.asarray(np.fft.irfft(power, size)[: lags + 1] / n)
+    return np.asarray(_correlated(values, _transformed_size(n, lags))[: lags + 1] / n)
+
+
+def _transformed_size(n: int, lags: int) -> int:
+    """Size of a Fourier transform of `n` values padded with zeros, so that the end does not meet the
+    beginning within the lags."""
+    return 1 << (n + lags - 1).bit_length()
+
+
+def _correlated(values: Floats, size: int) -> Floats:
+    """Sums of the products of values a lag apart, for each lag, shape (size,), by Wiener-Khinchin."""
+    return np.asarray(np.fft.irfft(np.abs(np.fft.rfft(values, size)) ** 2, size))
 
 
 def probabilistic_sharpe_ratio(record: TrackRecord, benchmark: float = 0.0) -> float:
