@@ -166,10 +166,14 @@ def _line(drawn: "ImageDraw", panel: PlotArea, times: Times, curve: EquityLine) 
 
 
 def _fill(drawn: "ImageDraw", panel: PlotArea, times: Times, values: Floats, colour: str) -> None:
+    from PIL import ImageColor
+
     points = _points(panel, times, values)
+    top = panel.top * FINER
+    # parsed once
+    fill = ImageColor.getrgb(colour)
     for before, after in pairwise(points):
-        top = panel.top * FINER
-        drawn.polygon([(before[0], top), before, after, (after[0], top)], colour)
+        drawn.polygon([(before[0], top), before, after, (after[0], top)], fill)
 
 
 def _grid(drawn: "ImageDraw", panel: PlotArea, times: Sequence[int], values: Sequence[float]) -> None:

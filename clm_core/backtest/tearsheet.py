@@ -330,15 +330,17 @@ def period_returns(
     """Return of each calendar period with bars, as a fraction; NaN for a period without starting capital.
 
     Args:
-        times: open time of each bar, shape (n_bars,).
+        times: open time of each bar, ascending, shape (n_bars,).
         equity: equity after each bar, shape (n_bars,), in cash.
         initial_cash: starting capital.
         period: "M" for months, with keys like "2018-03", or "Y" for years, with keys like "2018"; in UTC.
     """
-    ends = pd.Series(equity).groupby(times.tz_localize(None).to_period(period)).last()
-    starts = ends.shift(fill_value=initial_cash)
-    returns = ends / starts.where(starts > 0) - 1.0
-    return {str(period): float(value) for period, value in returns.items()}
+    periods = times.tz_localize(None).to_numpy().astype(f"M8[{period}]")
+    last = np.append(np.flatnonzero(periods[1:] != periods[:-1]), len(periods) - 1)
+    ends = equity[last]
+    starts = np.append(initial_cash, ends[:-1])
+    returns = ends / np.where(starts > 0, starts, np.nan) - 1.0
+    return dict(zip(periods[last].astype(str).tolist(), returns.tolist(), strict=True))
 
 
 def _curves(sheet: TearSheet) -> dict[str, Floats]:

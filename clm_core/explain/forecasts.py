@@ -153,6 +153,8 @@ def outcomes_of(record: ForecastRecord) -> Outcomes:
 
 def common_axis(record: ForecastRecord) -> NDArray[np.int64]:
     """Open times of the bars of all markets, nanoseconds since 1970-01-01 UTC, ascending."""
+    if len(record.markets) == 1:
+        return record.markets[0].bars.time
     return np.unique(np.concatenate([each.bars.time for each in record.markets]))
 
 
