@@ -58,10 +58,9 @@ from clm_core.registry.store_tables import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, Metric
+    from mlflow.entities import Experiment, LoggedModel, Metric, RunInfo
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
     from mlflow.entities.model_registry import RegisteredModel
-    from mlflow.models.model import ModelInfo
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.store.entities.paged_list import PagedList
 
@@ -278,40 +277,36 @@ class MLflowRegistry:
             RegistryUnavailable: MLflow does not answer or has no space; run and version are marked failed.
             HomeMismatch: the version would be stored outside the home in force.
         """
+        from mlflow.entities import LoggedModelOutput, Param
+
         from clm_core.models.bundle import read_card
 
-        mlflow = self._mlflow
+        card = read_card(bundle)
+        of_training = {"seed": job.seed, "dataset_span_days": job.dataset_span_days, **params}
+        of_model = _model_config(card, bundle_digest, bars)
         with _mlflow_request(f"store a version of {job.model_id}"), _one_upload:
             self.ensure_model(job.model_id, _about(job))
-            with self._run(job, label) as run_id:
-                mlflow.log_params({"seed": job.seed, "dataset_span_days": job.dataset_span_days, **params})
-                self._client.log_inputs(run_id, [_dataset(bars)])
-                stored = self._store(job.model_id, bundle, bundle_digest, bars)
-                # after the model, which would read those of the run one by one, and log them again
-                self._log_training(run_id, stored.model_id, metrics, learning_curve)
+            with self._run(job, label) as run:
+                run_id = run.run_id
+                with self._logged_model(job.model_id, run, of_training) as model:
+                    self._client.log_batch(
+                        run_id,
+                        metrics=_training_metrics(run_id, model.model_id, metrics, learning_curve),
+                        params=[
+                            Param(name, str(value)) for name, value in {**of_model, **of_training}.items()
+                        ],
+                    )
+                    self._client.log_inputs(run_id, [_dataset(bars)])
+                    self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+                    self._store(model, run_id, bundle, card, of_model, bars)
                 crash_at(Fault.BUNDLE_STORED, self._fault)
-                needed = read_card(bundle).bars_needed
-                with self.package(stored.artifact_path, in_place=True) as package:
+                with self.package(model.artifact_location, in_place=True) as package:
                     listed = integrity.listing(package)
                 version = self._create_version(
-                    job, label, stored.model_uri, run_id, bundle_digest, listed, bars, needed, above
+                    job, label, model.model_uri, run_id, bundle_digest, listed, bars, card.bars_needed, above
                 )
         uri = f"models:/{job.model_id}@{label}"
         return Registered(label, version, run_id, uri, integrity.digest(listed))
-
-    def _log_training(
-        self, run_id: str, logged_model: str, metrics: Mapping[str, float], learning_curve: Sequence[float]
-    ) -> None:
-        """Log the training metrics of a logged model, and the learning curve of its run."""
-        from mlflow.entities import Metric
-
-        now = round(time.time() * 1000)
-        batch = [
-            Metric(f"train.{name}", value, now, 0, model_id=logged_model, run_id=run_id)
-            for name, value in metrics.items()
-        ]
-        curve = {"train.validation_loss": learning_curve}
-        self._client.log_batch(run_id, metrics=[*batch, *_points(curve)])
 
     def labels(self, model_id: str) -> set[str]:
         """All aliases of a model: the labels of the versions, and the aliases that can be moved."""
@@ -700,7 +695,7 @@ class MLflowRegistry:
             )
 
     @contextlib.contextmanager
-    def _run(self, job: TrainingJob, label: str) -> Iterator[str]:
+    def _run(self, job: TrainingJob, label: str) -> "Iterator[RunInfo]":
         tags = {
             JOB_TAG: str(job.id),
             "clm.model_id": job.model_id,
@@ -712,56 +707,78 @@ class MLflowRegistry:
         experiment = self._experiment_at_home()
         with self._fluent.start_run(experiment_id=experiment, run_name=name, tags=tags) as run:
             crash_at(Fault.RUN_OPENED, self._fault)
-            yield run.info.run_id
+            yield run.info
 
-    def _store(self, name: str, bundle: Path, bundle_digest: str, bars: "Bars | Panel") -> "ModelInfo":
-        """Store the files of a version with the serving code."""
-        from clm_core.models.bundle import read_card
+    @contextlib.contextmanager
+    def _logged_model(
+        self, model_id: str, run: "RunInfo", params: Mapping[str, Any]
+    ) -> "Iterator[LoggedModel]":
+        """MLflow's record of the files of a version: READY after the block, FAILED after an error."""
+        model: LoggedModel = self._mlflow.initialize_logged_model(
+            # a logged model, unlike a registered one, may not have a dot in the name
+            name=model_id.replace(".", "-"),
+            source_run_id=run.run_id,
+            params={name: str(value) for name, value in params.items()},
+            experiment_id=run.experiment_id,
+        )
+        try:
+            yield model
+        except Exception:
+            self._client.finalize_logged_model(model.model_id, "FAILED")
+            raise
+        self._client.finalize_logged_model(model.model_id, "READY")
+
+    def _store(
+        self,
+        model: "LoggedModel",
+        run_id: str,
+        bundle: Path,
+        card: "ModelCard",
+        config: Mapping[str, str],
+        bars: "Bars | Panel",
+    ) -> None:
+        """Store the files of a version with the serving code.
+
+        `Model.log` of MLflow would also read the run twice to copy its parameters and metrics, and would try
+        the version out on its example: the import of the model's library and a prediction, whose failure is
+        a line in the log. A promotion loads the bundle and compares the golden rows instead.
+        """
+        from mlflow.models import Model as ModelFile
+
         from clm_core.models.catalog import version_execution
         from clm_core.registry.scoring import signature_with
 
-        card = read_card(bundle)
         symbols = [member.symbol for member in card.pool]
-        with _bytecode_off():
-            stored: ModelInfo = self._mlflow.models.Model.log(
-                None,
-                _PyfuncFlavor,
-                flavor_name="pyfunc.ModelFromCode",
-                validate_serving_input=False,
-                # a logged model, unlike a registered one, may not have a dot in the name
-                name=name.replace(".", "-"),
-                python_model=SERVING_CODE,
-                artifacts={BUNDLE: str(bundle)},
-                model_config={
-                    "bundle_digest": bundle_digest,
-                    "symbol": card.trained_on.symbol,
-                    "timeframe": bars.timeframe.value,
-                    "calendar": bars.calendar.value,
-                },
-                signature=signature_with(card.series, pooled=bool(symbols)),
-                input_example=_example(bars, card.bars_needed),
-                metadata={
-                    "bars_needed": card.bars_needed,
-                    "symbol": card.trained_on.symbol,
-                    **({"symbols": symbols} if symbols else {}),
-                    "timeframe": bars.timeframe.value,
-                    "execution": version_execution(card.params, FIXED_UNITS).model_dump(mode="json"),
-                },
-                pip_requirements=_requirements(card),
-            )
-        self._keep_bytecode_out(stored.model_id)
-        return stored
-
-    def _keep_bytecode_out(self, logged_model: str) -> None:
-        """Store a file at the path of the serving code's bytecode folder.
-
-        Python would otherwise write bytecode there when a version is loaded in place, and would run bytecode
-        planted there instead of the code.
-        """
+        description = ModelFile(
+            artifact_path=model.artifact_location,
+            run_id=run_id,
+            model_uuid=model.model_id,
+            model_id=model.model_id,
+            metadata={
+                "bars_needed": card.bars_needed,
+                "symbol": card.trained_on.symbol,
+                **({"symbols": symbols} if symbols else {}),
+                "timeframe": bars.timeframe.value,
+                "execution": version_execution(card.params, FIXED_UNITS).model_dump(mode="json"),
+            },
+        )
         with tempfile.TemporaryDirectory() as folder:
-            occupied = Path(folder, "__pycache__")
-            occupied.touch()
-            self._client.log_model_artifact(logged_model, str(occupied))
+            files = Path(folder, "model")
+            with _bytecode_off():
+                _save_files(
+                    files,
+                    _example(bars, card.bars_needed),
+                    mlflow_model=description,
+                    python_model=SERVING_CODE,
+                    artifacts={BUNDLE: str(bundle)},
+                    model_config=dict(config),
+                    signature=signature_with(card.series, pooled=bool(symbols)),
+                    pip_requirements=_requirements(card),
+                )
+            # Python would otherwise write bytecode there when a version is loaded in place, and would run
+            # bytecode planted there instead of the serving code
+            (files / "__pycache__").touch()
+            self._store_of(model.artifact_location).log_artifacts(str(files))  # type: ignore[no-untyped-call]
 
     def _model(self, model_id: str) -> "RegisteredModel | None":
         return _none_on({"RESOURCE_DOES_NOT_EXIST"}, lambda: self._client.get_registered_model(model_id))
@@ -820,6 +837,20 @@ class MLflowRegistry:
         crash_at(Fault.VERSION_MADE, self._fault)
         self._client.set_registered_model_alias(job.model_id, label, version.version)
         return int(version.version)
+
+
+def _training_metrics(
+    run_id: str, logged_model: str, metrics: Mapping[str, float], learning_curve: Sequence[float]
+) -> "list[Metric]":
+    """Training metrics of a logged model, and the learning curve of its run."""
+    from mlflow.entities import Metric
+
+    now = round(time.time() * 1000)
+    of_model = [
+        Metric(f"train.{name}", value, now, 0, model_id=logged_model, run_id=run_id)
+        for name, value in metrics.items()
+    ]
+    return [*of_model, *_points({"train.validation_loss": learning_curve})]
 
 
 def _points(curves: "Mapping[str, Sequence[float] | Floats]") -> "list[Metric]":
@@ -886,36 +917,30 @@ def _sizes(uri: str, store: "ArtifactRepository", folder: str | None = None, dep
             yield entry.file_size or 0
 
 
-class _PyfuncFlavor:
-    """MLflow's flavor `pyfunc`, for `Model.log`, which tries a version out on its example by default.
+def _save_files(folder: Path, example: Any, **arguments: Any) -> None:
+    """Write the files of a version with MLflow's flavor `pyfunc`.
 
-    The trial would cost the import of the model's library and a prediction, and its failure would be a line
-    in the log; a promotion loads the bundle and compares the golden rows instead.
+    Args:
+        folder: created by the call.
+        example: table that a prediction accepts; see `version_example`.
+        arguments: of `mlflow.pyfunc.save_model`, except path and example; `mlflow_model` is completed.
     """
+    from mlflow import pyfunc
 
-    @staticmethod
-    def save_model(
-        path: str, mlflow_model: Any, validate_serving_input: bool, input_example: Any, **arguments: Any
-    ) -> None:
-        from mlflow import pyfunc
+    from clm_core.registry import version_example
 
-        from clm_core.registry import version_example
+    def save(example: Any) -> None:
+        with _requirements_as_given():
+            pyfunc.save_model(path=str(folder), input_example=example, **arguments)
 
-        assert not validate_serving_input, "Model.log tries the version out"
-
-        def save(example: Any) -> None:
-            with _requirements_as_given():
-                pyfunc.save_model(path=path, mlflow_model=mlflow_model, input_example=example, **arguments)
-
-        if not version_example.can_be_completed(input_example):
-            save(input_example)
-            return
-        save(input_example.tail(1))
-        info = mlflow_model.saved_input_example_info
-        if not version_example.complete(Path(path), info, input_example):
-            # written in another form by another release of MLflow
-            shutil.rmtree(path)
-            save(input_example)
+    if not version_example.can_be_completed(example):
+        save(example)
+        return
+    save(example.tail(1))
+    if not version_example.complete(folder, arguments["mlflow_model"].saved_input_example_info, example):
+        # written in another form by another release of MLflow
+        shutil.rmtree(folder)
+        save(example)
 
 
 @contextlib.contextmanager
@@ -1037,6 +1062,16 @@ def _requirements(card: "ModelCard") -> list[str]:
     installed = [each.source.rpartition(" ") for each in card.own_features if not each.source.endswith(".py")]
     brought = {distribution: number for distribution, _, number in installed}
     return [f"{name}=={number.partition('+')[0]}" for name, number in {**card.libraries, **brought}.items()]
+
+
+def _model_config(card: "ModelCard", bundle_digest: str, bars: "Bars | Panel") -> dict[str, str]:
+    """Configuration of the serving code, which MLflow shows among the parameters of the run too."""
+    return {
+        "bundle_digest": bundle_digest,
+        "symbol": card.trained_on.symbol,
+        "timeframe": bars.timeframe.value,
+        "calendar": bars.calendar.value,
+    }
 
 
 def _example(bars: "Bars | Panel", count: int | None) -> Any:
