@@ -41,12 +41,13 @@ from clm_core.domain.storage_settings import IN_THE_HOME, StorageSettings
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.platform.bucket import Bucket
 from clm_core.platform.home_record import HomeRecord
-from clm_core.registry import integrity
+from clm_core.registry import integrity, run_rows
 from clm_core.registry.locations import BUCKET_FOLDER, EXPERIMENT, HOME_TAG, is_inside
 from clm_core.registry.store_tables import (
     aliases_of,
     artifacts_of,
     creating_tables,
+    experiment_named,
     is_database,
     is_registered,
     jobs_left_open,
@@ -58,7 +59,7 @@ from clm_core.registry.store_tables import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, LoggedModel, Metric, RunInfo
+    from mlflow.entities import Experiment, LoggedModel, Metric, Param, RunInfo, RunTag
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
     from mlflow.entities.model_registry import RegisteredModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -289,9 +290,9 @@ class MLflowRegistry:
             with self._run(job, label) as run:
                 run_id = run.run_id
                 with self._logged_model(job.model_id, run, of_training) as model:
-                    self._client.log_batch(
+                    self._log_batch(
                         run_id,
-                        metrics=_training_metrics(run_id, model.model_id, metrics, learning_curve),
+                        _training_metrics(run_id, model.model_id, metrics, learning_curve),
                         params=[
                             Param(name, str(value)) for name, value in {**of_model, **of_training}.items()
                         ],
@@ -326,7 +327,19 @@ class MLflowRegistry:
         finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
         batch = [*(Metric(name, value, 0, 0) for name, value in finite.items()), *_points(curves)]
         with _mlflow_request(f"store the figures of run {run_id}"):
-            self._client.log_batch(run_id, metrics=batch, tags=[RunTag(*tag) for tag in tags.items()])
+            self._log_batch(run_id, batch, tags=[RunTag(*tag) for tag in tags.items()])
+
+    def _log_batch(
+        self,
+        run_id: str,
+        metrics: "list[Metric]",
+        params: "Sequence[Param]" = (),
+        tags: "Sequence[RunTag]" = (),
+    ) -> None:
+        """Log figures, parameters and tags of a run; directly in the tables where MLflow is a database."""
+        if is_database(self._uri) and run_rows.write_batch(self._uri, run_id, metrics, params, tags):
+            return
+        self._client.log_batch(run_id, metrics, params, tags)
 
     def attach(self, run_id: str, files: Sequence[Path], folder: str) -> None:
         """Store files with the version's run, shown by the MLflow UI.
@@ -672,9 +685,13 @@ class MLflowRegistry:
                 f"The home {home} was moved or removed while this process ran: end this process and start "
                 "again with CLM_HOME set to the present path."
             )
-        experiment = self._experiment()
-        self._require_inside(experiment.artifact_location)
-        return str(experiment.experiment_id)
+        known = experiment_named(self._uri, EXPERIMENT) if is_database(self._uri) else None
+        if known is None:
+            experiment = self._experiment()
+            known = str(experiment.experiment_id), experiment.artifact_location
+        experiment_id, location = known
+        self._require_inside(location)
+        return experiment_id
 
     def _require_inside(self, location: str) -> None:
         if self._bucket is not None:

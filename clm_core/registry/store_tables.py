@@ -59,6 +59,8 @@ AND NOT EXISTS (SELECT FROM registered_model_tags WHERE (name, key) = (:model_id
 
 _ARTIFACTS = text("SELECT artifact_uri FROM runs WHERE run_uuid = :run_id")
 
+_EXPERIMENT = text("SELECT experiment_id, artifact_location FROM experiments WHERE name = :name")
+
 _NOTE_CREATOR = text("UPDATE model_versions SET user_id = :creator WHERE name = :name AND version = :version")
 
 
@@ -86,7 +88,7 @@ def note_creator(tracking_uri: str, model_id: str, number: int, creator: str) ->
     """
     row = {"name": model_id, "version": number, "creator": creator[:256]}
     try:
-        with _engine(tracking_uri).begin() as connection:
+        with engine_of(tracking_uri).begin() as connection:
             connection.execute(_NOTE_CREATOR, row)
     except SQLAlchemyError as error:
         raise RegistryUnavailable(
@@ -196,11 +198,22 @@ def artifacts_of(tracking_uri: str, run_id: str) -> str | None:
         return None if connection is None else connection.scalar(_ARTIFACTS, {"run_id": run_id})
 
 
+def experiment_named(tracking_uri: str, name: str) -> tuple[str, str] | None:
+    """Id of an experiment and the address of its artifacts; None without such an experiment.
+
+    Raises:
+        RegistryUnavailable: the database does not answer.
+    """
+    with _reading(tracking_uri, f"look for the experiment {name}") as connection:
+        rows = [] if connection is None else connection.execute(_EXPERIMENT, {"name": name}).all()
+    return (str(rows[0].experiment_id), rows[0].artifact_location) if len(rows) == 1 else None
+
+
 @contextlib.contextmanager
 def _reading(tracking_uri: str, action: str) -> Iterator[Connection | None]:
     """Connection to MLflow's database; None before the first registration, which makes the tables."""
     try:
-        with _engine(tracking_uri).connect() as connection:
+        with engine_of(tracking_uri).connect() as connection:
             has_tables = connection.scalar(text("SELECT to_regclass('model_version_tags')")) is not None
             yield connection if has_tables else None
     except SQLAlchemyError as error:
@@ -210,6 +223,6 @@ def _reading(tracking_uri: str, action: str) -> Iterator[Connection | None]:
 
 
 @cache
-def _engine(tracking_uri: str) -> Engine:
+def engine_of(tracking_uri: str) -> Engine:
     """Engine of MLflow's database for this process; a promotion reads four times."""
     return pooled_engine(tracking_uri, kept=1)
