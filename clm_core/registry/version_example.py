@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 _ROW = "row"
-_ROWS = json.JSONEncoder(separators=(",\n        ", ": "))
+_BETWEEN = ",\n        "
+_ROWS = json.JSONEncoder(separators=(_BETWEEN, ": "))
 """Encoder of rows whose cells stand below each other."""
 
 
@@ -33,29 +34,41 @@ def complete(folder: Path, info: Mapping[str, str], table: pd.DataFrame) -> bool
     Returns:
         False for files of another form than that of this release, which stay as they are.
     """
-    forms: dict[str, Callable[[pd.DataFrame], str]] = {
+    forms: dict[str, Callable[[list[str], str], str]] = {
         "artifact_path": plain_form,
         "serving_input_path": serving_form,
     }
-    if any((folder / info[key]).read_text() != form(table.tail(1)) for key, form in forms.items()):
+    columns = list(table.columns)
+    last = encoded_rows(table.tail(1))
+    if any((folder / info[key]).read_text() != form(columns, last) for key, form in forms.items()):
         return False
+    rows = encoded_rows(table)
     for key, form in forms.items():
-        (folder / info[key]).write_text(form(table))
+        (folder / info[key]).write_text(form(columns, rows))
     return True
 
 
-def plain_form(table: pd.DataFrame) -> str:
-    """Content of MLflow's `input_example.json`."""
-    return json.dumps({"columns": list(table.columns), "data": _rows(table)})
+def plain_form(columns: list[str], rows: str) -> str:
+    """Content of MLflow's `input_example.json`.
+
+    Args:
+        rows: see `encoded_rows`.
+    """
+    # a line break within a cell is escaped
+    return f'{{"columns": {json.dumps(columns)}, "data": {rows.replace(_BETWEEN, ", ")}}}'
 
 
-def serving_form(table: pd.DataFrame) -> str:
-    """Content of MLflow's `serving_input_example.json`: each cell on a line of its own."""
-    frame = {"dataframe_split": {"columns": list(table.columns), "data": [[_ROW]]}}
+def serving_form(columns: list[str], rows: str) -> str:
+    """Content of MLflow's `serving_input_example.json`: each cell on a line of its own.
+
+    Args:
+        rows: see `encoded_rows`.
+    """
+    frame = {"dataframe_split": {"columns": columns, "data": [[_ROW]]}}
     head, tail = json.dumps(frame, indent=2).split(f'"{_ROW}"')
-    cells = _ROWS.encode(_rows(table))[2:-2]
-    return head + cells.replace("],\n        [", "\n      ],\n      [\n        ") + tail
+    return head + rows[2:-2].replace(f"]{_BETWEEN}[", "\n      ],\n      [\n        ") + tail
 
 
-def _rows(table: pd.DataFrame) -> list[tuple[Any, ...]]:
-    return list(zip(*(table[name].tolist() for name in table.columns), strict=True))
+def encoded_rows(table: pd.DataFrame) -> str:
+    """Rows of a table as JSON, with cells and rows below each other."""
+    return _ROWS.encode(list(zip(*(table[name].tolist() for name in table.columns), strict=True)))
