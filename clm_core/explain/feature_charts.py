@@ -171,9 +171,9 @@ def beside(values: Floats) -> Floats:
     else:
         bins = np.minimum((values - values.min()) / spread * SWARM_BINS, SWARM_BINS - 1).astype(np.int64)
     counts = np.bincount(bins)
+    order = np.argsort(bins, kind="stable")
     place = np.empty(len(values))
-    for number in np.flatnonzero(counts):
-        within = bins == number
-        place[within] = np.arange(counts[number]) - (counts[number] - 1) / 2
+    first = (np.cumsum(counts) - counts)[bins[order]]
+    place[order] = np.arange(len(values)) - first - (counts[bins[order]] - 1) / 2
     widest = max((int(counts.max()) - 1) / 2, 1.0)
     return np.asarray(place / widest * SWARM_WIDTH)
