@@ -48,12 +48,14 @@ from clm_core.registry.store_tables import (
     artifacts_of,
     creating_tables,
     experiment_named,
+    finish_logged_model,
     is_database,
     is_registered,
     jobs_left_open,
     note_creator,
     number_behind,
     run_and_tag,
+    show_status,
     tags_of,
 )
 
@@ -371,12 +373,21 @@ class MLflowRegistry:
         """
         number = str(mlflow_version)
         with _mlflow_request(f"show the status of {model_id} {number}"):
-            self._client.set_model_version_tag(model_id, number, STATUS_TAG, status.value)
             if verdict is not None:
                 present = verdict_text.description(verdict)
             else:
                 present = self._client.get_model_version(model_id, number).description or ""
             description = verdict_text.with_status(present, status.value, sentence, at)
+            if is_database(self._uri) and show_status(
+                self._uri,
+                model_id,
+                mlflow_version,
+                tag=STATUS_TAG,
+                status=status.value,
+                description=description,
+            ):
+                return
+            self._client.set_model_version_tag(model_id, number, STATUS_TAG, status.value)
             self._client.update_model_version(model_id, number, description=description)
 
     def show_creator(self, model_id: str, mlflow_version: int, creator: str) -> None:
@@ -731,6 +742,8 @@ class MLflowRegistry:
         self, model_id: str, run: "RunInfo", params: Mapping[str, Any]
     ) -> "Iterator[LoggedModel]":
         """MLflow's record of the files of a version: READY after the block, FAILED after an error."""
+        from mlflow.entities import LoggedModelStatus
+
         model: LoggedModel = self._mlflow.initialize_logged_model(
             # a logged model, unlike a registered one, may not have a dot in the name
             name=model_id.replace(".", "-"),
@@ -743,7 +756,9 @@ class MLflowRegistry:
         except Exception:
             self._client.finalize_logged_model(model.model_id, "FAILED")
             raise
-        self._client.finalize_logged_model(model.model_id, "READY")
+        ready = LoggedModelStatus.READY
+        if not (is_database(self._uri) and finish_logged_model(self._uri, model.model_id, ready.to_int())):
+            self._client.finalize_logged_model(model.model_id, ready)
 
     def _store(
         self,

@@ -1,16 +1,17 @@
-"""MLflow's tables: creation by a single process at a time, and the most frequent reads.
+"""MLflow's tables: creation by a single process at a time, and the most frequent reads and changes by SQL.
 
 MLflow itself lets two migrations collide. The import of MLflow costs two seconds of processor time, too much
 for a pass without work, and MLflow's client sends three to six queries where a single query has the answer.
 """
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from functools import cache
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, func, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, NullPool, TextClause, create_engine, func, select, text
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from clm_core.domain.errors import RegistryUnavailable
 from clm_core.ledger.engine import pooled_engine
@@ -63,6 +64,21 @@ _EXPERIMENT = text("SELECT experiment_id, artifact_location FROM experiments WHE
 
 _NOTE_CREATOR = text("UPDATE model_versions SET user_id = :creator WHERE name = :name AND version = :version")
 
+_SHOW_STATUS = text("""
+WITH shown AS (
+  UPDATE model_versions SET description = :description, last_updated_time = :now
+  WHERE (name, version) = (:model_id, :number) AND current_stage <> 'Deleted_Internal'
+  RETURNING workspace, name, version
+)
+INSERT INTO model_version_tags (workspace, name, version, key, value)
+SELECT workspace, name, version, :tag, :status FROM shown
+ON CONFLICT (workspace, key, name, version) DO UPDATE SET value = excluded.value
+""")
+
+_FINISH_LOGGED_MODEL = text("""
+UPDATE logged_models SET status = :status, last_updated_timestamp_ms = :now WHERE model_id = :logged_model
+""")
+
 
 @contextlib.contextmanager
 def creating_tables(tracking_uri: str) -> Iterator[None]:
@@ -95,6 +111,57 @@ def note_creator(tracking_uri: str, model_id: str, number: int, creator: str) ->
             f"MLflow's database could not note the creator of {model_id} {number}: {error}. Check the "
             "database server."
         ) from error
+
+
+def show_status(
+    tracking_uri: str, model_id: str, number: int, *, tag: str, status: str, description: str
+) -> bool:
+    """Show a status of a version in a tag, and the description, in a single statement.
+
+    MLflow's client reads the version in a session of its own for each of the two, and all aliases of the
+    model.
+
+    Returns:
+        False, with nothing written, for a version that is gone, and for a change that the tables refuse.
+
+    Raises:
+        RegistryUnavailable: the database does not answer.
+    """
+    change = {"model_id": model_id, "number": number, "tag": tag, "status": status}
+    action = f"show the status of {model_id} {number}"
+    return _changes_row(tracking_uri, _SHOW_STATUS, change | {"description": description}, action)
+
+
+def finish_logged_model(tracking_uri: str, logged_model: str, status: int) -> bool:
+    """Set the final status of a logged model, which MLflow's client reads with all parameters and metrics.
+
+    Args:
+        status: number of the status in MLflow.
+
+    Returns:
+        False, with nothing written, for a model that is gone.
+
+    Raises:
+        RegistryUnavailable: the database does not answer.
+    """
+    change = {"logged_model": logged_model, "status": status}
+    return _changes_row(tracking_uri, _FINISH_LOGGED_MODEL, change, f"finish the model {logged_model}")
+
+
+def _changes_row(tracking_uri: str, statement: TextClause, change: Mapping[str, object], action: str) -> bool:
+    """True if a statement, given the time in milliseconds as `now`, changed a row."""
+    try:
+        with engine_of(tracking_uri).begin() as connection:
+            changed: bool = (
+                connection.execute(statement, {**change, "now": time.time_ns() // 10**6}).rowcount == 1
+            )
+    except (DataError, IntegrityError, ProgrammingError):
+        return False
+    except SQLAlchemyError as error:
+        raise RegistryUnavailable(
+            f"MLflow's database could not {action}: {error}. Check the database server."
+        ) from error
+    return changed
 
 
 def is_database(tracking_uri: str) -> bool:

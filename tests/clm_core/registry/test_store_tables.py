@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -13,6 +15,7 @@ from patience import PATIENT_SECONDS
 from psycopg.sql import SQL
 
 from clm_core.domain.errors import NotFound, RegistryUnavailable
+from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.registry import mlflow_registry
 from clm_core.registry.mlflow_registry import DIGEST_TAG, JOB_TAG, STATUS_TAG, MLflowRegistry
@@ -22,6 +25,8 @@ from deployments.fork_server import ENVIRONMENT
 
 CONNECT = """
 import os, sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 import mlflow, mlflow.store.tracking.sqlalchemy_store
 from clm_core.registry.mlflow_registry import MLflowRegistry
@@ -174,3 +179,58 @@ def test_a_store_without_tables_has_no_job_left_open_and_a_lost_one_says_so(
     lost = url._replace(path="/mlflow_lost").geturl()
     with pytest.raises(RegistryUnavailable, match="mlflow_lost"):
         MLflowRegistry(lost, tmp_path).left_open()
+
+
+@pytest.mark.parametrize("is_database", [True, False], ids=["tables", "requests"])
+def test_a_status_is_shown_in_the_tag_and_the_description_at_once(
+    is_database: bool,
+    services: Services,
+    make_version: Callable[..., ModelVersion],
+    model_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry = services.registry
+    version = make_version(model_id, in_full=True)
+    number = version.mlflow_version
+    before = registry.client.get_model_version(model_id, str(number))
+    monkeypatch.setattr(mlflow_registry, "is_database", lambda uri: is_database)
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    registry.set_status(model_id, number, ModelStatus.SHADOW, "first, with a ' and a %", at)
+    registry.set_status(model_id, number, ModelStatus.RETIRED, "second", at)
+    after = registry.client.get_model_version(model_id, str(number))
+    assert after.tags == before.tags | {STATUS_TAG: ModelStatus.RETIRED.value}
+    assert after.description.count("first, with a ' and a %") == after.description.count("second") == 1
+    assert after.last_updated_timestamp > before.last_updated_timestamp
+    assert (after.user_id, after.source) == (before.user_id, before.source)
+    registry.client.delete_model_version(model_id, str(number))
+    with pytest.raises(RegistryUnavailable, match="not found"):
+        registry.set_status(model_id, number, ModelStatus.RETIRED, "third", at)
+
+
+@pytest.mark.parametrize("is_database", [True, False], ids=["tables", "requests"])
+def test_the_files_of_a_registered_version_are_ready_and_those_of_a_failed_upload_failed(
+    is_database: bool,
+    services: Services,
+    make_version: Callable[..., ModelVersion],
+    model_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry = services.registry
+    client = registry.client
+    experiment = client.get_experiment_by_name("clm").experiment_id
+    monkeypatch.setattr(mlflow_registry, "is_database", lambda uri: is_database)
+    make_version(model_id, in_full=True)
+
+    def no_space(*arguments: object, **options: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(mlflow_registry, "_save_files", no_space)
+    with pytest.raises(RegistryUnavailable, match="no space"):
+        make_version(model_id, in_full=True)
+    name = f"name = '{model_id.replace('.', '-')}'"
+    models = client.search_logged_models([experiment], name, order_by=[{"field_name": "creation_time"}])
+    assert [str(model.status) for model in models] == ["READY", "FAILED"]
+    assert all(model.params for model in models)
+    runs = [client.get_run(model.source_run_id) for model in models]
+    assert [run.info.status for run in runs] == ["FINISHED", "FAILED"]
+    assert all(run.data.params.keys() > model.params.keys() for run, model in zip(runs, models, strict=True))
