@@ -1,6 +1,7 @@
 """Cost of five rules of retraining in four worlds: rewrites the table of docs/decisions/0102.
 
     python -m benchmarks.retraining_cost [--days 182] [--seeds 2] [--prices 5 20] [--results FOLDER]
+    python -m benchmarks.retraining_cost --half-life 3650    prints the tables of another half-life
 
 Each world is replayed under each rule by `lifecycle.replay`, with the clock put forward from week to week:
 retrains, shadow, watch and protection come once a week under every rule alike. The world knows the expected
@@ -29,13 +30,13 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
-from os import cpu_count
 from pathlib import Path
 from unittest import mock
 
@@ -54,6 +55,7 @@ from clm_core.settings import Settings
 DOCUMENT = Path(__file__).parents[1] / "docs" / "decisions" / "0102-a-level-that-stays-and-followed-days.md"
 MARK = "<!-- below: python -m benchmarks.retraining_cost -->\n"
 START = date(2020, 1, 1)
+HALF_LIFE_DAYS = RetrainCostRules().half_life_days
 CAPITAL = 10_000.0
 HOURS = 5.0
 PRICES = (5.0, 20.0)
@@ -117,7 +119,7 @@ class RuleCost:
         return self.expected_bps - self.compute_bps
 
 
-def triggers_of(rule: str, price_bps: float) -> TriggerPolicy:
+def triggers_of(rule: str, price_bps: float, half_life_days: float = HALF_LIFE_DAYS) -> TriggerPolicy:
     """Admission of requests under a rule, which refuses all others."""
     off = ReasonRules(daily_budget_per_model=0)
     others = {
@@ -134,6 +136,7 @@ def triggers_of(rule: str, price_bps: float) -> TriggerPolicy:
             capital=CAPITAL,
             compute_price_per_hour=price_bps * 1e-4 * CAPITAL / HOURS,
             hours_per_retrain=HOURS,
+            half_life_days=half_life_days,
         )
         return TriggerPolicy(cost_aware=costs)
     once = {} if every_days(rule) == 7.0 else {"periodic": PeriodicRules(cooldown_hours=8760)}
@@ -189,9 +192,9 @@ class CaraCourse(WeeklyCourse):
 
 
 def replayed(
-    home: Path, world: KnownWorld, seed: int, rule: str, price_bps: float, days: int
+    home: Path, world: KnownWorld, seed: int, rule: str, price_bps: float, days: int, half_life_days: float
 ) -> PolicyReplay:
-    policy = home / "benchmark.toml"
+    policy = home / f"benchmark-{os.getpid()}.toml"
     policy.write_text(POLICY, encoding="utf-8")
     request = ReplayRequest(
         model_type=MODEL,
@@ -204,7 +207,7 @@ def replayed(
         dataset_span_days=SPAN_DAYS,
         training_params=PARAMS,
     )
-    settings = Settings(home=home, database_url=None, triggers=triggers_of(rule, price_bps))
+    settings = Settings(home=home, database_url=None, triggers=triggers_of(rule, price_bps, half_life_days))
     cara = type("CaraAtAPrice", (CaraCourse,), {"threshold_bps": price_bps})
     with mock.patch.object(replay, "_Course", cara if rule == "CARA" else WeeklyCourse):
         result = replay.run(settings, MarketData(home), request, lambda step, share: None)
@@ -212,26 +215,50 @@ def replayed(
 
 
 def costs(
-    folder: Path, world: KnownWorld, seed: int, days: int, prices: Sequence[float]
+    folder: Path,
+    world: KnownWorld,
+    seed: int,
+    days: int,
+    prices: Sequence[float],
+    half_life_days: float = HALF_LIFE_DAYS,
 ) -> list[list[RuleCost]]:
     """Every rule in a world, for each price; results kept in the folder are taken over."""
-    return [[_kept_cost(folder, world, seed, days, rule, price) for rule in RULES] for price in prices]
+    return [
+        [_kept_cost(folder, world, seed, days, rule, price, half_life_days) for rule in RULES]
+        for price in prices
+    ]
 
 
 def _kept_cost(
-    folder: Path, world: KnownWorld, seed: int, days: int, rule: str, price_bps: float
+    folder: Path,
+    world: KnownWorld,
+    seed: int,
+    days: int,
+    rule: str,
+    price_bps: float,
+    half_life_days: float,
 ) -> RuleCost:
     at_price = f"-{price_bps:g}" if rule in PRICED else ""
-    kept = folder / f"{world}-{seed}-{days}-{rule}{at_price}.json"
+    believed = f"-{half_life_days:g}d" if rule == OURS else ""
+    kept = folder / f"{world}-{seed}-{days}-{rule}{at_price}{believed}.json"
     if not kept.exists():
-        kept.write_text(json.dumps(asdict(_cost(folder, world, seed, days, rule, price_bps))))
+        cost = _cost(folder, world, seed, days, rule, price_bps, half_life_days)
+        kept.write_text(json.dumps(asdict(cost)))
     cost = replace(RuleCost(**json.loads(kept.read_text())), price_bps=price_bps)
     print(world, seed, cost, flush=True)
     return cost
 
 
-def _cost(folder: Path, world: KnownWorld, seed: int, days: int, rule: str, price_bps: float) -> RuleCost:
-    course = replayed(folder, world, seed, rule, price_bps, days)
+def _cost(
+    folder: Path,
+    world: KnownWorld,
+    seed: int,
+    days: int,
+    rule: str,
+    price_bps: float,
+    half_life_days: float,
+) -> RuleCost:
+    course = replayed(folder, world, seed, rule, price_bps, days, half_life_days)
     assert course.known is not None
     expected_bps = course.known.expected_return * 1e4
     return RuleCost(rule, price_bps, course.retrains, course.promotions, course.rollbacks, expected_bps)
@@ -297,7 +324,13 @@ def main() -> None:
     parser.add_argument(
         "--prices", type=float, nargs="+", default=PRICES, help="prices of a retrain, basis points"
     )
-    parser.add_argument("--workers", type=int, default=cpu_count())
+    parser.add_argument(
+        "--half-life",
+        type=float,
+        default=HALF_LIFE_DAYS,
+        help="half_life_days of the cost-aware rule; tables of another than the default are printed only",
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--results", type=Path, help="folder that keeps results and trainings")
     given = parser.parse_args()
     worlds = [(world, seed) for world in WORLDS for seed in range(given.seeds)]
@@ -305,13 +338,15 @@ def main() -> None:
         folder = given.results or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         pool = stack.enter_context(ProcessPoolExecutor(given.workers))
-        calls = ((folder, *each, given.days, given.prices) for each in worlds)
+        calls = ((folder, *each, given.days, given.prices, given.half_life) for each in worlds)
         measured = list(pool.map(costs, *zip(*calls, strict=True)))
     text = "\n".join(
         table_of(price, [each[number] for each in measured], given.days, given.seeds)
         for number, price in enumerate(given.prices)
     )
     print(text)
+    if given.half_life != HALF_LIFE_DAYS:
+        return
     head = DOCUMENT.read_text(encoding="utf-8").partition(MARK)[0]
     DOCUMENT.write_text(f"{head}{MARK}\n{text}", encoding="utf-8")
 

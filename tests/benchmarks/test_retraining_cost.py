@@ -18,6 +18,7 @@ from benchmarks.retraining_cost import (
     rows,
     triggers_of,
 )
+from clm_core.domain.trigger_policy import RetrainCostRules
 from clm_core.domain.vocabulary import KnownWorld
 
 PRICE = 5.0
@@ -63,6 +64,11 @@ def test_a_rule_admits_the_requests_that_it_makes(rule: str) -> None:
     assert (triggers.drift_detected.daily_budget_per_model == 0) is (rule not in ("drift", OURS))
 
 
+def test_the_cost_aware_rule_believes_in_the_half_life_given() -> None:
+    assert triggers_of(OURS, PRICE).cost_aware.half_life_days == RetrainCostRules().half_life_days
+    assert triggers_of(OURS, PRICE, 3650.0).cost_aware.half_life_days == 3650.0
+
+
 @pytest.mark.parametrize("price_bps", PRICES)
 def test_the_cost_aware_rule_pays_the_price_of_the_table(price_bps: float) -> None:
     rules = triggers_of(OURS, price_bps).cost_aware
@@ -78,7 +84,9 @@ def test_results_of_rules_without_a_price_are_kept_for_every_price(
 ) -> None:
     replays = list[tuple[str, float]]()
 
-    def replayed(folder: Path, world: object, seed: int, days: int, rule: str, price_bps: float) -> RuleCost:
+    def replayed(
+        folder: Path, world: object, seed: int, days: int, rule: str, price_bps: float, half_life: float
+    ) -> RuleCost:
         replays.append((rule, price_bps))
         return RuleCost(rule, price_bps, 2, promotions=1, endings=0, expected_bps=30.0)
 
@@ -87,6 +95,10 @@ def test_results_of_rules_without_a_price_are_kept_for_every_price(
     assert replays == [*((rule, 5.0) for rule in RULES), ("CARA", 20.0), (OURS, 20.0)]
     assert {each.net_bps for each in cheap} == {20.0}
     assert {each.net_bps for each in dear} == {-10.0}
+    # only the cost-aware rule has a half-life
+    replays.clear()
+    retraining_cost.costs(tmp_path, KnownWorld.NONE, 0, 14, (5.0,), 365.0)
+    assert replays == [(OURS, 5.0)]
 
 
 @pytest.mark.chaos
