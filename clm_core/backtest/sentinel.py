@@ -150,7 +150,9 @@ def examine_learning(recipe: Recipe, bars: Bars, seed: int) -> None:
     except InvalidTrainingParams:
         # a rule whose threshold no shuffled bar passes takes no position, and earns nothing
         return
-    positions = model.positions(shuffled)[first:]
+    # as many bars before as settle the positions
+    begin = max(0, first - (model.bars_needed or first))
+    positions = model.positions(shuffled[begin:])[first - begin :]
     score = return_score(shuffled[first:], positions)
     if score > LARGEST_SCORE:
         raise LookAhead(

@@ -408,12 +408,13 @@ class BoostingRecipe(ABC):
         trees = self.trees(boosted.raw)
         report(1.0)
         reading = None
-        metrics = _metrics(trees, material, self.params) | boosted.metrics
+        answers = [_answers_of(trees, each.member) for each in material.parts]
+        metrics = _metrics(trees, answers, material, self.params) | boosted.metrics
         metrics |= _regime_metrics(material, self.params)
         if self.fixed_rounds is not None:
             metrics[ROUNDS_OF_FOLDS] = float(self.fixed_rounds)
         if self.params.label != "sign":
-            reading, scores = _reading(self.params, horizon, material, trees)
+            reading, scores = _reading(self.params, horizon, material, answers)
             metrics |= _reading_metrics(self.params, material, reading, scores)
         return tuple(
             BoostedModel(
@@ -769,13 +770,19 @@ def _bars_needed(bars: Bars, params: BoostingParams, horizon: int) -> int:
 
 
 def _reading(
-    params: BoostingParams, horizon: int, material: _Material, trees: Trees
+    params: BoostingParams, horizon: int, material: _Material, answered: Sequence[Floats]
 ) -> tuple[Reading, list[Floats]]:
-    """Reading of the trees' answers, fitted on the rows left out of the trees, and the scores by member."""
+    """Reading of the trees' answers, fitted on the rows left out of the trees, and the scores by member.
+
+    Args:
+        answered: answers to the training bars, shape (n_bars,) for each member.
+    """
     base = material.fit.mean
     scale = 1.0
     if params.learns_returns:
-        residuals = material.validation.target - trees.answers(material.validation.values)
+        residuals = material.validation.target - _of_rows(
+            answered, [each.validation for each in material.parts]
+        )
         scale = LOGISTIC_SCALE / max(float(residuals.std()), LEAST_DEVIATION)
     else:
         base = float(log_odds(np.array([base]))[0])
@@ -790,7 +797,6 @@ def _reading(
         centre_bars=0 if params.label == "meta" else params.centre_horizons * horizon,
         deviation=float(scaled[~np.isnan(scaled)].std()),
     )
-    answered = [_answers_of(trees, each.member) for each in material.parts]
     if params.label == "meta":
         beyond = [reading.beyond_base(answers) for answers in answered]
         labels = [each.member.targets.labels for each in material.parts]
@@ -850,9 +856,21 @@ def _curve(
     )
 
 
-def _metrics(trees: Trees, material: _Material, params: BoostingParams) -> dict[str, float]:
+def _of_rows(values: Sequence[Floats], rows: Sequence[Rows]) -> Floats:
+    """Values of some rows of each member, in the order of the members."""
+    return _joined([own[chosen] for own, chosen in zip(values, rows, strict=True)])
+
+
+def _metrics(
+    trees: Trees, answered: Sequence[Floats], material: _Material, params: BoostingParams
+) -> dict[str, float]:
+    """
+    Args:
+        answered: answers to the training bars, shape (n_bars,) for each member.
+    """
     fit, validation = material.fit, material.validation
-    fitted, unseen = trees.answers(fit.values), trees.answers(validation.values)
+    fitted = _of_rows(answered, [each.fit for each in material.parts])
+    unseen = _of_rows(answered, [each.validation for each in material.parts])
     constant = np.full(len(unseen), fit.mean)
     loss = _squared_error if params.learns_returns else _log_loss
     name = "squared_error" if params.learns_returns else "log_loss"
