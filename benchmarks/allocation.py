@@ -97,7 +97,8 @@ def swapped_weights(streams: int, bars: int, discount: float, rng: np.random.Gen
     """
     before = 1000
     means = np.zeros((before + bars, 2))
-    means[:before, 1], means[before:, 0] = 0.2, 0.2
+    means[:before, 1] = 0.2
+    means[before:, 0] = 0.2
     ages = np.arange(before + bars - 1.0, -1.0, -1.0)
     return two_arms(streams, means, bar_weights(ages, discount), rng)[:, 0]
 

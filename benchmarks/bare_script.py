@@ -24,7 +24,8 @@ PARAMS = {
     "subsample": 0.8,
     "nthread": 1,
 }
-ROUNDS, PATIENCE = 500, 100
+ROUNDS = 500
+PATIENCE = 100
 
 
 def features_of(bars: pd.DataFrame) -> pd.DataFrame:
@@ -40,10 +41,12 @@ def features_of(bars: pd.DataFrame) -> pd.DataFrame:
         columns[f"range_{window}"] = spread.rolling(window).mean()
         volume = bars["volume"].rolling(window)
         columns[f"volume_z_{window}"] = (bars["volume"] - volume.mean()) / volume.std()
-        lowest, highest = bars["low"].rolling(window).min(), bars["high"].rolling(window).max()
+        lowest = bars["low"].rolling(window).min()
+        highest = bars["high"].rolling(window).max()
         columns[f"place_{window}"] = (bars["close"] - lowest) / (highest - lowest)
     for period in (7, 14):
-        gains, losses = returns.clip(lower=0), -returns.clip(upper=0)
+        gains = returns.clip(lower=0)
+        losses = -returns.clip(upper=0)
         strength = gains.ewm(alpha=1 / period).mean() / losses.ewm(alpha=1 / period).mean()
         columns[f"rsi_{period}"] = 1 - 1 / (1 + strength)
     index = pd.DatetimeIndex(bars.index)

@@ -118,7 +118,8 @@ def _coverage(
     stream: Callable[[np.random.Generator], Floats], series: int, seed: int, horizon: int, given: int
 ) -> str:
     rng = np.random.default_rng(seed)
-    distance, infinite = [], []
+    distance = []
+    infinite = []
     for _ in range(series):
         moves = stream(rng)
         totals = np.append(0.0, np.cumsum(moves))

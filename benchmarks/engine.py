@@ -109,7 +109,8 @@ def positions_to_metrics(bars: Bars, positions: Floats) -> object:
 
 
 def require_equal(name: str, ours: ArrayLike, theirs: ArrayLike, tolerance: float = AGREEMENT) -> None:
-    own, peers = np.asarray(ours), np.asarray(theirs)
+    own = np.asarray(ours)
+    peers = np.asarray(theirs)
     distance = np.abs(own - peers).max() if len(own) == len(peers) else np.inf
     if not distance <= tolerance:
         raise AssertionError(f"{name}: ours and the peer's differ by {distance:.1e}: timings mean nothing")

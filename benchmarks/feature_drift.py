@@ -26,7 +26,9 @@ from clm_core.market.features import FEATURES, LOOK_BACK, compute_features
 from clm_core.market.timeframes import Calendar, Timeframe
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "explanation" / "monitoring.md"
-TRAINING, LOOKS, COMPARED = 365, 30, WatchRules().drift_days
+TRAINING = 365
+LOOKS = 30
+COMPARED = WatchRules().drift_days
 """Days of the training, number of daily looks, days of a look."""
 HOURS = 24
 MOVE = 0.004
@@ -48,7 +50,8 @@ def market(rng: np.random.Generator, garch: bool, factor: float) -> Bars:
     close = 100 * np.exp(np.cumsum(moves))
     opened = np.concatenate([[100.0], close[:-1]])
     wicks = 1 + np.abs(rng.normal(0.0, MOVE / 4, (2, count)))
-    high, low = np.maximum(opened, close) * wicks[0], np.minimum(opened, close) / wicks[1]
+    high = np.maximum(opened, close) * wicks[0]
+    low = np.minimum(opened, close) / wicks[1]
     time = 1_577_836_800 * 10**9 + np.arange(count, dtype=np.int64) * Timeframe.H1.nanoseconds
     volume = np.exp(rng.normal(0.0, 0.3, count))
     return Bars("MADEUP", Timeframe.H1, Calendar.ALWAYS, time, opened, high, low, close, volume)

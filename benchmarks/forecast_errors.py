@@ -25,7 +25,8 @@ from clm_core.evidence.forecast_errors import DELTA, error_drift, error_drift_of
 from clm_core.market.bars import Floats
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "explanation" / "monitoring.md"
-BEFORE, AFTER = 200, 300
+BEFORE = 200
+AFTER = 300
 SPREAD = 0.06
 KSWIN_LEVEL = 1e-4
 CHANGES = {
@@ -86,7 +87,9 @@ def rows(paths: int, seed: int) -> Iterator[str]:
 def pool_rows(pools: int, seed: int) -> Iterator[str]:
     for changing, shift in ((0, 0.0), (1, 0.2), (MEMBERS, 0.2), (1, 0.3), (MEMBERS, 0.3)):
         rng = np.random.default_rng(seed)
-        false, detected, shares = 0, 0, []
+        false = 0
+        detected = 0
+        shares = []
         for _ in range(pools):
             errors = {
                 str(member): errors_of(rng, 1.0, shift if member < changing else 0.0)

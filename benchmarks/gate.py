@@ -109,7 +109,8 @@ def main() -> int:
         lucky = dict(zip(LUCK, announced("years without an edge", luck), strict=True))
         lucky_others = dict(zip(OTHERS, others, strict=True))
         refused = dict(zip(REFUSED, reasons, strict=True))
-        [alone_years], alone_waits = list(alone[0]), dict(zip(EDGES, alone[1], strict=True))
+        [alone_years] = list(alone[0])
+        alone_waits = dict(zip(EDGES, alone[1], strict=True))
     text = "\n".join(
         [
             luck_table(lucky),

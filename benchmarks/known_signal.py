@@ -124,7 +124,8 @@ def compare(
         bars = world.bars(strength)
         return summarise(backtest(bars, world.signal, costs, unsized_rules), bars.periods_per_year)
 
-    low, high = 0.0, 2.0
+    low = 0.0
+    high = 2.0
     for _ in range(30):
         middle = (low + high) / 2
         low, high = (middle, high) if unsized(middle).sharpe_ratio < net_sharpe else (low, middle)

@@ -240,7 +240,8 @@ def _copy(
 
 
 def _names(number: int, models: int) -> dict[str, Any]:
-    model, before = (number - 1) % models + 1, (number - 1) // models
+    model = (number - 1) % models + 1
+    before = (number - 1) // models
     made_at = START + timedelta(minutes=13 * number)
     return {
         "number": number,

@@ -30,7 +30,8 @@ from clm_core.platform.database import Database, open_database
 from clm_core.services import open_ledger
 
 ADDED_WITHIN_S = 0.005
-BLOCKS, REQUESTS_PER_BLOCK = 15, 30
+BLOCKS = 15
+REQUESTS_PER_BLOCK = 30
 READY_WITHIN_S = 300.0
 GUARDED = ("-m", "clm_core.registry.server", "{port}")
 ALONE = ("-m", "uvicorn", "--log-level=warning", "--port={port}", "mlflow.server.fastapi_app:app")

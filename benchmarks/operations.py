@@ -245,7 +245,8 @@ def timed_retrains(stack: Stack, rest_s: float) -> Timing:
     stack.retrain()
     runs = list[tuple[float, float]]()
     for _ in range(RETRAINS):
-        before, began = stack.processor_s(), time.monotonic()
+        before = stack.processor_s()
+        began = time.monotonic()
         stack.retrain()
         clock = time.monotonic() - began
         time.sleep(SAMPLE_S)

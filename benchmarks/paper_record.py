@@ -50,7 +50,8 @@ def row(kind: ModelType, training: int, folder: Path) -> list[str]:
         return positions_from(services, version, model, bars, first, whole=whole)
 
     new = AGE - 1
-    before, after = computed(0, True), computed(new - OVERLAP, False)
+    before = computed(0, True)
+    after = computed(new - OVERLAP, False)
     assert np.allclose(before[0][-OVERLAP:], after[0][-OVERLAP:], atol=1e-9), "another position"
     seconds = [_seconds(lambda: computed(0, True)), _seconds(lambda: computed(new - OVERLAP, False))]
     return [

@@ -29,7 +29,9 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")
 N_BARS = 26_000
 MANY_BARS = 1_000_000
 AGREEMENT = 1e-9
-ONE, MANY, SWEEP = 8.0, 5.0, 6.0
+ONE = 8.0
+MANY = 5.0
+SWEEP = 6.0
 """Minimum ratios of processor time: one candidate, one on many bars, and the sweep."""
 
 
@@ -113,7 +115,8 @@ def check(bars: Bars, above: Floats) -> None:
 
 def rows() -> list[Row]:
     peer = f"raptorbt {version('raptorbt')}"
-    bars, many = bars_of(N_BARS), bars_of(MANY_BARS)
+    bars = bars_of(N_BARS)
+    many = bars_of(MANY_BARS)
     positions, long_positions = (long_or_flat(part.close, 10, 50) for part in (bars, many))
     check(bars, positions)
     fast, slow = parameter_sets()

@@ -54,9 +54,12 @@ FACTORS = (1.5, 3.0)
 NOISES = ("normal", "t(4)")
 RULES = {"downside deviations": DEFAULT, "Shu et al.": SHU_2024}
 """The default features, and those of the paper."""
-CALM_MEAN, TURBULENT_MEAN = 0.0006, -0.0008
+CALM_MEAN = 0.0006
+TURBULENT_MEAN = -0.0008
 CALM_DEVIATION = 0.008
-CALM_DAYS, TURBULENT_DAYS, FEWEST_DAYS = 300, 100, 40
+CALM_DAYS = 300
+TURBULENT_DAYS = 100
+FEWEST_DAYS = 40
 PATH_DAYS = 6 * 365
 TRAINING_NS = 730 * regimes.DAY
 """Length of the training bars of a reader."""
@@ -86,7 +89,8 @@ def by_jumpmodels(ours: regimes.Regimes, rules: RegimeRules) -> Labels:
     features = pandas_features(pd.Series(ours.days.closes), rules)
 
     def label(fit: RegimeFit, window: slice, last: int) -> Labels:
-        clipper, scaler = DataClipperStd(mul=3.0), StandardScalerPD()
+        clipper = DataClipperStd(mul=3.0)
+        scaler = StandardScalerPD()
         fitted = scaler.fit_transform(clipper.fit_transform(features[window]))
         values = scaler.transform(clipper.transform(features[window.start : last]))
         model = JumpModel(n_components=2, jump_penalty=rules.jump_penalty).fit(fitted, sort_by=None)

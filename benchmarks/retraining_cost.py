@@ -184,7 +184,8 @@ class CaraCourse(WeeklyCourse):
             super()._scheduled_retrain(is_first)
 
     def _returns_of_newest(self) -> Floats:
-        newest, now = self.versions[-1], self.clock.now
+        newest = self.versions[-1]
+        now = self.clock.now
         bars = self.services.market.bars(self.request.market, self.request.timeframe, closed_by=now)
         terms = self.services.version_terms(newest, bars.calendar)
         stint = (newest.version, newest.created_at, now)

@@ -106,7 +106,8 @@ def bars_of(case: str) -> Bars:
 
 def measured(clm: "Services", case: str, method: str, seed: int) -> Outcome:
     begun = time.process_time()
-    symbol, timeframe = f"CASE{CASES.index(case)}USD", "1d" if case.endswith("1d") else "1h"
+    symbol = f"CASE{CASES.index(case)}USD"
+    timeframe = "1d" if case.endswith("1d") else "1h"
     shared: dict[str, Any] = {
         "model_type": ModelType.LIGHTGBM,
         "symbol": symbol,

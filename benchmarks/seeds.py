@@ -27,7 +27,10 @@ from clm_core.models import catalog
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "decisions" / "0003-seeds.md"
 MARK = "<!-- below: python -m benchmarks.seeds -->\n"
-SETS, SEEDS, DAYS, FOLDS = 8, 4, 200, 3
+SETS = 8
+SEEDS = 4
+DAYS = 200
+FOLDS = 3
 FIXED: dict[ModelType, dict[str, Any]] = {
     ModelType.LIGHTGBM: {},
     ModelType.NHITS: {"steps": 150},
@@ -91,7 +94,8 @@ def chosen(ratios: Floats, count: int) -> Choice:
 
 def sharpe_ratios(kind: ModelType, bars: Bars) -> Floats:
     """Out-of-sample Sharpe ratios, shape (SETS, SEEDS)."""
-    rng, space = np.random.default_rng(SEED), catalog.search_space(kind)
+    rng = np.random.default_rng(SEED)
+    space = catalog.search_space(kind)
     sets = [
         {
             name: random_value(dimension, rng) if number else dimension.default

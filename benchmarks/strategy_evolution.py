@@ -267,7 +267,8 @@ def compared(case: str, seed: int) -> Iterator[Compared]:
     random_scores = scores(drawn)
     kept = survivors(random_scores, pareto_ranks(random_scores), MAX_FRONT)
     kept = kept[(pareto_ranks(random_scores)[kept] == 0) & is_measured(random_scores[kept])]
-    first, last = generations[0], generations[-1]
+    first = generations[0]
+    last = generations[-1]
     fronts = {
         "generation 0": (first.genes[first.front], first.scores[first.front]),
         "generation 50": (last.genes[last.front], last.scores[last.front]),

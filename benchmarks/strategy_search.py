@@ -109,7 +109,8 @@ def by_vectorbt(candidates: Sequence[Mapping[str, Any]], sets: TestSets) -> Floa
 
 def _of_trades(closed: Any, count: int) -> Floats:
     """Win rate and profit factor of each candidate, shape (count, 2)."""
-    gains, columns = closed["return"].to_numpy(), closed["col"].to_numpy()
+    gains = closed["return"].to_numpy()
+    columns = closed["col"].to_numpy()
     is_won = gains > 0.0
 
     def sums(rows: Any, weights: Floats | None = None) -> Floats:
@@ -130,7 +131,8 @@ def rows() -> list[Row]:
     command = [sys.executable, "-m", "benchmarks.strategy_search", MEMORY]
     memory = float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     two, one = (timed(partial(run, POPULATION, count), repeats=5) for count in (2, 1))
-    sampled, sets = candidates_of(run(POPULATION, 2)), TestSets.of(N_BARS)
+    sampled = candidates_of(run(POPULATION, 2))
+    sets = TestSets.of(N_BARS)
     by_vectorbt(sampled[0], sets)
     theirs = timed(lambda: [by_vectorbt(each, sets) for each in sampled], 1, warm_up=False).times(STEP)
     work = f"search of {POPULATION} x {GENERATIONS} momentum rules, {N_BARS:,} bars, 45 sets"

@@ -93,7 +93,8 @@ class Row:
         """Cells of the clock, or of a single value, and of the processor."""
         if not isinstance(value, Timing):
             return self._numbers(value), "" if processor_s is None else self._numbers(processor_s)
-        clock, processor = value.clock, value.processor
+        clock = value.clock
+        processor = value.processor
         return self._numbers(min(clock), median(clock)), self._numbers(min(processor), median(processor))
 
     def _numbers(self, *values: float) -> str:

@@ -85,7 +85,8 @@ def size(rng: np.random.Generator) -> str:
     streams = 1000
     rows = []
     for (name, rule), drift in product(RULES.items(), (0.0, 1.0)):
-        centred, uncentred = np.empty(streams), np.empty(streams)
+        centred = np.empty(streams)
+        uncentred = np.empty(streams)
         drawn = draw_returns(Shape.GARCH, drift / math.sqrt(YEAR), (YEAR, streams), rng)
         for stream, unit in enumerate(np.ascontiguousarray(drawn.T)):
             positions = rule(unit, rng)[:-1]
@@ -157,7 +158,8 @@ def shares_of(series: Window) -> Shares:
     rng = np.random.default_rng(SEED)
     whole = bars_of(series)
     passed: dict[str, list[Floats]] = {}
-    first, last = whole.time[0].astype("M8[ns]"), whole.time[-1].astype("M8[ns]")
+    first = whole.time[0].astype("M8[ns]")
+    last = whole.time[-1].astype("M8[ns]")
     for start in np.arange(first, last - WINDOW, STEP):
         edges = np.searchsorted(whole.time, [start.astype(np.int64), (start + WINDOW).astype(np.int64)])
         bars = whole[int(edges[0]) : int(edges[1])]
@@ -277,7 +279,8 @@ def power(rng: np.random.Generator) -> str:
             timing = timing_of(evaluation) >= CONFIDENCE
             alpha = alpha_of(evaluation).joint.at_least(CONFIDENCE) >= 0.0
             passed[stream] = deflated >= CONFIDENCE, timing, alpha
-        alone, both = passed[:, 0], passed.all(axis=1)
+        alone = passed[:, 0]
+        both = passed.all(axis=1)
         rows.append(
             [
                 f"{sharpe:g}",

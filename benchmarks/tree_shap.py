@@ -13,7 +13,10 @@ from benchmarks.table import PROCESSOR, SECONDS, Row, faster, timed
 from clm_core.explain.forest import lightgbm_forest, xgboost_forest
 from clm_core.explain.tree_shap import shap_values
 
-N_ROWS, N_FEATURES, N_TREES, DEPTH = 2_000, 30, 300, 6
+N_ROWS = 2_000
+N_FEATURES = 30
+N_TREES = 300
+DEPTH = 6
 TRAINING_ROWS = 20_000
 ROUNDS = 3
 TOLERANCE = 1e-5

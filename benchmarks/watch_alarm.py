@@ -20,7 +20,8 @@ from clm_core.market.bars import Floats
 
 DAYS = 365.25
 QUARTER = 91
-ALPHA, BETA = 0.08, 0.90
+ALPHA = 0.08
+BETA = 0.90
 WARM_UP = 250
 """Days of a GARCH process before the first day used."""
 Noise = Callable[[np.random.Generator, int, int], Floats]

@@ -59,7 +59,8 @@ def rows() -> list[Row]:
             retrain_at(clock, clock.now)
             database = int((home / "postgres" / "postmaster.pid").read_text().split()[0])
             first = clock.now
-            began, before = time.perf_counter(), processor_s() + processor_s_of({database})
+            began = time.perf_counter()
+            before = processor_s() + processor_s_of({database})
             for week in range(1, WEEKS + 1):
                 retrain_at(clock, first + timedelta(weeks=week))
             used = processor_s() + processor_s_of({database}) - before

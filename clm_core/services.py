@@ -222,7 +222,8 @@ def open_services(
         open_database(settings.home, settings.database_url) as database,
         _connect(settings, database, announce, costs, replayed) as opened,
     ):
-        before, _current = _current, opened
+        before = _current
+        _current = opened
         try:
             yield opened
         finally:

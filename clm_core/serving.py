@@ -281,7 +281,8 @@ def _load(model_id: str, alias: str, registry: VersionSource, ledger: Ledger | N
             registry.require_not_halted(model_id)
         raise NotFound(f"No version of {model_id} has the alias {alias}: `clm promote` promotes a version.")
     if ledger is None:
-        digest, status = registry.tagged_digest(model_id, number), registry.tagged_status(model_id, number)
+        digest = registry.tagged_digest(model_id, number)
+        status = registry.tagged_status(model_id, number)
         stored = _fetch(registry, model_id, number, digest, None)
         _require_sound(f"{model_id}@{alias}", alias, stored.checks, UNKNOWN_TO_TRADER)
         rules = execution_of(stored.model)

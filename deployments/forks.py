@@ -86,12 +86,14 @@ def release_library_pages() -> None:
 
 def _unchanged_library_pages() -> Iterator[tuple[int, int]]:
     """Start and length in bytes of each read-only mapping of a shared library without a changed page."""
-    start, end = 0, 0
+    start = 0
+    end = 0
     for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
         if mapping := LIBRARY_MAPPING.fullmatch(line):
             start, end = (int(address, 16) for address in mapping.groups())
         elif line.startswith("VmFlags:"):
-            start, end = 0, 0
+            start = 0
+            end = 0
         elif line.split() == ["Anonymous:", "0", "kB"] and end > start:
             yield start, end - start
 

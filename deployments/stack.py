@@ -456,7 +456,8 @@ def _wait_for_work_pool(
     Raises:
         ServerUnavailable: the process that deploys has failed.
     """
-    pool, pool_type = settings.deploy.work_pool, settings.deploy.work_pool_type
+    pool = settings.deploy.work_pool
+    pool_type = settings.deploy.work_pool_type
 
     def is_fixed() -> bool:
         template = work_pool_template(environment, pool)

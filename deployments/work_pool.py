@@ -63,7 +63,8 @@ def ensure_work_pool(client: "SyncPrefectClient", settings: Settings) -> tuple[s
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectAlreadyExists
 
-    name, pool_type = settings.deploy.work_pool, settings.deploy.work_pool_type
+    name = settings.deploy.work_pool
+    pool_type = settings.deploy.work_pool_type
     template = process_template(settings) if pool_type == PROCESS else {}
     try:
         client.create_work_pool(WorkPoolCreate(name=name, type=pool_type, base_job_template=template))

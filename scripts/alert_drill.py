@@ -41,9 +41,12 @@ from drill.servers import (
 from deployments.grafana.__main__ import empty_queries
 
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "metrics.md"
-BEGIN, END = "<!-- begin: python scripts/alert_drill.py --write -->", "<!-- end -->"
+BEGIN = "<!-- begin: python scripts/alert_drill.py --write -->"
+END = "<!-- end -->"
 PATIENT_SECONDS = 300.0
-OLD, EXPIRING, TRADED = "xgboost_plantedb_1h", "lightgbm_plantedc_1h", "lightgbm_btcusd_1h"
+OLD = "xgboost_plantedb_1h"
+EXPIRING = "lightgbm_plantedc_1h"
+TRADED = "lightgbm_btcusd_1h"
 """Models whose production version grows old, expires, and is promoted and halted."""
 LASTING = "xgboost_planted_1h"
 """Model with weeks of production, a candidate in shadow and an allocation, which the drill leaves alone."""
@@ -120,7 +123,9 @@ def cause_independent_faults(drill: Drill, listening: ExitStack) -> list[Step]:
     Returns:
         Steps that are repaired, and may not be resolved yet.
     """
-    steps, installation, client = drill.steps, drill.installation, drill.client
+    steps = drill.steps
+    installation = drill.installation
+    client = drill.client
     too_old = [
         steps.begin(
             "ClmProductionStale",
@@ -200,7 +205,8 @@ def cause_independent_faults(drill: Drill, listening: ExitStack) -> list[Step]:
 
 def kill_a_training(drill: Drill, symbol: str) -> None:
     """Request a retrain, and kill the process of its training."""
-    client, installation = drill.client, drill.installation
+    client = drill.client
+    installation = drill.installation
     hung = installation.trainings()
     job = client.train("lightgbm", symbol, 200)
     wait_until(lambda: installation.trainings() - hung != set(), "a training begins", PATIENT_SECONDS)
@@ -212,7 +218,8 @@ def kill_a_training(drill: Drill, symbol: str) -> None:
 
 def renew(drill: Drill, too_old: list[Step]) -> None:
     """Retrain and promote the two models whose production version is too old."""
-    client, installation = drill.client, drill.installation
+    client = drill.client
+    installation = drill.installation
     jobs = [client.train("lightgbm", "PLANTEDC", 840, **SMALL), client.train("xgboost", "PLANTEDB", 840)]
     for model_id, job in zip((EXPIRING, OLD), jobs, strict=True):
         installation.clm("promote", f"{model_id}@{client.version_of(job)}", "--reason", "drill")
@@ -221,7 +228,8 @@ def renew(drill: Drill, too_old: list[Step]) -> None:
 
 def cause_faults_of_maintenance(drill: Drill) -> list[Step]:
     """Faults that the maintenance finds: a changed audit, and secrets that cannot be read."""
-    steps, installation = drill.steps, drill.installation
+    steps = drill.steps
+    installation = drill.installation
     entry = 2
     actor = str(installation.figure(f"SELECT actor FROM audit_log WHERE seq = {entry}"))
     _write_actor(installation, entry, "mallory")
@@ -239,7 +247,8 @@ def cause_faults_of_maintenance(drill: Drill) -> list[Step]:
 
 def stop_the_passes(drill: Drill) -> None:
     """The loop of maintenance and the workers hang: no maintenance, and messages wait."""
-    steps, installation = drill.steps, drill.installation
+    steps = drill.steps
+    installation = drill.installation
 
     def age() -> float:
         [series] = drill.monitor.query(

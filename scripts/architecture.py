@@ -122,7 +122,8 @@ def main() -> int:
         print(block)
         return 0
     page = PAGE.read_text(encoding="utf-8")
-    before, after = page.partition(BEGIN)[0], page.partition(END)[2]
+    before = page.partition(BEGIN)[0]
+    after = page.partition(END)[2]
     PAGE.write_text(before + block + after, encoding="utf-8")
     return 0
 

@@ -356,7 +356,8 @@ def _request_by_tag(drill: Drill, number: str) -> None:
 
 def try_prefect(drill: Drill) -> None:
     """Prefect's client and command, by `clm exec` and with the two variables of the documentation."""
-    installation, number = drill.installation, version("prefect")
+    installation = drill.installation
+    number = version("prefect")
     listed = installation.clm("exec", "--", "prefect", "deployment", "ls")
     drill.tried.note(
         "prefect, by clm exec", version("prefect"), "lists the deployments", "maintenance" in listed

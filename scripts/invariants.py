@@ -152,7 +152,8 @@ def _audit(stores: Stores) -> Iterator[Violation]:
 def _acknowledged(stores: Stores, acknowledged: Iterable[Row]) -> Iterator[Violation]:
     for each in acknowledged:
         if "job" in each:
-            query, key = "SELECT 1 FROM training_jobs WHERE id = %s", [each["job"]]
+            query = "SELECT 1 FROM training_jobs WHERE id = %s"
+            key = [each["job"]]
         else:
             query = "SELECT 1 FROM inbox WHERE source = %s AND message_id = %s"
             key = [each["source"], each["message"]]

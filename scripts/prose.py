@@ -1,12 +1,12 @@
-"""Plain English in docstrings and names: `make lint` fails where the numbers exceed the recorded limits, and
-where a local variable or an argument has a name of `REPLACEMENTS`.
+"""Plain English in docstrings and names: `make lint` fails where the numbers exceed the recorded limits,
+where a local variable or an argument has a name of `REPLACEMENTS`, and where a line has two assignments.
 
 Two shares are counted over the docstrings of the packages, those below the fields of a class included:
 openings with a question word or a preposition, and pronouns per 100 words. The limits stand in
 `pyproject.toml` under `[tool.prose]`; lower them whenever a room has been rewritten.
 
     python scripts/prose.py                          the numbers, and an error where they exceed the limits;
-                                                     names of locals in all Python files
+                                                     names of locals and assignments in all Python files
     python scripts/prose.py --list clm_core/market   docstrings worth rewriting below a path, worst first
 """
 
@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("clm_core", "flows", "tasks", "deployments")
 CODE = (*PACKAGES, "benchmarks", "examples", "scripts", "tests")
+STORED = ROOT / "tests" / "data"
 REPLACEMENTS = {
     "asked": "request, query, conditions",
     "fewest": "min_...",
@@ -34,6 +35,8 @@ REPLACEMENTS = {
 OPENING = re.compile(r"\s*(What|Who|Whom|Whose|Whether|Of|None:|By|Where|How)\b")
 WORD = re.compile(r"[A-Za-z']+")
 ANY_REPLACED = re.compile(rf"\b({'|'.join(REPLACEMENTS)})\b")
+ANY_PAIR = re.compile(r"^[^\n#=\"']+, [^\n=\"']* = ", re.MULTILINE)
+"""Line that may assign to several targets."""
 PRONOUNS = frozenset(
     word
     for words in (
@@ -75,11 +78,25 @@ class NamedLocal:
     name: str
 
     def __str__(self) -> str:
-        place = self.file.relative_to(ROOT) if self.file.is_relative_to(ROOT) else self.file
         return (
-            f"{place}:{self.line}: the name `{self.name}` does not say what the value is: take a noun "
-            f"({REPLACEMENTS[self.name]})"
+            f"{_place(self.file)}:{self.line}: the name `{self.name}` does not say what the value is: take a "
+            f"noun ({REPLACEMENTS[self.name]})"
         )
+
+
+@dataclass(frozen=True)
+class CrowdedLine:
+    """Line with several assignments."""
+
+    file: Path
+    line: int
+
+    def __str__(self) -> str:
+        return f"{_place(self.file)}:{self.line}: several assignments in a line: take a line for each"
+
+
+def _place(file: Path) -> Path:
+    return file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
 
 
 def docstrings(paths: list[Path]) -> Iterator[Docstring]:
@@ -102,9 +119,32 @@ def unclear_locals(paths: list[Path]) -> Iterator[NamedLocal]:
             yield from (NamedLocal(file, line, name) for line, name in places if name in REPLACEMENTS)
 
 
+def crowded_lines(paths: list[Path]) -> Iterator[CrowdedLine]:
+    """Lines that assign values written out to several targets.
+
+    Allowed where a value is that of another target before, as in an exchange of two values, and so is the
+    result of a call that has several values.
+    """
+    for file in _files(paths):
+        text = file.read_text(encoding="utf-8")
+        if ANY_PAIR.search(text):
+            yield from (CrowdedLine(file, line) for line in sorted(_pairs(ast.parse(text))))
+
+
+def _pairs(tree: ast.Module) -> Iterator[int]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)):
+                given = {ast.unparse(part) for each in values for part in ast.walk(each)}
+                if given.isdisjoint(map(ast.unparse, targets)):
+                    yield node.lineno
+
+
 def _files(paths: list[Path]) -> Iterator[Path]:
+    """Python files below the paths, without those written by earlier releases."""
     for path in paths:
-        yield from [path] if path.is_file() else sorted(path.rglob("*.py"))
+        files = [path] if path.is_file() else sorted(path.rglob("*.py"))
+        yield from (file for file in files if not file.is_relative_to(STORED))
 
 
 def _locals(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -169,16 +209,17 @@ def main() -> int:
     parser.add_argument("paths", nargs="*", type=Path, help="Files or folders; all packages by default.")
     parser.add_argument("--list", action="store_true", help="List the docstrings worth rewriting.")
     arguments = parser.parse_args()
-    names = list(unclear_locals(arguments.paths or [ROOT / folder for folder in CODE]))
+    code = arguments.paths or [ROOT / folder for folder in CODE]
+    refused = [*unclear_locals(code), *crowded_lines(code)]
     texts = list(docstrings(arguments.paths or [ROOT / package for package in PACKAGES]))
     if arguments.list:
         _print_worst(texts)
     openings = share_of_openings(texts)
     pronouns = pronouns_per_100_words(texts)
     print(f"openings {openings:.1f} % of {len(texts)} docstrings, pronouns {pronouns:.1f} per 100 words")
-    print(*names, sep="\n", end="\n" if names else "", file=sys.stderr)
+    print(*refused, sep="\n", end="\n" if refused else "", file=sys.stderr)
     if arguments.paths:
-        return 1 if names else 0
+        return 1 if refused else 0
     limits = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["prose"]
     exceeded = [
         f"{name} are {value:.2f}, the limit is {limit}: rewrite the docstrings of this change "
@@ -190,7 +231,7 @@ def main() -> int:
         if not value <= limit
     ]
     print(*exceeded, sep="\n", end="\n" if exceeded else "", file=sys.stderr)
-    return 1 if exceeded or names else 0
+    return 1 if exceeded or refused else 0
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ def open_job(request: RetrainRequest, job_id: UUID | None) -> TrainingJob | Answ
     """The job for this run, or the answer of the intake if the request gets no job."""
     if job_id is not None:
         return services().ledger.job(job_id)
-    run, deployment = current_run(), deployment_of_run()
+    run = current_run()
+    deployment = deployment_of_run()
     return intake.submit_and_claim(
         services(),
         request,

@@ -30,7 +30,8 @@ def progress_bar(services: Services, key: str) -> Iterator[Services]:
     artifact = create_progress_artifact(0.0, key=key, description="Starting")
     assert isinstance(artifact, UUID)
     # a thread of a training library has no context of this run and its server
-    context, lock = copy_context(), threading.Lock()
+    context = copy_context()
+    lock = threading.Lock()
     last = time.monotonic()
 
     def announce(step: str, share: float) -> None:

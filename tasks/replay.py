@@ -19,7 +19,8 @@ def replay_days(request: ReplayRequest) -> ReplayResult:
 
 @step("show the replay")
 def show_replay(result: ReplayResult) -> None:
-    clm, run = services(), current_run()
+    clm = services()
+    run = current_run()
     page = replaying.write_page(clm.settings.home, result)
     keep(clm.reports, page, result, None if run is None else str(run.id))
     show_markdown(KEY, lambda: markdown(result, page), headline(result.policies[0]))

@@ -87,7 +87,8 @@ def status_of(error: CLMError) -> HTTPStatus:
 
 def problem_of(error: CLMError) -> Response:
     """Problem document with the message of the error; internals stay hidden from a status of 500 on."""
-    status, kind = status_of(error), f"urn:clm:problem:{_kebab(type(error).__name__)}"
+    status = status_of(error)
+    kind = f"urn:clm:problem:{_kebab(type(error).__name__)}"
     match error:
         case errors.NotAuthenticated():
             return problem(status, str(error), kind, {"WWW-Authenticate": "Bearer"})

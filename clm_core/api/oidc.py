@@ -56,7 +56,8 @@ class Provider:
         return self._token(claims)
 
     def _token(self, claims: dict[str, Any]) -> Token:
-        issuer, subject = self._settings.issuer, str(claims["sub"])
+        issuer = self._settings.issuer
+        subject = str(claims["sub"])
         try:
             return Token(
                 id=hashlib.sha256(f"{issuer}\n{subject}".encode()).hexdigest()[:12],

@@ -130,7 +130,8 @@ def _agreement(
         runs: out-of-sample positions of each member.
         start: first moment known to the older model, nanoseconds since 1970-01-01 UTC.
     """
-    ours, theirs = list[Floats](), list[Floats]()
+    ours = list[Floats]()
+    theirs = list[Floats]()
     for bars, run in zip(panel, runs, strict=True):
         rows = slice(*np.searchsorted(bars.time, [older.test_start, older.test_stop]).tolist())
         ours.append(_of_member(bars, [newer], [older], [start], ()).positions[rows])

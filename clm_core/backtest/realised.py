@@ -46,7 +46,8 @@ def realised_account(bars: Bars, fills: BarFills, holding: HoldingRates | None =
     """
     equity = np.ones(len(bars))
     value = np.zeros(len(bars))
-    cash, units = 1.0, 0.0
+    cash = 1.0
+    units = 0.0
     rows, first = np.unique(fills.row, return_index=True)
     parts = dict(zip(rows.tolist(), pairwise([*first.tolist(), len(fills.row)]), strict=True))
     for start, end in pairwise([*rows.tolist(), len(bars)]):

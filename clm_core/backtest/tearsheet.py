@@ -316,7 +316,8 @@ def rows_to_draw(curves: Sequence[Floats], buckets: int = BUCKETS) -> NDArray[np
     if n_bars <= 2 * buckets * min(len(curves), 2):
         return np.arange(n_bars)
     edges = np.linspace(0, n_bars, buckets + 1).astype(np.int64)
-    first, last = edges[:-1, None], edges[1:, None]
+    first = edges[:-1, None]
+    last = edges[1:, None]
     # a shorter stretch repeats its last row, which is an extreme at its first place already
     rows = np.minimum(first + np.arange((last - first).max()), last - 1)
     stretches = [curve[rows] for curve in curves]

@@ -53,7 +53,8 @@ equal model kept from an earlier call."""
 
 Arrays = Mapping[str, Floats]
 """Arrays by name."""
-TRAIN_METRICS, IMPORTANCES = "train_metrics.", "importances."
+TRAIN_METRICS = "train_metrics."
+IMPORTANCES = "importances."
 """Beginnings of the names of numbers kept beside the answers of a model, arrays of shape (1,)."""
 
 
@@ -196,7 +197,8 @@ def walk_forward(
             kept.keep(*fold.question, answers[number])
     agreements = [math.nan]
     for number in range(1, len(folds)):
-        older, agreement = folds_bars[number - 1], compared[number]
+        older = folds_bars[number - 1]
+        agreement = compared[number]
         if agreement is None:
             agreement = _agreement(models[number], older, answers[number - 1]["positions"])
             kept.keep(*folds_bars[number].beside(older), agreement)

@@ -226,7 +226,8 @@ def _import_series(
         raise typer.BadParameter(
             "a series is imported as: clm data import --as series NAME FILE --known-column COLUMN"
         )
-    name, file = words[0], Path(words[1])
+    name = words[0]
+    file = Path(words[1])
     delay = None if known_after is None else duration(known_after)
     series = read_series(
         name,

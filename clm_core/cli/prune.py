@@ -30,7 +30,8 @@ def prune(
         pruning = Pruning(
             services.settings.home, services.database, services.ledger, services.settings.storage
         )
-        now, age = services.clock(), timedelta(days=older_than)
+        now = services.clock()
+        age = timedelta(days=older_than)
         versions = pruning.prune(age, this_user(), now) if yes else pruning.plan(age, now)
     size = sum(version.size for version in versions)
     if as_json:

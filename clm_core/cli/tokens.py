@@ -62,7 +62,8 @@ def list_(as_json: AsJson = False) -> None:
     """List all tokens, expired and revoked included, newest first."""
 
     with services_to_look() as services:
-        tokens, now = services.ledger.tokens.tokens(), services.clock()
+        tokens = services.ledger.tokens.tokens()
+        now = services.clock()
     if as_json:
         typer.echo(json.dumps([token.model_dump(mode="json") for token in tokens], indent=2))
         return

@@ -149,7 +149,8 @@ def projected(target: Floats, low: Floats, high: Floats, total: float) -> Floats
     Args:
         total: sum asked for, between the sums of `low` and `high`.
     """
-    lowest, highest = float(np.min(target - high)), float(np.max(target - low))
+    lowest = float(np.min(target - high))
+    highest = float(np.max(target - low))
     for _ in range(100):
         shift = (lowest + highest) / 2.0
         if np.clip(target - shift, low, high).sum() > total:
@@ -207,7 +208,8 @@ def check_split(counts: Sequence[int], expected: Sequence[float], false_alarms: 
     """
     from scipy import stats
 
-    seen, requested = np.asarray(counts, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    seen = np.asarray(counts, dtype=np.float64)
+    requested = np.asarray(expected, dtype=np.float64)
     shown = (tuple(int(count) for count in counts), tuple(float(each) for each in expected))
     if not (np.isfinite(requested).all() and (requested >= 0.0).all()):
         raise ValueError(f"expected bars {expected} are not numbers of bars")

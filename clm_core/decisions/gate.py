@@ -45,7 +45,8 @@ def judge(case: Case, policy: GatePolicy) -> Verdict:
     awaits_bars = any(check.name != OVERFITTING for check in checks if check.status is CheckStatus.MISSED)
     undecided = decision is Decision.INCONCLUSIVE and awaits_bars
     if undecided and policy.evidence and never_decides(case, policy.evidence):
-        decision, undecided = Decision.FAIL, False
+        decision = Decision.FAIL
+        undecided = False
     return Verdict(
         decision=decision,
         score=_score(metrics, checks),

@@ -183,7 +183,9 @@ def due_retrains(
 
 def _drifted(drifts: DriftFindings, limit: float) -> Iterator[str]:
     """Names of what drifted far enough for a retrain."""
-    features, predictions, errors = drifts.features, drifts.predictions, drifts.errors
+    features = drifts.features
+    predictions = drifts.predictions
+    errors = drifts.errors
     if features is not None and features.score > limit:
         yield from features.features
     if predictions is not None and predictions.score > limit:

@@ -59,7 +59,8 @@ def measure_learning(
     daily = bounds(days, (1.0 - CONFIDENCE) / 2.0, TUNED_FOR)
     # NaN where fewer than two days have bars
     scale = days_per_year(time) / ANNUAL_VOLATILITY
-    ours, theirs = production[counted], frozen[counted]
+    ours = production[counted]
+    theirs = frozen[counted]
     compounded = None
     if len(ours) >= min_common_bars(periods_per_year):
         rng = np.random.default_rng(SEED)

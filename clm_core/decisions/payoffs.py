@@ -40,7 +40,8 @@ def win_rate_of(payoff: str) -> float:
         win_rate = float("nan")
     # Written as `not` so that a NaN refuses.
     if not MIN_WIN_RATE <= win_rate <= MAX_WIN_RATE:
-        low, high = payoff_ratio(MAX_WIN_RATE), payoff_ratio(MIN_WIN_RATE)
+        low = payoff_ratio(MAX_WIN_RATE)
+        high = payoff_ratio(MIN_WIN_RATE)
         raise ValueError(
             f"{payoff!r} is no payoff: give {', '.join(WIN_RATES)}, or the ratio of mean gain to mean loss, "
             f"{low:.2f} to {high:.0f}"

@@ -45,7 +45,8 @@ def served_versions(history: Sequence[Promotion]) -> ServedVersions:
     Args:
         history: committed changes of a model, oldest first.
     """
-    standing, taken_back = list[str](), list[str]()
+    standing = list[str]()
+    taken_back = list[str]()
     for change in history:
         after = change.to_version
         if _disappointed(change):

@@ -137,7 +137,9 @@ def _filtered(
         weights: weights of F and W in each return, shape (n_spans, 2).
     """
     prior = deviation**2 / DAYS_PER_YEAR * np.array([LEVEL, 1.0 - LEVEL, 1.0])
-    mean, covariance, likelihood = np.zeros(3), np.diag(prior), 0.0
+    mean = np.zeros(3)
+    covariance = np.diag(prior)
+    likelihood = 0.0
     then = math.inf
     for span, weight in zip(spans, weights[:, [0, 0, 1]], strict=True):
         kept = np.array([1.0, *2 * [correlation(then - span.days_ago, half_life_days)]])

@@ -238,7 +238,8 @@ def _edge_of_hidden_sides(world: World) -> float:
         return _true_sharpe(market, result, noise[rows], world) - world.annual_sharpe
 
     slope = np.sqrt(world.bars_per_year * world.mean_held_bars * world.trades_per_year / world.bars_per_year)
-    older, newer = 0.0, (world.annual_sharpe + 0.5) / slope
+    older = 0.0
+    newer = (world.annual_sharpe + 0.5) / slope
     value = excess(older)
     for _ in range(STEPS):
         following = excess(newer)
@@ -300,6 +301,7 @@ def _bars(world: World, moves: Floats) -> Bars:
     closes = 100.0 * np.cumprod(1.0 + np.maximum(deviation * moves, -LARGEST_FALL))
     opens = np.append(100.0, closes[:-1])
     time = START + np.arange(len(moves), dtype=np.int64) * world.timeframe.nanoseconds
-    high, low = np.maximum(opens, closes), np.minimum(opens, closes)
+    high = np.maximum(opens, closes)
+    low = np.minimum(opens, closes)
     columns = (opens, high, low, closes, np.ones(len(moves)))
     return Bars("SIMULATED", world.timeframe, Calendar.ALWAYS, time, *columns)

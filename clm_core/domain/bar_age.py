@@ -5,7 +5,8 @@ from datetime import timedelta
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 FROZEN = ConfigDict(frozen=True, extra="forbid")
-_YEAR, _MONTH = timedelta(days=365.25), timedelta(days=365.25 / 12)
+_YEAR = timedelta(days=365.25)
+_MONTH = timedelta(days=365.25 / 12)
 _UNITS = (
     (_YEAR, "year"),
     (_MONTH, "month"),

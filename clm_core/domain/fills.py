@@ -151,7 +151,8 @@ class MarketFills(BaseModel):
         return "; ".join(parts)
 
     def _costs(self) -> list[str]:
-        slippage, fee = self.measured.slippage_bps, self.measured.fee_bps
+        slippage = self.measured.slippage_bps
+        fee = self.measured.fee_bps
         slipped = "not measured" if slippage is None else f"{slippage.text(_number)} bps"
         paid = "not reported" if fee is None else f"{fee:.2f} bps"
         return [

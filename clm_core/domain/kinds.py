@@ -54,7 +54,8 @@ class OfKind(BaseModel):
     def _of_strategy(cls, fields: Any) -> Any:
         if not isinstance(fields, Mapping) or fields.get("model_type") not in list(RuleFamily):
             return fields
-        name, plugin = str(fields["model_type"]), fields.get("plugin")
+        name = str(fields["model_type"])
+        plugin = fields.get("plugin")
         if plugin not in (None, name):
             raise ValueError(f"{name} is a rule strategy, not a plug-in: leave {plugin} out")
         return {**fields, "model_type": ModelType.OTHER, "plugin": name}

@@ -50,7 +50,8 @@ class SecretReference(SecretStr):
         match = _REFERENCE.fullmatch(reference)
         if match is None:
             raise ValueError("must look like vault://mount/path#key")
-        self.path, self.key = match["path"], match["key"]
+        self.path = match["path"]
+        self.key = match["key"]
         self._check = check
         self._server: SecretServer | None = None
         self._setting = "the setting"
@@ -61,7 +62,8 @@ class SecretReference(SecretStr):
 
     def bind(self, server: SecretServer, setting: str) -> None:
         """Name the server of the value, and the setting for messages."""
-        self._server, self._setting = server, setting
+        self._server = server
+        self._setting = setting
 
     def get_secret_value(self) -> str:
         """The value, by the server.

@@ -93,7 +93,8 @@ def lower_quartile(metrics: Floats) -> Floats:
     limit = np.array([MAX_PROFIT_FACTOR if each is Objective.PROFIT_FACTOR else np.inf for each in COLUMNS])
     values = np.sort(np.where(np.isnan(metrics), -np.inf, np.minimum(metrics, limit)), axis=-2)
     place = QUANTILE * (values.shape[-2] - 1)
-    below, share = int(place), place - int(place)
+    below = int(place)
+    share = place - int(place)
     low = values[..., below, :]
     if share == 0.0:
         return np.where(np.isneginf(low), np.nan, low)

@@ -38,7 +38,8 @@ class Genes:
     def between(cls, low: Floats, high: Floats) -> Self:
         """Real numbers on a linear scale, with all digits and without a smallest change."""
         no = np.zeros(len(low), np.bool_)
-        low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+        low = np.asarray(low, np.float64)
+        high = np.asarray(high, np.float64)
         return cls(low, high, no, no, no, np.zeros(len(low)), None)
 
     @classmethod
@@ -53,7 +54,8 @@ class Genes:
         high = np.array(
             [each.high if isinstance(each, Between) else len(each.choices) - 1.0 for each in values]
         )
-        low, high = np.where(whole, np.ceil(low), low), np.where(whole, np.floor(high), high)
+        low = np.where(whole, np.ceil(low), low)
+        high = np.where(whole, np.floor(high), high)
         step = np.where(log, 0.0, (high - low) / STEPS)
         whole |= choice
         return cls(low, high, whole, log, choice, np.where(whole, 1.0, step), DIGITS)
@@ -66,7 +68,8 @@ class Genes:
         logarithmic."""
         # half a step more on either side: the ends are as likely as the integers between
         margin = np.where(self.is_whole, 0.5, 0.0)
-        low, high = self.scaled(self.low - margin), self.scaled(self.high + margin)
+        low = self.scaled(self.low - margin)
+        high = self.scaled(self.high + margin)
         return self.nearest(self.unscaled(rng.uniform(low, high, (count, len(self)))))
 
     def scaled(self, values: Floats) -> Floats:
@@ -114,5 +117,6 @@ def _significant(values: Floats, digits: int) -> Floats:
     # up to the largest power of ten that is finite
     places = np.clip(digits - 1 - np.floor(np.log10(sizes)), -300.0, 300.0)
     # powers of ten are exact, and so a division is rounded once
-    up, down = 10.0 ** np.maximum(places, 0.0), 10.0 ** np.maximum(-places, 0.0)
+    up = 10.0 ** np.maximum(places, 0.0)
+    down = 10.0 ** np.maximum(-places, 0.0)
     return np.asarray(np.rint(values * up / down) * down / up)

@@ -57,7 +57,8 @@ def _random_value(dimension: SearchDimension, rng: Generator) -> Choice:
         return values.choices[rng.integers(len(values.choices))]
     # half a step more on either side: the first and the last integer are as likely as the integers between
     margin = 0.5 if dimension.whole else 0.0
-    low, high = values.low - margin, values.high + margin
+    low = values.low - margin
+    high = values.high + margin
     if values.log:
         return nearest(dimension, math.exp(rng.uniform(math.log(low), math.log(high))))
     return nearest(dimension, rng.uniform(low, high))

@@ -98,7 +98,8 @@ class RuleObjectives:
         self._sizes = side_sizes(known, SIZING)
         self._open, self._close = (np.ascontiguousarray(each) for each in (known.open, known.close))
         self._bounds = np.array([0, *(each.stop for each in known.stretches())])
-        terms, holding = market.terms, market.holding(traded)
+        terms = market.terms
+        holding = market.holding(traded)
         self._repeated: Callable[[], RepeatedBacktest] = lambda: RepeatedBacktest(
             traded, terms.costs, terms.execution, holding
         )

@@ -75,9 +75,12 @@ def cross_by_sbx(genes: Genes, one: Floats, other: Floats, rng: Generator) -> Fl
     A choice is from either parent with equal probability.
     """
     changes, right, draws = rng.random((3, *one.shape))
-    low, high = genes.scaled(genes.low), genes.scaled(genes.high)
-    first, second = genes.scaled(one), genes.scaled(other)
-    below, above = np.minimum(first, second), np.maximum(first, second)
+    low = genes.scaled(genes.low)
+    high = genes.scaled(genes.high)
+    first = genes.scaled(one)
+    second = genes.scaled(other)
+    below = np.minimum(first, second)
+    above = np.maximum(first, second)
     width = np.maximum(above - below, ALMOST_EQUAL)
     middle = (below + above) / 2
     room = np.where(right < 0.5, below - low, high - above)
@@ -117,7 +120,8 @@ def mutate_polynomially(genes: Genes, values: Floats, rng: Generator) -> Floats:
     """Polynomial mutation on the scales of the genes, of one gene of a row on average; a choice becomes
     another choice."""
     hit, draws = rng.random((2, *values.shape))
-    low, high = genes.scaled(genes.low), genes.scaled(genes.high)
+    low = genes.scaled(genes.low)
+    high = genes.scaled(genes.high)
     width = np.where(high > low, high - low, 1.0)
     scaled = genes.scaled(values)
     change = polynomial_change(draws, (scaled - low) / width, (high - scaled) / width, POLYNOMIAL_INDEX)
@@ -139,7 +143,8 @@ def polynomial_change(draws: Floats, below: Floats, above: Floats, index: float)
     down = 2.0 * draws + (1.0 - 2.0 * draws) * (1.0 - below) ** power
     up = 2.0 * (1.0 - draws) + (2.0 * draws - 1.0) * (1.0 - above) ** power
     # of either side, the draws of the other may lie outside 0..1
-    down, up = np.maximum(down, 0.0), np.maximum(up, 0.0)
+    down = np.maximum(down, 0.0)
+    up = np.maximum(up, 0.0)
     return np.where(draws <= 0.5, down ** (1.0 / power) - 1.0, 1.0 - up ** (1.0 / power))
 
 

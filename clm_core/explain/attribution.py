@@ -39,7 +39,8 @@ EXITS = {
     ExitReason.END_OF_DATA: "open at the end",
     ExitReason.RUIN: "liquidation",
 }
-BARS, TRADES = "bars", "trades"
+BARS = "bars"
+TRADES = "trades"
 MIN_COUNT = 30
 """Bars or trades of a row, below which its mean is not compared with chance."""
 LEVEL = 0.05

@@ -10,7 +10,9 @@ from clm_core.explain.attribution import SIDES, TRADES, Attribution, Attribution
 
 NAME = "attribution"
 TITLE = "Where the result comes from"
-GAIN, LOSS, NEUTRAL = "#12966a", "#d64545", "#2f6fed"
+GAIN = "#12966a"
+LOSS = "#d64545"
+NEUTRAL = "#2f6fed"
 KNOWN_AFTERWARDS = ("holding", "exit")
 """Tables by facts known only after a trade, whose rows differ without any edge."""
 SPLIT_NOTE = (

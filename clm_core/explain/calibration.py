@@ -173,7 +173,8 @@ def area_under_roc(outcomes: Outcomes) -> BoundedEstimate:
     NaN where all outcomes are alike.
     """
     rise = outcomes.rise > 0.5
-    rises, falls = int(np.count_nonzero(rise)), int(np.count_nonzero(~rise))
+    rises = int(np.count_nonzero(rise))
+    falls = int(np.count_nonzero(~rise))
     if not (rises and falls):
         return NOT_MEASURED
     ranks = float(_mean_ranks(outcomes.probability)[rise].sum())
@@ -246,7 +247,8 @@ def _roc(outcomes: Outcomes) -> tuple[tuple[float, float], ...]:
     order = np.argsort(-outcomes.probability, kind="stable")
     rise = outcomes.rise[order]
     forecast = outcomes.probability[order]
-    rises, falls = np.cumsum(rise), np.cumsum(1 - rise)
+    rises = np.cumsum(rise)
+    falls = np.cumsum(1 - rise)
     if not (rises[-1] and falls[-1]):
         return ()
     # equal forecasts are a single step of the curve
@@ -273,7 +275,8 @@ def _confusion(outcomes: Outcomes, threshold: float) -> tuple[tuple[int, int], .
 
 def _calls(outcomes: Outcomes, threshold: float) -> tuple[Calls, ...]:
     up, down = _called(outcomes, threshold)
-    long, short = outcomes.position > 0, outcomes.position < 0
+    long = outcomes.position > 0
+    short = outcomes.position < 0
     chosen = (
         ("rise called", up, 1.0),
         ("fall called", down, 0.0),

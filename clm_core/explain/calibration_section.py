@@ -10,7 +10,8 @@ from clm_core.explain.forecasts import ForecastRecord
 
 NAME = "calibration"
 TITLE = "Is its confidence worth anything?"
-FORECAST, EVEN = "#1f6f8b", "#9aa5ab"
+FORECAST = "#1f6f8b"
+EVEN = "#9aa5ab"
 _score = formatter(lambda value: f"{value:.5f}")
 _skill = formatter(lambda value: f"{100 * value:+.2f}%")
 _area = formatter(lambda value: f"{value:.3f}")

@@ -43,7 +43,8 @@ FIRST_DAYS = 90.0
 """Shortest cone, days."""
 DAY = 86_400e9
 COLOURS = {"shadow": "#8b6fd8", "production": "#2f6fed"}
-BAND, MEDIAN = "rgba(138,148,166,0.22)", "#8a94a6"
+BAND = "rgba(138,148,166,0.22)"
+MEDIAN = "#8a94a6"
 COLUMNS = ("live", "since", "days", "bars", "return", "90 % cone", "Sharpe ratio", "as low by luck")
 NOTE = (
     "As low by luck: share of the records of a version as good as its backtest with a Sharpe ratio as low. A "
@@ -100,7 +101,8 @@ class LuckTest:
         """Probability of bad luck, and the bars it takes to know, in words."""
         if not math.isfinite(self.chance):
             return f"{self.bars:,} bars are too few, or vary too little, for a probability of bad luck"
-        shown, claimed = ratio(self.shown), ratio(self.claimed)
+        shown = ratio(self.shown)
+        claimed = ratio(self.claimed)
         if self.shown >= self.claimed:
             luck = f"its Sharpe ratio of {shown} reaches the {claimed} of a version {self.claim}: no bad luck"
         else:

@@ -90,7 +90,8 @@ def equity_section(one: TradedCurve, other: TradedCurve) -> Section:
         )
     figures = [each.measured() for each in pair]
     related = correlation(*pair)
-    first, last = pair[0].bars.start, pair[0].bars.end
+    first = pair[0].bars.start
+    last = pair[0].bars.end
     rows = tuple(
         (measures.label_of(name), *(write(each[name]) for each in figures))
         for name, write in MEASURES.items()

@@ -90,5 +90,6 @@ def correlation(one: Floats, other: Floats, independent: float) -> BoundedEstima
     if not (independent >= 5 and one.std() > 0 and other.std() > 0):
         return NOT_MEASURED
     value = float(np.corrcoef(one, other)[0, 1])
-    centre, half = math.atanh(min(max(value, -0.999999), 0.999999)), Z / math.sqrt(independent - 3)
+    centre = math.atanh(min(max(value, -0.999999), 0.999999))
+    half = Z / math.sqrt(independent - 3)
     return BoundedEstimate(value, math.tanh(centre - half), math.tanh(centre + half))

@@ -10,7 +10,8 @@ from clm_core.domain.explanations import SectionChart
 from clm_core.explain.tree_shap import ShapValues
 from clm_core.market.bars import Floats
 
-RISING, FALLING = "#1f6f8b", "#c77b30"
+RISING = "#1f6f8b"
+FALLING = "#c77b30"
 """Colours of parts, or of feature values, that are high or raise the answer, and of their opposites."""
 WHOLE = "#7a8699"
 """Colour of sums."""

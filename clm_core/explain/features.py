@@ -27,7 +27,8 @@ from clm_core.models.contract import Model
 NAME = "features"
 LEADERS = 5
 """Features named in words."""
-LOG_ODDS, SCALED_RETURN = "log-odds", "standard deviations of the return over the horizon"
+LOG_ODDS = "log-odds"
+SCALED_RETURN = "standard deviations of the return over the horizon"
 COLUMNS = ("feature", "mean |SHAP|", "share", "when high", "when low")
 NOTE = "When high, low: mean value on the bars in the top and bottom quarter of the feature."
 DEPENDENCES = 2
@@ -174,7 +175,8 @@ def _cells(each: Importance) -> tuple[str, ...]:
 
 def _charts(importances: FeatureImportances) -> tuple[SectionChart, ...]:
     ranked = tuple(each.feature for each in importances.used)
-    shap, values = importances.shap, importances.values
+    shap = importances.shap
+    values = importances.values
     newest = f"Newest bar, {importances.end:%Y-%m-%d %H:%M} UTC"
     return (
         SectionChart(

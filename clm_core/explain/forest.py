@@ -26,14 +26,18 @@ Nodes = NDArray[np.int32]
 
 LEAF = -1
 """Child of a leaf."""
-MISSING_NONE, MISSING_ZERO, MISSING_NAN = 0, 1, 2
+MISSING_NONE = 0
+MISSING_ZERO = 1
+MISSING_NAN = 2
 """Values that take the default direction: none (NaN counts as 0), 0 and NaN, or NaN."""
 MARGINS: dict[str, Callable[[float], float]] = {
     "reg:squarederror": lambda score: score,
     "binary:logistic": lambda score: math.log(score / (1 - score)),
 }
 """Margin of XGBoost's base score, by objective."""
-CATEGORICAL, MISSING_SHIFT, DEFAULT_LEFT = 1, 2, 2
+CATEGORICAL = 1
+MISSING_SHIFT = 2
+DEFAULT_LEFT = 2
 """Bits of LightGBM's `decision_type`."""
 
 

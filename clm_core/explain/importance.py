@@ -62,7 +62,8 @@ def importances_of(shap: ShapValues, rows: Floats) -> tuple[Importance, ...]:
     """
     absolute = np.abs(shap.values).mean(axis=0)
     total = float(absolute.sum())
-    high, low = _top(rows), _top(-rows)
+    high = _top(rows)
+    low = _top(-rows)
     importances = [
         Importance(
             feature=feature,

@@ -180,7 +180,8 @@ def _maps(maps: PolicyMaps, name: str, title: str, values: Floats, ends: tuple[f
     data = []
     for number, current in enumerate(maps.currents):
         axis = "" if number == 0 else str(number + 1)
-        left, right = number / count + 0.01, (number + 1) / count - 0.01
+        left = number / count + 0.01
+        right = (number + 1) / count - 0.01
         data.append(_map(maps, values[number], ends, axis, last=number == count - 1))
         plain = {"showgrid": False, "zeroline": False}
         layout[f"xaxis{axis}"] = plain | {"domain": [left, right], "nticks": 3, "anchor": f"y{axis}"}

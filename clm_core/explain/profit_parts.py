@@ -159,8 +159,10 @@ def profit_of(stretches: Sequence[TradedStretch]) -> Profit:
     Args:
         stretches: in time order.
     """
-    held, exposures = list[HeldParts](), list[_Exposures]()
-    capital, trades = 1.0, 0
+    held = list[HeldParts]()
+    exposures = list[_Exposures]()
+    capital = 1.0
+    trades = 0
     for stretch in stretches:
         growth = np.concatenate([[1.0], np.cumprod(1.0 + stretch.returns)])
         for each in stretch.markets:
@@ -194,7 +196,8 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 
 def _exposures(traded: TradedMarket, capital: Floats, share: float) -> _Exposures:
-    bars, result = traded.bars, traded.result
+    bars = traded.bars
+    result = traded.result
     close_before = np.concatenate([bars.open[:1], bars.close[:-1]])
     before = _equity_before(result)
     units = _units_in_session(result, bars)
@@ -226,7 +229,8 @@ def _units_in_session(result: Backtest, bars: Bars) -> Floats:
     units = result.exposure * result.equity / bars.close
     trades = result.trades
     ended = np.isin(trades.reason, WITHIN) & (units[trades.exit_bar] == 0.0)
-    first, last = trades.entry_bar[ended], trades.exit_bar[ended]
+    first = trades.entry_bar[ended]
+    last = trades.exit_bar[ended]
     committed = np.divide(
         trades.pnl, trades.net_return, out=np.zeros(len(trades)), where=trades.net_return != 0.0
     )
@@ -278,7 +282,8 @@ def _by_trade(
     follows = np.concatenate([trades.exit_bar[:-1] == trades.entry_bar[1:], [False]])[: len(trades)]
     closing = follows[trade] & (row == trades.exit_bar[trade])
     opening = np.roll(follows, 1)[trade] & (row == trades.entry_bar[trade])
-    net, cost = of_bar.net[row], of_bar.cost[row]
+    net = of_bar.net[row]
+    cost = of_bar.cost[row]
     cost_of_old = _cost_of_leaving(traded, of_bar)[row]
     net_of_old = (of_bar.at_gap * of_bar.gap)[row] - cost_of_old
     return (
@@ -290,7 +295,8 @@ def _by_trade(
 def _cost_of_leaving(traded: TradedMarket, of_bar: _Exposures) -> Floats:
     """Costs of holding the position into each bar, and of closing it at the open."""
     costs = traded.market.terms.costs
-    slippage, fee = costs.slippage_bps / 10_000, costs.fee_bps / 10_000
+    slippage = costs.slippage_bps / 10_000
+    fee = costs.fee_bps / 10_000
     value = of_bar.at_gap * (1.0 + of_bar.gap)
     paid = np.abs(value) * (slippage + (1.0 - np.sign(value) * slippage) * fee)
     rates = traded.market.holding(traded.bars)
@@ -317,10 +323,12 @@ def _volatility(bars: Bars) -> Floats:
 def _split(bars: _Exposures) -> SplitBars:
     moved = (1.0 + bars.gap) * (1.0 + bars.session) - 1.0
     gross = bars.net + bars.cost
-    selection, sizing = np.zeros(len(moved)), np.zeros(len(moved))
+    selection = np.zeros(len(moved))
+    sizing = np.zeros(len(moved))
     for symbol in np.unique(bars.symbol):
         rows = bars.symbol == symbol
-        at_gap, at_session = bars.at_gap[rows], bars.at_session[rows]
+        at_gap = bars.at_gap[rows]
+        at_session = bars.at_session[rows]
         size = _mean_size(at_session)
         selection[rows] = float(at_session.mean()) * moved[rows]
         sizing[rows] = (at_gap - size * np.sign(at_gap)) * bars.gap[rows] + (

@@ -50,7 +50,8 @@ LAGS = 10
 PERIODS = 12
 VOLATILITIES = 5
 QQ_POINTS = 40
-BINS, EDGE = 41, 5.0
+BINS = 41
+EDGE = 5.0
 """Bins of the histogram from -EDGE to EDGE standard deviations; residuals beyond are in the outer bins."""
 
 
@@ -312,7 +313,8 @@ def _autocorrelation(series: Sequence[Floats], lag: int) -> float:
     correlations = []
     for values in series:
         known = ~np.isnan(values[:-lag] + values[lag:])
-        older, newer = values[:-lag][known], values[lag:][known]
+        older = values[:-lag][known]
+        newer = values[lag:][known]
         if len(older) >= 10 and older.std() > 0 and newer.std() > 0:
             correlations.append(float(np.corrcoef(older, newer)[0, 1]))
     return float(np.mean(correlations)) if correlations else math.nan

@@ -11,7 +11,8 @@ from clm_core.explain.residuals import Group, NewestForecast, Quantiles, Residua
 
 NAME = "residuals"
 TITLE = "How far off are its forecasts?"
-FORECAST, NORMAL = "#1f6f8b", "#c77b30"
+FORECAST = "#1f6f8b"
+NORMAL = "#c77b30"
 MAX_MEMBERS = 10
 """Members of a pool with a row of their newest forecast."""
 _skill = formatter(lambda value: f"{100 * value:+.2f}%")

@@ -190,8 +190,11 @@ def _factors(
     r (1 - t) for a failing row; the steps hold ratios to the factor at the feature's split before.
     """
     shape = (end - begin, len(points))
-    always, came, passes = np.ones(shape), np.zeros(shape), np.zeros(shape)
-    gain_came, gain_passes = np.zeros(shape), np.zeros(shape)
+    always = np.ones(shape)
+    came = np.zeros(shape)
+    passes = np.zeros(shape)
+    gain_came = np.zeros(shape)
+    gain_passes = np.zeros(shape)
     levels = steps.level[begin:end].max() + 1
     # of the node entered last at each level: training rows that pass the feature, and that reach the node
     share = np.ones(levels)

@@ -178,7 +178,8 @@ def broken_entry(engine: Engine, after: int, limit: int) -> BrokenEntry | None:
             return BrokenEntry(
                 entry.seq, f"Entry {entry.seq} of the audit does not follow entry {seq}: {_SEE}"
             )
-        seq, head = entry.seq, entry.hash
+        seq = entry.seq
+        head = entry.hash
     return None
 
 

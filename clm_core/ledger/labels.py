@@ -43,7 +43,8 @@ class LabelStore:
 
 def _free_label(connection: Connection, model_id: str, now: datetime, taken: Callable[[], Set[str]]) -> str:
     """A label without a version, whose lock the connection holds."""
-    moment, known = now, frozenset[str]()
+    moment = now
+    known = frozenset[str]()
     while True:
         label = version_label(moment)
         lock = (AdvisoryLock.LABEL, func.hashtext(f"{model_id} {label}"))

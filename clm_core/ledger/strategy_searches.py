@@ -47,7 +47,8 @@ class TrialBatch:
 
     def differences(self, other: "TrialBatch") -> tuple[str, ...]:
         """Names of parts with a differing bit."""
-        mine, theirs = _row(self), _row(other)
+        mine = _row(self)
+        theirs = _row(other)
         # the last bits of a sketch depend on the processor's matrix product
         return tuple(name for name in ("trials", "genes", "scores") if mine[name] != theirs[name])
 

@@ -169,7 +169,8 @@ class TrialStore:
             for table in (_TRIALS, _BEGUN)
         ]
         every = union_all(*looks).subquery()
-        number, newest = func.count(every.c.id.distinct()), func.max(every.c.at)
+        number = func.count(every.c.id.distinct())
+        newest = func.max(every.c.at)
         query = (
             select(every.c.symbol, every.c.timeframe, number, newest)
             .group_by(every.c.symbol, every.c.timeframe)

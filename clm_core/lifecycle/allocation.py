@@ -107,7 +107,8 @@ def start(
         ArmWeight(version=each.version, weight=weight)
         for each, weight in zip([champion, *versions], weights, strict=True)
     ]
-    chosen, fault = observed or rules.observed, services.settings.fault
+    chosen = observed or rules.observed
+    fault = services.settings.fault
     run = services.ledger.allocations.start(
         model_id, arms, chosen, actor, reason, services.clock(), forced=force, fault=fault
     )

@@ -83,7 +83,8 @@ def attribute_all(services: Services) -> Section:
     Raises:
         NotFound: no model has a bar in production.
     """
-    records, remarks = list[tuple[str, RecordProfit]](), list[str]()
+    records = list[tuple[str, RecordProfit]]()
+    remarks = list[str]()
     for model_id in services.ledger.promotions.models():
         try:
             records.append((model_id, production_profit(services, model_id)))
@@ -136,7 +137,8 @@ def _profit(services: Services, version: ModelVersion, periods: Sequence[Product
     """
     since = periods[0].stints[0].since
     markets = markets_since(services, version, since)
-    stretches, tracks = list[TradedStretch](), list[RecipeTrack]()
+    stretches = list[TradedStretch]()
+    tracks = list[RecipeTrack]()
     for period in periods:
         own = [recipe_track(services, period.stints, period.within(bars)) for bars in markets]
         filled = [track for track in own if len(track.bars)]

@@ -56,7 +56,8 @@ def _compared(services: Services, version: ModelVersion) -> ComparedVersion:
     try:
         evaluation, verdict = services.ledger.evaluation(version.model_id, version.version)
     except NotFound:
-        evaluation, verdict = None, None
+        evaluation = None
+        verdict = None
     try:
         explanation = stored_explanation(services, version)
     except NotFound:

@@ -112,7 +112,8 @@ def usage_drift(
     if first < first_new or any(each.name.startswith(SHAP) for each in kept):
         return None
     try:
-        boosted, forest = boosted_of(model), forest_of(model)
+        boosted = boosted_of(model)
+        forest = forest_of(model)
     except ExplanationUnavailable:
         return None
     begin = max(0, first_new - model.trained_on.bars)
@@ -120,7 +121,8 @@ def usage_drift(
     step = max(1, (first_new - begin) // MAX_EXPLAINED)
     rows = np.flatnonzero(table.complete)[::step]
     values = shap_values(forest, table.values[rows]).values
-    trained, newest = values[rows < first_new - begin], values[rows >= first - begin]
+    trained = values[rows < first_new - begin]
+    newest = values[rows >= first - begin]
     return drift(trained, newest, [SHAP + name for name in table.names])
 
 

@@ -133,7 +133,8 @@ class _Examination:
                 f"{named}: {_label(fill)} was traded until {_utc(ended)}, and the fill of {_utc(fill.time)} "
                 "lies after the bar that followed: name the `version` whose position was traded."
             )
-        low, high = float(bars.low[row]), float(bars.high[row])
+        low = float(bars.low[row])
+        high = float(bars.high[row])
         opened = moment(int(bars.time[row]))
         if not low * (1.0 - PRICE_TOLERANCE) <= fill.price <= high * (1.0 + PRICE_TOLERANCE):
             raise FillRefused(

@@ -183,7 +183,8 @@ def write_page(home: Path, result: ReplayResult) -> Path:
 
 
 def _require_days(bars: Bars, request: ReplayRequest) -> None:
-    start, end = _midnight(request, 0), _midnight(request, request.days)
+    start = _midnight(request, 0)
+    end = _midnight(request, request.days)
     is_within = bars.start.to_pydatetime() < start and bars.end.to_pydatetime() >= end - MAX_MISSING
     if not is_within:
         raise NotEnoughBars(
@@ -413,7 +414,8 @@ class _Course:
                 raise
             self._tell_problems([f"{job.trigger_reason} retrain failed: {error}"])
             return
-        version, verdict = retrained.version, retrained.verdict
+        version = retrained.version
+        verdict = retrained.verdict
         self.retrained.append(retrained)
         self._tell(
             ReplayEventKind.RETRAIN,
@@ -520,7 +522,8 @@ class _Course:
         for label, since, until in stints:
             version = by_label[label]
             known = bars.closed_by(until)
-            begin, registered = known.row_closed_after(since), known.row_closed_after(version.created_at)
+            begin = known.row_closed_after(since)
+            registered = known.row_closed_after(version.created_at)
             if begin < len(known):
                 model = self.services.registry.load(version.model_path, version.bundle_digest)
                 values, _ = positions_from(self.services, version, model, known, begin - registered)

@@ -46,7 +46,8 @@ class KnownReplay:
             production: backtest of the production, from the first row of the replay on.
         """
         services = tuple(self._services())
-        bars, world = self.world.bars, self.world
+        bars = self.world.bars
+        world = self.world
         rows = [_rows(bars, each - timedelta(days=1), each) for each in self.days]
         expected = expected_returns(production, world.expected[first:], self.terms.terms.costs)
         return KnownCourse(

@@ -309,7 +309,8 @@ def _stands(services: Services, newest: RecordedDecision, subject: _Subject) -> 
 
 
 def _facts(services: Services, subject: _Subject) -> ShadowFacts:
-    version, champion = subject.version, subject.champion
+    version = subject.version
+    champion = subject.champion
     verdict, objections = _verdict(services, version)
     waits_for = _obstacle(services, subject)
     facts = ShadowFacts(
@@ -393,7 +394,8 @@ def _switch(subject: _Subject) -> Switch:
 
 def _obstacle(services: Services, subject: _Subject) -> str:
     """Reason against a promotion by the pass now; empty: none."""
-    version, rules = subject.version, subject.rules
+    version = subject.version
+    rules = subject.rules
     switch = _switch(subject)
     name = "refresh" if subject.is_refresh else "promotion"
     command = f"clm promote {version.model_id}@{version.version}"

@@ -86,7 +86,8 @@ def missing_after(time: Times, timeframe: Timeframe, calendar: Calendar, gap_rul
         time: bar-open times in order, nanoseconds since 1970-01-01 UTC, shape (n_bars,).
         gap_rules: 1 for the rules of release 0.1.0, in which `24x5` closes at weekends only.
     """
-    after, before = time[:-1], time[1:]
+    after = time[:-1]
+    before = time[1:]
     absent = (before - after) // timeframe.nanoseconds - 1
     if calendar == Calendar.ALWAYS:
         return np.asarray(absent)

@@ -82,7 +82,8 @@ def drift(reference: Floats, newest: Floats, names: Sequence[str]) -> Drift | No
         return None
     # sorted columns: the vectorised sort of NumPy takes a tenth of a selection of quantiles
     columns = np.ascontiguousarray(reference[len(reference) - count * len(newest) :].T)
-    whole, recent = np.sort(columns), np.sort(np.ascontiguousarray(newest.T))
+    whole = np.sort(columns)
+    recent = np.sort(np.ascontiguousarray(newest.T))
     quantiles = _quantiles(whole)
     own = _distance(quantiles, np.sort(columns.reshape(len(columns), count, -1)).swapaxes(0, 1))
     # features vary to different degrees: distances are scaled by the median distance of the feature
@@ -176,5 +177,6 @@ def _quantiles(values: Floats) -> Floats:
     """Quantiles at `LEVELS` of ascending values, shape (..., n_values); shape (..., n_levels)."""
     place = LEVELS * (values.shape[-1] - 1)
     below = place.astype(np.intp)
-    lower, upper = values[..., below], values[..., np.minimum(below + 1, values.shape[-1] - 1)]
+    lower = values[..., below]
+    upper = values[..., np.minimum(below + 1, values.shape[-1] - 1)]
     return np.asarray(lower + (upper - lower) * (place - below))

@@ -15,7 +15,12 @@ _source: Callable[[], Sequence[Path]] = tuple
 def use(files: Sequence[Path]) -> Iterator[None]:
     """Own features of these files and of the installed distributions, while the block lasts."""
     global _source  # noqa: PLW0603 - see the docstring of the module
-    before, _source = _source, lambda: files
+    before = _source
+
+    def given() -> Sequence[Path]:
+        return files
+
+    _source = given
     try:
         yield
     finally:

@@ -190,7 +190,8 @@ def _descend(values: Floats, centroids: Floats, penalty: float) -> tuple[Floats,
         centroids = _means(values, states, len(centroids))
         next_states, lower = optimal_states(losses_of(values, centroids), penalty)
         unchanged = _equal(next_states, states) or not objective - lower > TOLERANCE
-        states, objective = next_states, lower
+        states = next_states
+        objective = lower
         if unchanged:
             break
     return centroids, states, objective

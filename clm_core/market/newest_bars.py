@@ -86,7 +86,8 @@ def missing_until(
     Args:
         opened: open time of the bar, nanoseconds since 1970-01-01 UTC.
     """
-    step, start = timeframe.nanoseconds, timeframe.grid_start
+    step = timeframe.nanoseconds
+    start = timeframe.grid_start
     under_way = (_nanoseconds(now) - start) // step * step + start
     if under_way <= opened:
         return 0

@@ -71,7 +71,8 @@ class RegimeReader(BaseModel):
         day = np.searchsorted(ends, bars.time, side="right")
         bars_a_day = int(np.bincount(day).max()) if len(day) else 1
         if not len(bars.regime_fits):
-            zeros, ones = [0.0] * _WIDTH, [1.0] * _WIDTH
+            zeros = [0.0] * _WIDTH
+            ones = [1.0] * _WIDTH
             none = {"lower": zeros, "upper": zeros, "mean": zeros, "deviation": ones}
             return cls(centroids=[zeros, None], **none, bars_a_day=bars_a_day)
         numbers = bars.regime_fits[-1][1:].reshape(-1, _WIDTH)

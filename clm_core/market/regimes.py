@@ -336,7 +336,8 @@ def window_of(ends: Times, date: int) -> slice:
 
 def _fit(features: Floats, date: int, rules: RegimeRules, former: RegimeFit | None) -> RegimeFit:
     centre, spread = _moments(features)
-    lower, upper = centre - CLIP * spread, centre + CLIP * spread
+    lower = centre - CLIP * spread
+    upper = centre + CLIP * spread
     mean, deviation = _moments(np.clip(features, lower, upper))
     deviation[deviation == 0.0] = 1.0
     values = (np.clip(features, lower, upper) - mean) / deviation

@@ -116,11 +116,13 @@ def change_over(values: Floats, span: int, octaves: Floats | None = None) -> Flo
     change[:span] = 0.0
     changed = change[span:]
     count = len(changed)
-    later, earlier = values[span:], values[:count]
+    later = values[span:]
+    earlier = values[:count]
     for row in range(count):
         changed[row] = later[row] - earlier[row]
     if octaves is not None:
-        later, earlier = octaves[span:], octaves[:count]
+        later = octaves[span:]
+        earlier = octaves[:count]
         for row in range(count):
             changed[row] += (later[row] - earlier[row]) * LN_2
     return change

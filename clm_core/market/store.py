@@ -447,7 +447,8 @@ class SeriesStore:
             raise damaged_manifest(self._storage.address(folder, MANIFEST)) from error
 
     def _load(self, manifest: SeriesManifest, snapshot: Snapshot) -> Bars:
-        folder, file = _folder(manifest.symbol, manifest.timeframe), _file_name(snapshot.content_hash)
+        folder = _folder(manifest.symbol, manifest.timeframe)
+        file = _file_name(snapshot.content_hash)
         damaged = (
             f"{self._storage.address(folder, file)} is missing or damaged: restore it from a backup, or "
             "delete its folder and import again"

@@ -70,7 +70,8 @@ def _built_in(named: Kind, execution: ExecutionRules) -> Offer:
     try:
         catalog.find_kind(*named)
     except MissingExtra as error:
-        problem, command = str(error), error.command
+        problem = str(error)
+        command = error.command
     except ModelError as error:
         problem = str(error)
     return Offer(
@@ -87,7 +88,8 @@ def _built_in(named: Kind, execution: ExecutionRules) -> Offer:
 
 
 def _from_plugin(name: str, execution: ExecutionRules) -> Offer:
-    kind, origins = Kind(ModelType.OTHER, name), plugins.origins(name)
+    kind = Kind(ModelType.OTHER, name)
+    origins = plugins.origins(name)
     distribution = " and ".join(origin.distribution for origin in origins)
     release = origins[0].version if len(origins) == 1 else None
     try:

@@ -180,7 +180,8 @@ class _Backup:
             return ()
         places = _places(self.cut)
         removed = _without_files(self.cut)
-        problems, elsewhere = list[str](), Counter[str]()
+        problems = list[str]()
+        elsewhere = Counter[str]()
         for (model_id, label), (number, digest) in versions.items():
             if (model_id, label) in removed:
                 continue
@@ -238,7 +239,8 @@ class _Progress:
     done: int = 0
 
     def begin(self, total: int) -> None:
-        self.total, self.done = total, 0
+        self.total = total
+        self.done = 0
 
     def copied(self, count: int) -> None:
         self.done += count

@@ -78,7 +78,8 @@ class Sender:
 
     def _take(self) -> Receiver[Any] | None:
         with self._lock:
-            receiver, self._receiver = self._receiver, None
+            receiver = self._receiver
+            self._receiver = None
             self._is_running = receiver is not None
         return receiver
 

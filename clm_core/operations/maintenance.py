@@ -370,7 +370,8 @@ def _delete_old_runs(services: Services) -> list[str]:
     """A pass a minute leaves 1,440 runs a day, among which nobody finds a retrain."""
     if not knows_prefect(services.settings.home):
         return []
-    now, kept = services.clock(), timedelta(days=services.settings.maintenance.keep_runs_days)
+    now = services.clock()
+    kept = timedelta(days=services.settings.maintenance.keep_runs_days)
     with prefect_runs(services.settings.home) as prefect:
         prefect.prune(now - kept, now - max(kept, FAILED_RUNS_KEPT))
     return []
@@ -463,7 +464,9 @@ def _anchor(services: Services) -> Iterable[Step]:
 
 def _read_entries(services: Services) -> list[str]:
     """Read a part of the audit, another one each minute, and the entries that were broken before."""
-    ledger, alerts, now = services.ledger, services.alerts, services.clock()
+    ledger = services.ledger
+    alerts = services.alerts
+    now = services.clock()
     for alert in alerts.lasting(AlertKind.AUDIT_BROKEN):
         number = alert.subject.removeprefix(BROKEN_ENTRY)
         if number != alert.subject and ledger.broken_entry(int(number) - 1, 1) is None:

@@ -108,7 +108,8 @@ def restore_home(
             was written.
         DatabaseUnavailable: the server cannot be started or reached.
     """
-    file, home = file.expanduser().absolute(), home.expanduser().absolute()
+    file = file.expanduser().absolute()
+    home = home.expanduser().absolute()
     if not file.is_file():
         raise BackupDamaged(f"There is no file {file}: name the file of a backup.")
     manifest = verify_archive(file, _progress(announce, "Verify", file))
@@ -226,7 +227,8 @@ class _Restoration:
 
     def _verified(self, ledger: Ledger, registry: MLflowRegistry) -> tuple[int, list[str]]:
         """Number of versions, and a sentence for each version whose files differ from the ledger."""
-        removed, problems = ledger.removed_files.names(), list[str]()
+        removed = ledger.removed_files.names()
+        problems = list[str]()
         stored = ledger.versions(limit=ALL)
         versions = [version for version in stored if (version.model_id, version.version) not in removed]
         if registry.bucket is not None:
@@ -257,7 +259,8 @@ def _end_promotions(ledger: Ledger, registry: MLflowRegistry) -> tuple[str, ...]
 
 def _progress(announce: Announce, step: str, file: Path) -> Copied:
     """Receiver of copied bytes; the whole is estimated by the size of the compressed file."""
-    total, done = max(1, file.stat().st_size), 0
+    total = max(1, file.stat().st_size)
+    done = 0
 
     def copied(count: int) -> None:
         nonlocal done

@@ -267,7 +267,8 @@ def _sources(file: str | None, variables: tuple[str, ...]) -> str:
 
 
 def _advice(settings: Settings, record: StackSettingsRecord) -> str:
-    own, others = set(variables_given()), set(record.variables)
+    own = set(variables_given())
+    others = set(record.variables)
     variables = [
         *(f"unset {name}" for name in sorted(own - others - {HOME_VARIABLE})),
         *(f"set {name} as for the stack" for name in sorted(others - own - {HOME_VARIABLE})),

@@ -114,7 +114,9 @@ class ArchiveWriter:
     def _add(self, name: str, size: int, file: IO[bytes]) -> None:
         read = _HashedReader(file, self._copied)
         entry = tarfile.TarInfo(name)
-        entry.size, entry.mode, entry.mtime = size, 0o600, int(self._now.timestamp())
+        entry.size = size
+        entry.mode = 0o600
+        entry.mtime = int(self._now.timestamp())
         self._archive.addfile(entry, read)
         if read.size != size:
             raise BackupFailed(f"{name} became shorter while it was copied: repeat the backup.")

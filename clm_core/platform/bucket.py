@@ -221,7 +221,8 @@ class Bucket:
         return f"{self.url}/{key}"
 
     def _keys(self) -> tuple[str | None, str | None]:
-        access, secret = self._settings.access_key, self._settings.secret_key
+        access = self._settings.access_key
+        secret = self._settings.secret_key
         if access is None or secret is None:
             return None, None
         return access.get_secret_value(), secret.get_secret_value()
@@ -342,7 +343,8 @@ def variables_of_mlflow(settings: StorageSettings) -> dict[str, str]:
     """
     if settings.url is None:
         return {}
-    access, secret = settings.access_key, settings.secret_key
+    access = settings.access_key
+    secret = settings.secret_key
     values = {
         "MLFLOW_S3_ENDPOINT_URL": settings.endpoint,
         "AWS_ACCESS_KEY_ID": None if access is None else access.get_secret_value(),

@@ -76,7 +76,8 @@ def parsed(lines: Iterator[str], last_id: str | None = None) -> Iterator[Receive
         if not line:
             if data:
                 yield ReceivedEvent(last_id, kind or "message", "\n".join(data))
-            kind, data = "", []
+            kind = ""
+            data = []
             continue
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")

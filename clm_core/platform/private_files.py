@@ -251,7 +251,12 @@ def _name(uid: int) -> str:
 
 
 _ACL = "system.posix_acl_access"
-_OWNER, _USER, _GROUP, _MASK, _OTHER, _NOBODY = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
+_OWNER = 0x01
+_USER = 0x02
+_GROUP = 0x04
+_MASK = 0x10
+_OTHER = 0x20
+_NOBODY = 0xFFFFFFFF
 _SEARCH = 1
 _PASS_ALL = stat.S_IXGRP | stat.S_IXOTH
 

@@ -230,7 +230,8 @@ class Vault:
     def _session_of_token(self, client: "Client") -> _Session:
         """Session of a token of an administrator, issued some time ago, perhaps for ever."""
         token = client.auth.token.lookup_self()["data"]
-        left, whole = token["ttl"], token.get("period") or token["creation_ttl"]
+        left = token["ttl"]
+        whole = token.get("period") or token["creation_ttl"]
         renew_at = self._clock() + left - (1 - RENEWED_AT) * whole if left else math.inf
         session = _Session(client, os.getpid(), renew_at, bool(token.get("renewable")))
         return session if self._clock() < renew_at or not session.is_renewable else self._renew(session)

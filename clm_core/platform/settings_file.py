@@ -71,7 +71,9 @@ def place(paths: Collection[Key], home: Path | None = None) -> SettingsPlace:
         SettingsError: a file cannot be read, two files differ, or the home's file names a home.
     """
     chosen = home_in_force() if home is None else absolute_home(home)
-    own, named, beside = chosen / FILE, os.environ.get(CONFIG_VARIABLE), Path(FILE).absolute()
+    own = chosen / FILE
+    named = os.environ.get(CONFIG_VARIABLE)
+    beside = Path(FILE).absolute()
     if os.path.lexists(own):
         file = _own(own, paths)
         if named is not None and not _is_same(own, Path(named)):
@@ -102,7 +104,8 @@ def home_in_force() -> Path:
     """
     if home := next((value for name, value in os.environ.items() if name.upper() == HOME_VARIABLE), None):
         return absolute_home(Path(home))
-    named, beside = os.environ.get(CONFIG_VARIABLE), Path(FILE).absolute()
+    named = os.environ.get(CONFIG_VARIABLE)
+    beside = Path(FILE).absolute()
     if named is not None:
         file = _read(Path(named), FoundBy.VARIABLE, [HOME])
     elif os.path.lexists(beside):

@@ -189,7 +189,8 @@ def _type_in_words(annotation: Any) -> str:
         return kinds[annotation]
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return "one of " + ", ".join(str(each.value) for each in annotation)
-    origin, arguments = get_origin(annotation), get_args(annotation)
+    origin = get_origin(annotation)
+    arguments = get_args(annotation)
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (tuple, list):

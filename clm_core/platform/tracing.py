@@ -108,12 +108,14 @@ def exported(settings: TracingSettings) -> Iterator[None]:
     Raises:
         MissingExtra: the exporter is not installed.
     """
-    global _tracing
-    before, _tracing = _tracing, _opened(settings)
+    global _tracing  # noqa: PLW0603 - a process exports to one place, from any thread
+    before = _tracing
+    _tracing = _opened(settings)
     try:
         yield
     finally:
-        ended, _tracing = _tracing, before
+        ended = _tracing
+        _tracing = before
         if ended is not None:
             ended.end()
 
@@ -232,7 +234,9 @@ def steps(announce: Announce) -> Iterator[Announce]:
     from opentelemetry.context import get_current
 
     # progress comes from any thread
-    tracer, attributes, around = _tracing.tracer, _with_fields({}), get_current()
+    tracer = _tracing.tracer
+    attributes = _with_fields({})
+    around = get_current()
     began: dict[str, Span] = {}
     order = Lock()
 

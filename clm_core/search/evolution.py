@@ -281,7 +281,8 @@ class _Objective:
     def _record(
         self, proposal: Proposal, fitness: float | None, interval: IntervalEstimate | None = None
     ) -> None:
-        evolution, genome = self._evolution, proposal.genome
+        evolution = self._evolution
+        genome = proposal.genome
         candidate = StrategyCandidate(
             id=evolution.id_of(genome),
             base_strategy=evolution.model_id,

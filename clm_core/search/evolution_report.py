@@ -25,7 +25,9 @@ def headline(result: EvolveResult) -> str:
 
 def warning(result: EvolveResult) -> str | None:
     """Caution about the best candidate, if any is due."""
-    best, defaults, unseen = result.best, result.defaults, result.unseen
+    best = result.best
+    defaults = result.defaults
+    unseen = result.unseen
     if best is None or not (best.fitness_score or 0.0) > 0:
         return "No parameters earned more than staying out of the market."
     if defaults is not None and best.id == defaults.id:
@@ -170,7 +172,8 @@ def summary_page(addresses: PageAddresses, result: EvolveResult) -> str:
             "",
         ]
     if result.generations:
-        first, last = result.generations[0], result.generations[-1]
+        first = result.generations[0]
+        last = result.generations[-1]
         lines += [
             f"Best Sharpe ratio of generation 0: {formatted_ratio(first.best, first.best_interval)}, of "
             f"generation {last.number}: {formatted_ratio(last.best, last.best_interval)}; mean "

@@ -76,7 +76,8 @@ def run_fold(shared_inputs: SharedInputs, fold_task: FoldTask) -> Floats:
 
 
 def _run_fold(shared_inputs: SharedInputs, fold_task: FoldTask) -> Floats:
-    bars, kind = shared_inputs.bars, shared_inputs.kind
+    bars = shared_inputs.bars
+    kind = shared_inputs.kind
     params = catalog.stored_params(kind.model_type, fold_task.params, kind.plugin)
     recipe = catalog.recipe(kind.model_type, params, shared_inputs.costs, kind.plugin)
     if isinstance(recipe, WarmStarting) and recipe.warm_start and fold_task.before:

@@ -88,7 +88,8 @@ class RayMeasures:
 
     def _hand_out(self, parts: Sequence[Sequence[Strategy]], waiting: deque[int]) -> None:
         while waiting and self._idle:
-            actor, part = self._idle.popleft(), waiting.popleft()
+            actor = self._idle.popleft()
+            part = waiting.popleft()
             self._busy[actor.measure.remote(parts[part])] = (actor, part)
 
     def _results(self) -> Iterator[tuple[int, MeasuredRules | None]]:

@@ -75,7 +75,8 @@ def _less(shrinkage: float) -> str:
 def _risk(result: StrategySearchResult) -> str:
     if result.overfitting is None or result.loss is None:
         return "The risk of the choice could not be measured: too few days, or too few strategies."
-    overfitting, loss = f"{result.overfitting:.0%}", f"{result.loss:.0%}"
+    overfitting = f"{result.overfitting:.0%}"
+    loss = f"{result.loss:.0%}"
     return f"Probability of backtest overfitting {overfitting}; of a loss on other bars {loss}."
 
 
@@ -111,7 +112,8 @@ def listed(front: Sequence[FoundStrategy], count: int = MAX_LISTED) -> list[Foun
 
 def row(strategy: FoundStrategy) -> tuple[str, ...]:
     """Cells in the order of `COLUMNS`."""
-    searched, held_out = strategy.searched, strategy.held_out
+    searched = strategy.searched
+    held_out = strategy.held_out
     return (
         strategy.family.value,
         shown_params(strategy.params),

@@ -164,7 +164,8 @@ def verify(services: Services, name: str, placement: Placement) -> Verification:
         UnknownSeries: the bars of the search are no longer stored.
     """
     store = services.ledger.strategy_searches
-    definition, recorded = store.find(name), store.result(name)
+    definition = store.find(name)
+    recorded = store.result(name)
     if recorded is None:
         raise NotFound(
             f"The search {name} has no result yet: continue it by the same `clm evolve` with --name {name}."

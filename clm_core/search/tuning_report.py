@@ -55,7 +55,8 @@ def headline(result: TuneResult) -> str:
 
 def comparison(result: TuneResult) -> list[Row]:
     """Parameters, then measures, of the defaults and of the best trial."""
-    best, defaults = result.best, result.defaults
+    best = result.best
+    defaults = result.defaults
     assert best is not None
     default_params: dict[str, Any] = defaults.params if defaults else {}
     rows = [
@@ -76,7 +77,8 @@ def comparison(result: TuneResult) -> list[Row]:
 
 def warning(result: TuneResult) -> str | None:
     """Caution about the best parameters, if any is due."""
-    best, unseen = result.best, result.unseen
+    best = result.best
+    unseen = result.unseen
     if best is None:
         return None
     defaults = result.defaults

@@ -101,7 +101,8 @@ class CLM:
     def close(self) -> None:
         """Close the home; the database stops with the last process of the home."""
         global _open  # noqa: PLW0603 - see `open`
-        opened, self._opened = self._opened, None
+        opened = self._opened
+        self._opened = None
         if opened is None:
             return
         if _open is self:
@@ -305,7 +306,8 @@ class CLM:
         chosen["again"] = again
         with self._work() as services:
             request = _validated(RetrainRequest, given | span | chosen | {"requested_by": getuser()})
-            settings, now = services.settings, services.clock()
+            settings = services.settings
+            now = services.clock()
             require_valid(settings, request, now)
             require_members(settings, services.ledger, request, now)
             window = evidence_window(services, request)
@@ -531,7 +533,8 @@ def _report(
 
     evaluation, verdict = services.ledger.evaluation(version.model_id, version.version)
     _, _, changes = ways_to_pass(services.ledger, version, verdict)
-    page, picture = None, None
+    page = None
+    picture = None
     # the files of a version can be removed, its verdict cannot
     with contextlib.suppress(NotFound, RegistryUnavailable):
         page = version_file(services, version)

@@ -24,7 +24,8 @@ class Printed:
         now = time.monotonic()
         if step == self._step and (not self._replaces or now - self._printed_at < QUIET_SECONDS):
             return
-        self._step, self._printed_at = step, now
+        self._step = step
+        self._printed_at = now
         line = f"{step} {share:.0%}" if 0.0 < share < 1.0 else step
         end = "" if self._replaces and share < 1.0 else "\n"
         start = "\r" if self._replaces else ""

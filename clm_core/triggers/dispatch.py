@@ -205,6 +205,7 @@ def _fail(services: Services, job_id: UUID, run: Run, diagnosis: str | None) -> 
     cause = f"the run ended before the start: {_reason(run, diagnosis)}"
     by = None
     if run.cancelled:
-        cause, by = f"{CANCELLED_IN_PREFECT} before the start ({run.description})", PREFECT
+        cause = f"{CANCELLED_IN_PREFECT} before the start ({run.description})"
+        by = PREFECT
     services.ledger.fail_job(lease, cause, services.clock(), cancelled_by=by)
     return True

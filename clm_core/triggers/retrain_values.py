@@ -172,7 +172,8 @@ def _followed(
     from clm_core.retraining.followed_days import followed_days
 
     version = services.ledger.version(model_id, newest.version)
-    today, trained = (now - EPOCH) / DAY, (version.created_at - EPOCH) / DAY
+    today = (now - EPOCH) / DAY
+    trained = (version.created_at - EPOCH) / DAY
     later_days = followed_days(services, version, newest.record.first_day + len(newest.record.daily))
     for day, growth in zip(later_days.days.tolist(), later_days.growth.tolist(), strict=True):
         middle = day + 0.5

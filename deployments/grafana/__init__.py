@@ -271,7 +271,8 @@ def _placed(panels: Sequence[DashboardPanel]) -> list[dict[str, Any]]:
     x = y = height = 0
     for number, each in enumerate(panels, start=1):
         if x + each.width > WIDTH:
-            x, y = 0, y + height
+            x = 0
+            y = y + height
         height = 4 if each.kind == "stat" else 8
         placed.append(_panel(each, number, {"x": x, "y": y, "w": each.width, "h": height}))
         x += each.width

@@ -33,7 +33,8 @@ def signed(secret: str, body: bytes, library: Any, prefix: str) -> dict[str, str
         library: class `Webhook` of an official library.
         prefix: beginning of the names of the headers: webhook, or svix.
     """
-    message_id, now = f"msg_{uuid.uuid4().hex}", datetime.now(UTC)
+    message_id = f"msg_{uuid.uuid4().hex}"
+    now = datetime.now(UTC)
     return {
         f"{prefix}-id": message_id,
         f"{prefix}-timestamp": str(int(now.timestamp())),

@@ -68,7 +68,8 @@ def database_server(folder: Path) -> Iterator[TcpServer]:
     if account is not None:
         for path in (folder, secret):
             os.chown(path, account.uid, account.gid)
-    data, port = folder / "data", free_port()
+    data = folder / "data"
+    port = free_port()
 
     def run(*command: str) -> None:
         done = subprocess.run(

@@ -29,7 +29,8 @@ def cost(rule: str, retrains: int, expected_bps: float) -> RuleCost:
 
 
 def test_a_rule_is_judged_by_the_mean_expected_return_less_the_compute() -> None:
-    weekly, never = cost("weekly", 26, 400.0), cost("never", 1, 100.0)
+    weekly = cost("weekly", 26, 400.0)
+    never = cost("never", 1, 100.0)
     assert (weekly.net_bps, never.net_bps) == (400.0 - 26 * PRICE, 100.0 - PRICE)
     assert is_best([[never, weekly, cost(OURS, 10, 380.0)]])
     assert not is_best([[never, weekly, cost(OURS, 26, 380.0)]])

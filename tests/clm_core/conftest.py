@@ -258,7 +258,8 @@ def check(
 
     def holds(model_id: str) -> None:
         store = services.ledger.promotions
-        committed, champion = store.committed(model_id), store.champion(model_id)
+        committed = store.committed(model_id)
+        champion = store.champion(model_id)
         assert store.under_way(model_id) is None
         serving = services.ledger.versions(model_id=model_id, status=ModelStatus.PRODUCTION)
         assert [version.version for version in serving] == ([] if champion is None else [champion])
@@ -303,10 +304,8 @@ def parent(services: Services) -> Iterator[Parent]:
 @pytest.fixture(scope="session")
 def verify_audit(services: Services) -> Callable[[], None]:
     """Holds the audit to its chain and to its anchors, the newest entry's included."""
-    engine, folder = (
-        create_engine(services.database.url("ledger")),
-        audit_log.anchor_folder(services.settings.home),
-    )
+    engine = create_engine(services.database.url("ledger"))
+    folder = audit_log.anchor_folder(services.settings.home)
 
     def verify() -> None:
         audit_log.anchor(engine, folder, services.clock())

@@ -146,7 +146,8 @@ def test_a_signal_to_the_command_reaches_the_run(served: Path) -> None:
 
 
 def test_a_killed_command_takes_the_run_along_and_leaves_other_runs(served: Path) -> None:
-    other, command = ask(served, "wait"), ask(served, "wait")
+    other = ask(served, "wait")
+    command = ask(served, "wait")
     others_child, child = (int(first_line(each)[0]) for each in (other, command))
     command.kill()
     command.wait()

@@ -79,7 +79,8 @@ def _parent_of(status: Path) -> int | None:
 def test_a_forked_training_gives_the_results_of_an_inline_one(
     server: "subprocess.Popen[bytes]", bars: Bars, tmp_path: Path
 ) -> None:
-    inline, forked = tmp_path / "inline", tmp_path / "forked"
+    inline = tmp_path / "inline"
+    forked = tmp_path / "forked"
     inline.mkdir()
     training.train(a_spec(QUICK), bars, inline, lambda step, share: None)
     train(QUICK, bars, forked)

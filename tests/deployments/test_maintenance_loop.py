@@ -104,7 +104,8 @@ def test_the_loop_ends_once_the_installed_code_has_changed(
 ) -> None:
     (tmp_path / "stack").mkdir()
     assert not maintenance_loop.is_alive(tmp_path)
-    passes, codes = [], [{"code": 1}, {"code": 1}, {"code": 1}, {"code": 2}]
+    passes = []
+    codes = [{"code": 1}, {"code": 1}, {"code": 1}, {"code": 2}]
     monkeypatch.setattr(maintenance_loop, "EVERY_SECONDS", 0.0)
     monkeypatch.setattr(maintenance_loop, "code_times", lambda: codes.pop(0))
     monkeypatch.setattr(maintenance_loop, "make_pass", passes.append)

@@ -145,7 +145,8 @@ def test_a_run_that_kubernetes_ends_fails_its_job_with_the_reason(
 
 def test_the_job_of_a_run_is_isolated(installation: Services, cluster: FakeCluster) -> None:
     job = cluster.created[0]
-    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    spec = job["spec"]
+    pod = job["spec"]["template"]["spec"]
     assert (spec["backoffLimit"], spec["activeDeadlineSeconds"], spec["ttlSecondsAfterFinished"]) == (
         0,
         25200,

@@ -30,7 +30,8 @@ pytestmark = pytest.mark.chaos
 
 DATABASE = "clm_prefect_of_schedules"
 BEGIN = datetime(2026, 1, 7, 9, 30, tzinfo=UTC)
-DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
+DAY = timedelta(days=1)
+MINUTE = timedelta(minutes=1)
 MARKET = Market(symbol="BTCUSD", model_types=(ModelType.XGBOOST, ModelType.NHITS, ModelType.RL_V3))
 AHEAD = 3
 """Number of runs that Prefect creates ahead for a schedule."""

@@ -79,7 +79,8 @@ def database(make_home: Callable[[str], Path]) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def up(home: Path, database: Database) -> Iterator[tuple[Installation, Canaries]]:
-    password, wrong = word(), f"clm_{word()}"
+    password = word()
+    wrong = f"clm_{word()}"
     config = {
         "alert": word(),
         "second": word(),

@@ -56,7 +56,8 @@ WHOLE = "CHAOS_REPETITIONS" in os.environ
 MARKETS, OUTAGE_SECONDS = (100, 120.0) if WHOLE else (10, 5.0)
 """Number of markets, with two models each, and length of the outage."""
 DISPATCHED_WITHIN_SECONDS = 60.0
-DELIVERIES, CONNECTIONS = 1000, 32
+DELIVERIES = 1000
+CONNECTIONS = 32
 ENDLESS = {"rounds": 10_000, "learning_rate": 1e-6, "early_stopping_rounds": 10_000, "max_depth": 12}
 
 
@@ -555,7 +556,8 @@ def server(up: Installation) -> int:
 
 def runs_of(up: Installation, models: Collection[str]) -> Counter[str]:
     """Number of Prefect runs of each model."""
-    runs, tags = list[dict[str, Any]](), {"flow_runs": {"tags": {"any_": sorted(models)}}}
+    runs = list[dict[str, Any]]()
+    tags = {"flow_runs": {"tags": {"any_": sorted(models)}}}
     while page := up.prefect("POST", "/flow_runs/filter", tags | {"offset": len(runs), "limit": 200}):
         runs += page
     return Counter(tag for run in runs for tag in run["tags"] if tag in models)

@@ -93,7 +93,10 @@ class Machines:
     """Machines of one installation."""
 
     def __init__(self, s3: S3Server, database: Database, folder: Path, url: str = URL) -> None:
-        self._s3, self._database, self._folder, self._url = s3, database, folder, url
+        self._s3 = s3
+        self._database = database
+        self._folder = folder
+        self._url = url
 
     @property
     def tracking_uri(self) -> str:
@@ -110,7 +113,8 @@ class Machines:
     def server(self, name: str) -> Iterator[tuple[MLflowServer, str]]:
         """MLflow's server of a machine, and a token of a viewer."""
         with open_services(self._settings(name)) as services:
-            secret, admin = Secret.generate(os.urandom), Actor(name="tests", role=Role.ADMIN)
+            secret = Secret.generate(os.urandom)
+            admin = Actor(name="tests", role=Role.ADMIN)
             token = new_token(secret, "trader", Role.VIEWER, admin, services.clock(), timedelta(hours=1))
             services.ledger.tokens.issue(token, secret, admin)
             server = MLflowServer(services, GUARDED, **self.variables())
@@ -314,13 +318,15 @@ def add_bars(settings: StorageSettings, home: Path, bars: Bars) -> None:
 @contextmanager
 def stalling(endpoint: str, request: bytes, after: int) -> Iterator[tuple[str, threading.Event]]:
     """Proxy in front of a server that passes on the first bytes of a request and then nothing more."""
-    stalled, ended = threading.Event(), threading.Event()
+    stalled = threading.Event()
+    ended = threading.Event()
     host, _, port = endpoint.removeprefix("http://").partition(":")
 
     def serve(client: socket.socket) -> None:
         with client, socket.create_connection((host, int(port))) as server:
             threading.Thread(target=copy, args=(server, client), daemon=True).start()
-            passed, counts = 0, False
+            passed = 0
+            counts = False
             while data := client.recv(4096):
                 counts = counts or data.startswith(request)
                 passed += len(data) if counts else 0

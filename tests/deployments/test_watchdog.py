@@ -175,7 +175,8 @@ def test_an_unreadable_policy_is_alerted_although_no_pass_is_overdue_yet(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    policy, file = tmp_path / "policy.toml", tmp_path / "clm.toml"
+    policy = tmp_path / "policy.toml"
+    file = tmp_path / "clm.toml"
     policy.write_text("broken [")
     file.write_text(f"[policy]\nfile = '{policy}'\n")
     monkeypatch.setenv(CONFIG_VARIABLE, str(file))

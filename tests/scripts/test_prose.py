@@ -1,4 +1,4 @@
-"""Locals and arguments are called by the noun of their value."""
+"""Locals and arguments are called by the noun of their value, and a line has a single assignment."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def lint(file: Path, code: str) -> tuple[int, list[str]]:
         ("rows = [found for found in ()]\n", 1),
         ("ordered = sorted((), key=lambda found: found)\n", 1),
         ("if (found := 1):\n    pass\n", 1),
-        ("least, most = 1, 2\n", 1),
+        ("least, most = divmod(5, 2)\n", 1),
         ("with open('rows') as found:\n    pass\n", 1),
         ("try:\n    pass\nexcept OSError as told:\n    pass\n", 3),
         ("match 1:\n    case wanted:\n        pass\n", 2),
@@ -77,3 +77,29 @@ def test_several_names_are_listed_in_the_order_of_the_lines(tmp_path: Path) -> N
     status, messages = lint(file, "def search(asked):\n    found = most = asked\n    return found, most\n")
     assert status == 1
     assert [message.partition(": the name ")[0] for message in messages] == [f"{file}:{n}" for n in (1, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["first, last = 1, 2\n", "row.first, row.last = (\n    1,\n    2,\n)\n", "rows[0], rows[1] = 1, 2\n"],
+    ids=["variables", "attributes", "items"],
+)
+def test_two_assignments_in_a_line_are_refused(code: str, tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    assert lint(file, code) == (1, [f"{file}:1: several assignments in a line: take a line for each"])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "first, last = last, first\n",
+        "rows[0], rows[1] = rows[1], rows[0]\n",
+        "before, after = after, after + before\n",
+        "first, last = ends()\n",
+        "for first, last in pairs:\n    pass\n",
+        "ends = 1, 2\n",
+    ],
+    ids=["exchange", "exchange of items", "step of a recursion", "call", "loop", "tuple"],
+)
+def test_an_exchange_and_several_results_of_a_call_are_accepted(code: str, tmp_path: Path) -> None:
+    assert lint(tmp_path / "module.py", code) == (0, [])

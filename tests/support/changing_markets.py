@@ -36,7 +36,8 @@ def changing_market(symbol: str, phases: Sequence[Phase], seed: int) -> Bars:
     days = [each.days for each in phases]
     count = sum(days)
     rng = np.random.default_rng(seed)
-    location, loudness = _state(count, rng), _state(count, rng)
+    location = _state(count, rng)
+    loudness = _state(count, rng)
     strengths = [
         np.repeat([getattr(each, name) for each in phases], days) for name in ("of_location", "of_volume")
     ]
@@ -44,7 +45,8 @@ def changing_market(symbol: str, phases: Sequence[Phase], seed: int) -> Bars:
     returns[1:] += SIGMA * (strengths[0][1:] * location[:-1] + strengths[1][1:] * loudness[:-1])
     close = 100.0 * np.exp(np.cumsum(returns))
     opened = np.concatenate([[100.0], close[:-1]])
-    top, bottom = np.maximum(opened, close), np.minimum(opened, close)
+    top = np.maximum(opened, close)
+    bottom = np.minimum(opened, close)
     share = 1.0 / (1.0 + np.exp(-location))
     span = 1.5 * np.log(top / bottom) + SIGMA
     return Bars(

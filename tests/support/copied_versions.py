@@ -123,7 +123,9 @@ class CopiedVersions:
         return [row for (row,) in self._database.execute(query + SQL(OF_VERSION[table]), ids).fetchall()]
 
     def _copy(self, original: Original, job: TrainingJob, label: str, above: int) -> Registered:
-        name, run, logged = job.model_id, uuid.uuid4().hex, f"m-{uuid.uuid4().hex}"
+        name = job.model_id
+        run = uuid.uuid4().hex
+        logged = f"m-{uuid.uuid4().hex}"
         was = original.registered
         renamed = {was.run_id: run, original.logged: logged, str(original.job.id): str(job.id)}
         renamed |= {each: uuid.uuid4().hex for each in original.inputs}

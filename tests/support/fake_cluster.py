@@ -21,7 +21,8 @@ from typing import Any
 from aiohttp import web
 
 NAMESPACE = "clm"
-PODS, JOBS = "pods", "jobs"
+PODS = "pods"
+JOBS = "jobs"
 RESOURCES = {
     "v1": [("pods", "Pod"), ("events", "Event"), ("namespaces", "Namespace")],
     "batch/v1": [("jobs", "Job")],

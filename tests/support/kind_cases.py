@@ -20,7 +20,8 @@ class KindCase:
 
 def member(model_type: ModelType, **params: Any) -> dict[str, Any]:
     """Member of an ensemble as a job resolves the name of a version."""
-    model_id, label = f"{model_type}_btcusd_1h", "v20251204_143022"
+    model_id = f"{model_type}_btcusd_1h"
+    label = "v20251204_143022"
     return {
         "asked": f"{model_id}@production",
         "model_id": model_id,

@@ -28,5 +28,6 @@ def planted_bars(n: int = 2_500, edge: float = 1.0, seed: int = 5) -> Bars:
     close = 1000 * np.exp(np.cumsum(steps - steps.mean()))
     open_ = np.concatenate([close[:1], close[:-1]])
     time = np.arange(n, dtype=np.int64) * Timeframe.H1.nanoseconds
-    high, low = np.maximum(open_, close) * 1.001, np.minimum(open_, close) * 0.999
+    high = np.maximum(open_, close) * 1.001
+    low = np.minimum(open_, close) * 0.999
     return Bars("TEST", Timeframe.H1, Calendar.ALWAYS, time, open_, high, low, close, volume)

@@ -200,7 +200,8 @@ class Expected:
         self.crash_at(Fault.AFTER_COMMIT)
 
     def commit(self, kind: str, to: int | None, until: datetime | None, actor: str) -> None:
-        self.intent, self.alias_moved = None, False
+        self.intent = None
+        self.alias_moved = False
         self.status = ["retired" if status == "production" else status for status in self.status]
         self.committed.append((kind, to, actor))
         self.rollbacks = self.rollbacks + 1 if (kind, actor) == ("rollback", PROTECTION.name) else 0
@@ -306,7 +307,8 @@ class PromotionMachine(RuleBasedStateMachine):
 
     def __init__(self, world: CopiedModels, model_id: str) -> None:
         super().__init__()
-        self.world, self.model_id = world, model_id
+        self.world = world
+        self.model_id = model_id
         self.versions = world.copy(model_id)
         self.labels = [version.version for version in self.versions]
         self.expected = Expected([str(version.status) for version in self.versions])
@@ -330,7 +332,8 @@ class PromotionMachine(RuleBasedStateMachine):
 
     @rule(version=st.none() | numbers, expected=expectations, force=forces, crash=crashes)
     def rollback(self, version: int | None, expected: str, force: bool, crash: Fault | None) -> None:
-        to, now = None if version is None else self.labels[version], self.expected.now
+        to = None if version is None else self.labels[version]
+        now = self.expected.now
         self.both(
             crash,
             lambda real: real.rollback(
@@ -414,7 +417,8 @@ class PromotionMachine(RuleBasedStateMachine):
 
     @invariant()
     def agree(self) -> None:
-        services, expected = self.world.services, self.expected
+        services = self.world.services
+        expected = self.expected
         store = services.ledger.promotions
         aliased = None if expected.alias is None else self.versions[expected.alias].mlflow_version
         assert self.world.aliased(self.model_id) == aliased

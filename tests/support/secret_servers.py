@@ -60,7 +60,8 @@ class SecretServer:
 
     def approle(self, policy: str = READERS, **more: Any) -> tuple[str, str]:
         """Role id and secret id of a new role."""
-        name, role = f"role-{next(_numbers)}", self.admin.auth.approle
+        name = f"role-{next(_numbers)}"
+        role = self.admin.auth.approle
         role.create_or_update_approle(name, token_policies=[policy], **more)
         role_id = role.read_role_id(name)["data"]["role_id"]
         return role_id, role.generate_secret_id(name)["data"]["secret_id"]
@@ -173,7 +174,8 @@ def kubernetes_login(server: SecretServer, role: str) -> Iterator[str]:
 
 
 def _any_certificate() -> str:
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    begin = "-----BEGIN CERTIFICATE-----"
+    end = "-----END CERTIFICATE-----"
     return begin + Path(certifi.where()).read_text().partition(begin)[2].partition(end)[0] + end
 
 

@@ -48,7 +48,8 @@ class World:
         close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.02, DAYS)))
         opened = np.concatenate([[100.0], close[:-1]])
         time = int(START.timestamp()) * 10**9 + np.arange(DAYS, dtype=np.int64) * Timeframe.D1.nanoseconds
-        high, low = np.maximum(opened, close), np.minimum(opened, close)
+        high = np.maximum(opened, close)
+        low = np.minimum(opened, close)
         symbol = self.model_id.split("_")[1].upper()
         columns = (opened, high, low, close, np.ones(DAYS))
         self.bars = Bars(symbol, Timeframe.D1, Calendar.ALWAYS, time, *columns)
@@ -56,7 +57,10 @@ class World:
         moves = np.append(np.diff(opened), 0.0)
         # a position after a bar earns from the next open to the one after
         self.foresight = np.sign(np.append(moves[1:], 0.0))
-        self._services, self._make, self._folder, self._engine = services, make, folder, engine
+        self._services = services
+        self._make = make
+        self._folder = folder
+        self._engine = engine
 
     def when(self, day: float) -> datetime:
         return START + day * DAY

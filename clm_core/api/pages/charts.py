@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from clm_core.domain.standings import ProductionStanding
 
-WIDTH, HEIGHT = 600, 220
+WIDTH = 600
+HEIGHT = 220
 MARGIN = 6
 """Units of the picture, whose size is `WIDTH` by `HEIGHT`."""
 
@@ -34,7 +35,8 @@ def equity_chart(standing: ProductionStanding) -> EquityChart | None:
         return None
     values = [1.0, *(each.equity for each in standing.equity)]
     values += [value for each in standing.band for value in (each.low, each.high)]
-    low, high = min(values), max(values)
+    low = min(values)
+    high = max(values)
     span = (high - low) or 1.0
     last = (standing.band or standing.equity)[-1].days or 1.0
 

@@ -89,7 +89,8 @@ def list_series(clm: Connected) -> list[StoredSeries]:
 def one_series(symbol: SymbolInPath, timeframe: TimeframeInPath, clm: Connected) -> SeriesHistory:
     """One series with the history of the snapshots."""
     try:
-        info, manifest = clm.market.newest(symbol, timeframe), clm.market.manifest(symbol, timeframe)
+        info = clm.market.newest(symbol, timeframe)
+        manifest = clm.market.manifest(symbol, timeframe)
     except UnknownSeries as error:
         raise NotFound(str(error)) from error
     history = [_snapshot(each) for each in manifest.snapshots]

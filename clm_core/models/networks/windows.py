@@ -43,7 +43,8 @@ class Windows:
         known = np.isfinite(self.features).all(axis=1) & np.isfinite(self.returns) & (self.volatility > 0)
         scale = self.volatility[known]
         values = change(np.column_stack([self.returns[known] / scale, self.features[known]]))
-        returns, features = self.returns.copy(), self.features.copy()
+        returns = self.returns.copy()
+        features = self.features.copy()
         returns[known] = values[:, 0] * scale
         features[known] = values[:, 1:]
         return replace(self, returns=returns, features=features)

@@ -724,11 +724,14 @@ def _parts(panel: Panel, params: BoostingParams, label_end: Rows, at: Rows) -> t
     """
     try:
         tail = purged_tail(label_end, params.validation_fraction, embargo=0, at=at)
-        fit, validation, calibration = tail.fit, tail.validation, tail.validation
+        fit = tail.fit
+        validation = tail.validation
+        calibration = tail.validation
         if params.calibrate:
             of_tail = np.where(at >= at[validation].min(), label_end, -1)
             divided = purged_tail(of_tail, CALIBRATION_SHARE, embargo=0, at=at)
-            validation, calibration = divided.fit, divided.validation
+            validation = divided.fit
+            calibration = divided.validation
     except NotEnoughBars as error:
         raise NotEnoughBars(f"{panel.name} {panel.timeframe}: {error}", _needed(panel, params)) from error
     least = (MIN_ROWS, MIN_ROWS // 4, MIN_CALIBRATION_ROWS if params.calibrate else 0)
@@ -868,7 +871,8 @@ def _metrics(
     Args:
         answered: answers to the training bars, shape (n_bars,) for each member.
     """
-    fit, validation = material.fit, material.validation
+    fit = material.fit
+    validation = material.validation
     fitted = _of_rows(answered, [each.fit for each in material.parts])
     unseen = _of_rows(answered, [each.validation for each in material.parts])
     constant = np.full(len(unseen), fit.mean)

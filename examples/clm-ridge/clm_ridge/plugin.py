@@ -102,7 +102,8 @@ class RidgeRecipe:
         from sklearn.linear_model import Ridge
 
         values, rises, n_ties = _sample(bars, self.params)
-        means, deviations = values.mean(axis=0), values.std(axis=0)
+        means = values.mean(axis=0)
+        deviations = values.std(axis=0)
         # a constant feature would divide by zero
         deviations[deviations == 0] = 1.0
         standard = (values - means) / deviations

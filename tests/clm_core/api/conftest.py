@@ -23,8 +23,10 @@ from clm_core.domain.vocabulary import Role
 from clm_core.domain.webhook_settings import SigningStyle, WebhookSource
 from clm_core.services import Services
 
-OLD, NEW = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
-GITHUB, MLFLOW = "It's a Secret to Everybody", "nobody knows the trouble I have seen"
+OLD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+NEW = "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
+GITHUB = "It's a Secret to Everybody"
+MLFLOW = "nobody knows the trouble I have seen"
 ADMIN = Actor(name="root", role=Role.ADMIN)
 
 Client = Callable[[Role | None], TestClient]

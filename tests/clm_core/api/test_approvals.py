@@ -36,7 +36,8 @@ def listed(client: Client, model_id: str) -> list[dict[str, object]]:
 def test_an_approval_is_listed_and_given(client: Client, waiting: str, model_id: str) -> None:
     [shown] = listed(client, model_id)
     assert (shown["version"], shown["champion"], shown["reasons"]) == (waiting, None, ["120 trades confirm"])
-    address, body = f"/clm/approvals/{model_id}", {"version": waiting, "approve": True, "said_by": "ada"}
+    address = f"/clm/approvals/{model_id}"
+    body = {"version": waiting, "approve": True, "said_by": "ada"}
     stale = client(Role.OPERATOR).post(address, json=body | {"expected_champion": "v20200101_000000"})
     assert (stale.status_code, stale.json()["type"]) == (409, "urn:clm:problem:conflict-error")
     given = client(Role.OPERATOR).post(address, json=body)
@@ -47,7 +48,8 @@ def test_an_approval_is_listed_and_given(client: Client, waiting: str, model_id:
 
 
 def test_a_refusal_by_rest_needs_a_reason_and_retires(client: Client, waiting: str, model_id: str) -> None:
-    address, body = f"/clm/approvals/{model_id}", {"version": waiting, "approve": False}
+    address = f"/clm/approvals/{model_id}"
+    body = {"version": waiting, "approve": False}
     assert client(Role.OPERATOR).post(address, json=body).status_code == 422
     refused = client(Role.OPERATOR).post(address, json=body | {"reason": "a fee error"})
     assert (refused.json()["approved"], refused.json()["status"]) == (False, "retired")

@@ -87,7 +87,8 @@ def schemathesis() -> Iterator[Command]:
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        requests, codes = process.stdin, process.stdout
+        requests = process.stdin
+        codes = process.stdout
 
         def run(words: list[str], folder: Path) -> tuple[int, str]:
             output = folder / "output.txt"

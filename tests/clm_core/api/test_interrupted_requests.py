@@ -105,8 +105,10 @@ def interrupted(parent: Any, wired: Services, server: Any, make_token: MakeToken
 def test_a_rollback_killed_at_any_point_is_done_once_and_its_key_answers_the_success(
     fault: Fault, interrupted: Interrupted, services: Services, served: Sequence[ModelVersion]
 ) -> None:
-    model_id, store = served[0].model_id, services.ledger.promotions
-    before, count = store.champion(model_id), len(store.committed(model_id))
+    model_id = served[0].model_id
+    store = services.ledger.promotions
+    before = store.champion(model_id)
+    count = len(store.committed(model_id))
     to = next(version.version for version in served if version.version != before)
     body = {"model_id": model_id, "to": to}
     answer, key = interrupted.send(fault, "/clm/rollback", body)

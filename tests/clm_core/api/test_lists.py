@@ -19,7 +19,8 @@ def test_alerts_are_listed_newest_first_page_by_page_with_their_ends(
     client: Client, services: Services
 ) -> None:
     subjects = [f"receiver {uuid.uuid4().hex}" for _ in range(2)]
-    kind, now = AlertKind.DELIVERY_FAILING, datetime.now(UTC)
+    kind = AlertKind.DELIVERY_FAILING
+    now = datetime.now(UTC)
     for subject in subjects:
         services.alerts.record(Alert(kind=kind, subject=subject, message="It refused.", at=now))
     services.alerts.end(kind, subjects[1], now)

@@ -303,7 +303,8 @@ def test_an_operator_refuses_a_version_with_a_reason(
 def test_an_operator_cancels_a_pending_job_on_the_home_page(sign_in: SignIn, wired: Services) -> None:
     request = RetrainRequest(model_type=ModelType.LIGHTGBM, symbol="BTCUSD", requested_by="<b>grace</b>")
     job = wired.ledger.create_job(jobs.new_job(wired, request).model_copy(update={"created_at": LONG_AGO}))
-    browsing, viewing = sign_in(Role.OPERATOR), sign_in(Role.VIEWER)
+    browsing = sign_in(Role.OPERATOR)
+    viewing = sign_in(Role.VIEWER)
     page = browsing.get("/")
     assert "manual, by &lt;b&gt;grace&lt;/b&gt;" in page.text
     assert f"/jobs/{job.id}/cancel" not in viewing.get("/").text
@@ -339,7 +340,8 @@ def test_a_viewer_and_a_form_without_its_key_promote_nothing(
 ) -> None:
     version = make_version(model_id).version
     address = f"/models/{model_id}"
-    viewing, operating = sign_in(Role.VIEWER), sign_in(Role.OPERATOR)
+    viewing = sign_in(Role.VIEWER)
+    operating = sign_in(Role.OPERATOR)
     form = form_of(operating.get(address)) | {"reason": "tested"}
     assert "/promote" not in viewing.get(address).text
     own = form | {"form_key": form_of(viewing.get(address))["form_key"]}

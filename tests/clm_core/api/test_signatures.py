@@ -40,7 +40,8 @@ from clm_core.settings import Settings
 from clm_core.triggers.messages import DriftDetected, parse
 
 Client = Callable[[Role | None], TestClient]
-OLD, NEW = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
+OLD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+NEW = "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 DATA = b'{"model_type": "xgboost", "symbol": "NOSUCHTHING", "detector": "psi"}'
 BODY = b'{"type": "model.drift_detected", "data": %s}' % DATA
@@ -190,7 +191,9 @@ def fuzz(  # noqa: PLR0912 - a branch for each way to forge
     """Source, headers and body of a forged message."""
     while True:
         headers = {name: value.encode() for name, value in good.items()}
-        body, source, extra = BODY, "monitor", []
+        body = BODY
+        source = "monitor"
+        extra = []
         match rng.randrange(12):
             case 0:
                 headers.pop(rng.choice(["webhook-id", "webhook-timestamp", "webhook-signature"]))

@@ -24,7 +24,8 @@ def status_with(client: Client, secret: str) -> int:
 def test_a_token_created_over_http_is_valid_until_revoked(client: Client) -> None:
     made = client(Role.ADMIN).post("/clm/tokens", json={"name": "grace", "role": "viewer", "days": 7})
     assert made.status_code == 201
-    token, secret = made.json()["token"], made.json()["secret"]
+    token = made.json()["token"]
+    secret = made.json()["secret"]
     assert status_with(client, secret) == 200
     assert client(Role.ADMIN).delete(f"/clm/tokens/{token['id']}").json()["revoked_at"] is not None
     assert status_with(client, secret) == 401
@@ -84,7 +85,8 @@ def test_a_token_is_refused_from_its_expiry(wired: Services, make_token: MakeTok
 
 
 def test_the_last_use_is_recorded_to_the_minute(services: Services, make_token: MakeToken) -> None:
-    secret, first = make_token(Role.VIEWER), datetime.now(UTC)
+    secret = make_token(Role.VIEWER)
+    first = datetime.now(UTC)
     last_uses = [
         services.ledger.tokens.authenticate(secret, first + timedelta(seconds=after)).last_used_at
         for after in (0, 59, 60, 61)
@@ -97,7 +99,8 @@ def test_the_eleventh_wrong_token_in_a_minute_is_limited_and_a_valid_token_is_no
     wired: Services, make_token: MakeToken
 ) -> None:
     app = create_app(replace(wired, settings=wired.settings.model_copy(update={"api": limited()})))
-    browser, right = TestClient(app), {"Authorization": f"Bearer {make_token(Role.VIEWER)}"}
+    browser = TestClient(app)
+    right = {"Authorization": f"Bearer {make_token(Role.VIEWER)}"}
     wrong = {"Authorization": f"Bearer {Secret.generate(bytes).text}"}
     assert [browser.get("/clm/jobs", headers=wrong).status_code for _ in range(12)] == [401] * 10 + [429] * 2
     refused = browser.get("/clm/jobs", headers=wrong)

@@ -52,7 +52,8 @@ def test_a_webhook_leads_to_the_trace_of_its_job(client: Client, wired: Services
     request = collector.named("POST /webhooks/{source}")
     assert (request.trace_id, request.parent) == (sender["traceparent"][3:35], sender["traceparent"][36:52])
     assert request.attributes["http.response.status_code"] == 202
-    received, message = collector.named("message received"), collector.named("message answered")
+    received = collector.named("message received")
+    message = collector.named("message answered")
     assert {received.trace_id, message.trace_id} == {uuid5(NAMESPACE_URL, f"monitor/{message_id}").hex}
     assert received.links == (request.trace_id,)
     intake = collector.named("intake")

@@ -14,7 +14,8 @@ from webhooks import signed
 from clm_core.ledger.store import Ledger
 from clm_core.services import Services
 
-DELIVERIES, CONNECTIONS = 200, 16
+DELIVERIES = 200
+CONNECTIONS = 16
 DATA = '{"model_type": "xgboost", "symbol": "NOSUCHTHING", "detector": "psi"}'
 BODY = f'{{"type": "model.drift_detected", "data": {DATA}}}'
 Serve = Callable[[Services], AbstractContextManager[Any]]
@@ -31,7 +32,8 @@ def test_a_message_delivered_200_times_over_16_connections_is_one_message(
     # its senders share this process: on a busy machine half a second is soon over
     slow_bodies = wired.settings.api.model_copy(update={"body_seconds": 20.0})
     clm = replace(wired, settings=wired.settings.model_copy(update={"api": slow_bodies}))
-    message_id, limits = uuid.uuid4().hex, httpx.Limits(max_connections=CONNECTIONS)
+    message_id = uuid.uuid4().hex
+    limits = httpx.Limits(max_connections=CONNECTIONS)
     with (
         serve(clm) as server,
         httpx.Client(

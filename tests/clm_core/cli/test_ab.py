@@ -19,7 +19,9 @@ from clm_core.services import open_services
 from clm_core.settings import Settings
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
-PRODUCTION, CANDIDATE, FAILED = "v20260304_120000", "v20260304_130000", "v20260304_140000"
+PRODUCTION = "v20260304_120000"
+CANDIDATE = "v20260304_130000"
+FAILED = "v20260304_140000"
 Clm = Callable[..., Result]
 PROMOTED = text("""
 INSERT INTO promotions (model_id, kind, state, from_version, to_version, expected, actor, role, reason,

@@ -94,7 +94,8 @@ def test_an_export_verifies_with_and_without_anchors(clm: Clm, audited: Path, tm
 def test_verify_anchors_what_it_found_in_order(clm: Clm, audited: Path, database: Database) -> None:
     with open_ledger(database) as engine, engine.begin() as connection:
         append(connection, an_entry(3, MODELS[0]))
-    first, second = clm("verify"), clm("verify")
+    first = clm("verify")
+    second = clm("verify")
     report = json.loads(CliRunner().invoke(app, ["verify", "--json"], catch_exceptions=False).stdout)
     assert (report["entries"], report["anchored"], report["problems"], report["places"]) == (4, 4, [], [])
     assert "4 entries in an unbroken chain" in first

@@ -22,7 +22,8 @@ def test_an_old_command_names_the_new_one_on_stderr_and_does_the_same(old: str, 
 
     clm(new)  # completes the work that other tests left pending
     for _ in range(3):
-        after, before = clm(new), clm(old)
+        after = clm(new)
+        before = clm(old)
         if before.stdout == after.stdout:
             break  # else a message that other tests left fell due between the two
     assert before.stderr.splitlines()[0] == f"clm {old} is now clm {new}"

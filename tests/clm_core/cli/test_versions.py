@@ -30,7 +30,8 @@ def test_show_tells_of_the_promotion_and_the_rollback_of_a_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CLM_HOME", str(services.settings.home))
-    first, second = make_version(model_id), make_version(model_id)
+    first = make_version(model_id)
+    second = make_version(model_id)
     for version in (first, second):
         promoting.promote(services, model_id, version.version, ADA, "tested", services.clock())
     services.promotions.rollback(model_id, ADA, "drawdown", services.clock())

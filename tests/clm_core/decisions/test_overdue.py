@@ -6,7 +6,9 @@ from clm_core.decisions.overdue import judge_passes, overdue, tolerated
 from clm_core.domain.passes import PassCondition, ScheduledPass
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
-MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 
 
 def scheduled(

@@ -39,7 +39,8 @@ def test_the_textbook_length_of_a_sharpe_ratio_of_three_is_a_third_of_a_year() -
 
 
 def test_chances_rise_with_the_edge_and_fall_with_the_trials() -> None:
-    few, many = power().edges, power(trials=TrialCount(300, 200.0)).edges
+    few = power().edges
+    many = power(trials=TrialCount(300, 200.0)).edges
     chances = [edge.by_evidence for edge in few]
     assert chances == sorted(chances)
     assert all(more.by_evidence < less.by_evidence for less, more in zip(few, many, strict=True))

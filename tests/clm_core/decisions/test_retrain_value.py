@@ -129,7 +129,8 @@ def test_under_each_hypothesis_the_edge_falls_with_every_loss_of_a_record(
     worse[place % len(worse)] = replace(
         worse[place % len(worse)], growth=worse[place % len(worse)].growth - loss
     )
-    before, after = edges_now(recorded, DEVIATION, HALF_LIFE), edges_now(worse, DEVIATION, HALF_LIFE)
+    before = edges_now(recorded, DEVIATION, HALF_LIFE)
+    after = edges_now(worse, DEVIATION, HALF_LIFE)
     for old, new in zip(before, after, strict=True):
         assert new.mean <= old.mean + 1e-12
         assert new.own == 0.0

@@ -40,7 +40,8 @@ def test_payoffs_have_the_stated_win_rate_and_ratio_and_no_mean(win_rate: float)
     assert np.mean(drawn > 0) == pytest.approx(win_rate, abs=0.005)
     assert drawn.mean() == pytest.approx(0.0, abs=0.01)
     assert drawn.std() == pytest.approx(1.0, abs=0.02)
-    gains, losses = drawn[drawn > 0].mean(), -drawn[drawn < 0].mean()
+    gains = drawn[drawn > 0].mean()
+    losses = -drawn[drawn < 0].mean()
     assert gains / losses == pytest.approx(payoff_ratio(win_rate), rel=0.03)
 
 

@@ -87,7 +87,8 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, str], reason:
 
 
 def test_a_reference_is_no_value_to_compare_or_print() -> None:
-    one, other = Record(secret=REFERENCE), Record(secret=REFERENCE)
+    one = Record(secret=REFERENCE)
+    other = Record(secret=REFERENCE)
     assert one == other
     assert one != Record(secret="plain")
     assert one.model_dump_json() == f'{{"secret":"{REFERENCE}"}}'

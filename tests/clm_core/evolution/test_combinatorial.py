@@ -25,8 +25,11 @@ def slow(returns: Floats, exits: Ints, gains: Floats, groups: int, tested: int) 
     rows = []
     for chosen in combinations(range(groups), tested):
         kept = np.concatenate([bars[g] for g in chosen])
-        joined, closed = returns[kept], gains[np.isin(exits, kept)]
-        sharpe, won, factor = sharpe_ratio(joined, HOURS), win_rate(closed), profit_factor(closed)
+        joined = returns[kept]
+        closed = gains[np.isin(exits, kept)]
+        sharpe = sharpe_ratio(joined, HOURS)
+        won = win_rate(closed)
+        factor = profit_factor(closed)
         rows.append([sharpe, max_drawdown(joined), won, factor, promotion_score(sharpe, won, factor)])
     return np.array(rows)
 

@@ -95,7 +95,8 @@ def test_every_combination_of_operators_beats_as_many_random_candidates(
     select: SelectRows, cross: CrossRows, mutate: MutateRows
 ) -> None:
     reference = np.full(3, -1.5)
-    evolved, random = 0.0, 0.0
+    evolved = 0.0
+    random = 0.0
     for seed in range(3):
         rules = replace(
             RULES, seed=seed, reference=tuple(reference), select=select, cross=cross, mutate=mutate

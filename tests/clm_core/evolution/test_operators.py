@@ -82,7 +82,8 @@ def test_random_crossed_and_mutated_genomes_are_inside_their_space_and_of_the_ri
     space: SearchSpace, seed: int
 ) -> None:
     rng = a_rng(seed)
-    one, other = random_genome(space, rng), random_genome(space, rng)
+    one = random_genome(space, rng)
+    other = random_genome(space, rng)
     assert is_inside(space, one)
     for cross in CROSSOVERS.values():
         for mutate in MUTATIONS.values():
@@ -154,7 +155,8 @@ def test_a_roulette_selects_in_proportion_to_the_distance_to_the_worst(
     fitness: list[float], shares: list[float]
 ) -> None:
     assert roulette_shares(fitness) == pytest.approx(shares)
-    rng, genomes = a_rng(2), [(number,) for number in range(len(fitness))]
+    rng = a_rng(2)
+    genomes = [(number,) for number in range(len(fitness))]
     chosen = [roulette(genomes, fitness, rng) for _ in range(DRAWS)]
     shares_drawn = [chosen.count(genome) / DRAWS for genome in genomes]
     assert shares_drawn == pytest.approx(shares, abs=0.025)
@@ -162,7 +164,8 @@ def test_a_roulette_selects_in_proportion_to_the_distance_to_the_worst(
 
 def test_a_tournament_of_three_selects_the_best_of_ten_in_27_of_100_draws() -> None:
     fitness = [-5.0, -1.0, 0.0, 1.0, 9.0, -2.0, -3.0, 2.0, 3.0, 4.0]
-    rng, genomes = a_rng(3), [(number,) for number in range(10)]
+    rng = a_rng(3)
+    genomes = [(number,) for number in range(10)]
     chosen = [tournament(genomes, fitness, rng) for _ in range(DRAWS)]
     # 1 - 0.9^3, and the worst only where it is drawn three times
     assert chosen.count((4,)) / DRAWS == pytest.approx(0.271, abs=0.025)
@@ -183,7 +186,8 @@ def test_the_elite_is_the_best_tenth_best_first_with_ties_in_the_order_given(
 
 @crosses
 def test_a_child_has_each_gene_from_either_parent_and_half_from_each(cross: Cross) -> None:
-    one, other = tuple(range(7)), tuple(range(10, 17))
+    one = tuple(range(7))
+    other = tuple(range(10, 17))
     rng = a_rng(4)
     children = [cross(SPACE, one, other, rng) for _ in range(DRAWS)]
     assert all(gene % 10 == place for child in children for place, gene in enumerate(child))  # type: ignore[operator]
@@ -231,7 +235,8 @@ def test_a_number_changes_by_up_to_a_fifth_or_by_a_step_in_both_directions(mutat
 
 
 def test_small_changes_are_more_likely_under_the_gaussian_mutation_only() -> None:
-    rng, space = a_rng(8), {f"rate{number}": SPACE["rate"] for number in range(20)}
+    rng = a_rng(8)
+    space = {f"rate{number}": SPACE["rate"] for number in range(20)}
     small = {}
     for name, mutate in MUTATIONS.items():
         genes = np.array([mutate(space, (0.02,) * 20, rng) for _ in range(DRAWS // 4)], float)

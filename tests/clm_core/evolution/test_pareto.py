@@ -12,7 +12,8 @@ from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 from clm_core.evolution.pareto import crowding_distances, hypervolume, pareto_ranks, standings, survivors
 from clm_core.market.bars import Floats
 
-NAN, INF = float("nan"), float("inf")
+NAN = float("nan")
+INF = float("inf")
 
 coarse = st.integers(1, 5).flatmap(
     lambda m: arrays(np.float64, st.tuples(st.integers(1, 40), st.just(m)), elements=st.integers(0, 6))

@@ -51,7 +51,8 @@ def bars() -> Bars:
     rng = np.random.default_rng(5)
     close = 100 * np.exp(np.cumsum(rng.normal(0, 0.006, N_BARS)))
     opens = np.concatenate([[100.0], close[:-1]]) * np.exp(rng.normal(0, 0.0005, N_BARS))
-    high, low = np.maximum(opens, close) * 1.002, np.minimum(opens, close) * 0.998
+    high = np.maximum(opens, close) * 1.002
+    low = np.minimum(opens, close) * 0.998
     hours = 438_288 + np.arange(N_BARS) + 40 * (np.arange(N_BARS) > 900) + 90 * (np.arange(N_BARS) > 2_000)
     time = hours * Timeframe.H1.nanoseconds
     return Bars("COIN", Timeframe.H1, Calendar.ALWAYS, time, opens, high, low, close, np.ones(N_BARS))
@@ -86,8 +87,10 @@ def test_a_candidate_is_measured_as_a_version_with_its_parameters_is_served(
                 sets.bounds[first] : sets.bounds[first + 1], sets.bounds[second] : sets.bounds[second + 1]
             ]
             closed = result.trades.net_return[np.isin(result.trades.exit_bar, kept)]
-            sharpe, won = sharpe_ratio(result.returns[kept], bars.periods_per_year), win_rate(closed)
-            factor, drawdown = profit_factor(closed), max_drawdown(result.returns[kept])
+            sharpe = sharpe_ratio(result.returns[kept], bars.periods_per_year)
+            won = win_rate(closed)
+            factor = profit_factor(closed)
+            drawdown = max_drawdown(result.returns[kept])
             expected = [sharpe, drawdown, won, factor, promotion_score(sharpe, won, factor)]
             assert metrics[place] == pytest.approx(expected, rel=1e-8, abs=1e-12, nan_ok=True)
     assert traded > 20

@@ -78,7 +78,8 @@ def test_every_child_of_random_parents_is_a_genome_inside_the_space(
     cross: CrossRows, mutate: MutateRows, seed: int
 ) -> None:
     rng = a_rng(seed)
-    one, other = GENES.random(40, rng), GENES.random(40, rng)
+    one = GENES.random(40, rng)
+    other = GENES.random(40, rng)
     children = GENES.nearest(mutate(GENES, cross(GENES, one, other, rng), rng))
     assert all(is_inside(SPACE, genome) for genome in GENES.genomes(SPACE, children))
 
@@ -146,7 +147,8 @@ def test_the_spread_of_sbx_is_that_of_the_formula(draw: float, reach: float, spr
 
 
 def test_sbx_changes_half_of_the_genes_around_both_parents_and_stays_inside() -> None:
-    one, other = np.full((ROWS, 3), 0.2), np.full((ROWS, 3), 0.6)
+    one = np.full((ROWS, 3), 0.2)
+    other = np.full((ROWS, 3), 0.6)
     children = cross_by_sbx(UNIT, one, other, a_rng(8))
     assert np.mean(children == one) == pytest.approx(0.5, abs=0.02)
     changed = children[children != 0.2]

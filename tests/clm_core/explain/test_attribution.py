@@ -36,7 +36,8 @@ def by_hand(rows: list[tuple[float, float]]) -> Bars:
     """Hourly bars from opens and closes."""
     opened, close = (np.array(column) for column in zip(*rows, strict=True))
     time = START + Timeframe.H1.nanoseconds * np.arange(len(rows))
-    high, low = np.maximum(opened, close), np.minimum(opened, close)
+    high = np.maximum(opened, close)
+    low = np.minimum(opened, close)
     return Bars("TEST", Timeframe.H1, Calendar.ALWAYS, time, opened, high, low, close, np.ones(len(rows)))
 
 

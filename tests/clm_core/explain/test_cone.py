@@ -41,7 +41,9 @@ def garch(days: int, worlds: int, rng: np.random.Generator) -> Floats:
 @pytest.mark.parametrize("kind", ["normal", "fat tails", "garch"])
 def test_the_cone_covers_nine_of_ten_simulated_years(kind: str) -> None:
     rng = np.random.default_rng(5)
-    worlds, record, year = 250, 500, 365
+    worlds = 250
+    record = 500
+    year = 365
     size = (worlds, record + year)
     if kind == "garch":
         daily = garch(record + year, worlds, rng)
@@ -79,7 +81,8 @@ def judged(sharpe: float) -> Backtested:
 
 
 def section_of(sharpe: float) -> Section:
-    backtest, part = judged(3.0), live(sharpe)
+    backtest = judged(3.0)
+    part = live(sharpe)
     return cone_section(backtest, [part], "rolled back", luck_of_live(part, backtest))
 
 

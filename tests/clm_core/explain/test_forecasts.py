@@ -15,7 +15,8 @@ from clm_core.explain.forecasts import ForecastRecord, market_forecasts, outcome
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.labels import direction
 
-FIRST, SECOND = 1000, 2000
+FIRST = 1000
+SECOND = 2000
 
 
 def record(bars: Bars, forecast: Floats, *folds: FoldResult, **params: Any) -> ForecastRecord:

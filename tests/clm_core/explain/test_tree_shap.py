@@ -44,7 +44,8 @@ def forest(*trees: Node, features: int) -> Forest:
             columns[number] = [LEAF, LEAF, 0, 0.0, cover, value]
             return number
         feature, threshold, left, right = node
-        first, second = add(left), add(right)
+        first = add(left)
+        second = add(right)
         cover = columns[first][4] + columns[second][4]
         columns[number] = [first, second, feature, threshold, cover, 0.0]
         return number

@@ -459,7 +459,8 @@ def test_a_damaged_anchor_is_named_with_its_line(audit: Engine, tmp_path: Path) 
 
 def test_an_export_is_verified_without_a_database(audit: Engine, tmp_path: Path) -> None:
     appended(audit, *(an_entry(number, score=0.1 * number, name="Zoë") for number in range(5)))
-    anchors, file = tmp_path / "anchors", tmp_path / "audit.jsonl"
+    anchors = tmp_path / "anchors"
+    file = tmp_path / "audit.jsonl"
     anchor(audit, anchors, NOW)
     assert export(audit, file) == 5
     assert verify_export(file, read_anchors(anchors)) == verify(audit, read_anchors(anchors))

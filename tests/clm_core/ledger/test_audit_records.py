@@ -24,7 +24,8 @@ from clm_core.ledger.store import Ledger
 
 NOW = datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-MODEL, LABEL = "xgboost_btcusd_1h", "v20251204_143022"
+MODEL = "xgboost_btcusd_1h"
+LABEL = "v20251204_143022"
 FAILED = Verdict(decision=Decision.FAIL, score=40.0, checks=(), reasons=("too little",))
 
 

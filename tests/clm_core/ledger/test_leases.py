@@ -162,7 +162,8 @@ def test_each_expired_lease_goes_to_one_of_eight_concurrent_reapers(ledger: Ledg
     jobs = [ledger.create_job(job.model_copy(update={"id": uuid.uuid4()})) for _ in range(10)]
     for each in jobs:
         ledger.start_job(each.id, "dead", NOW, MINUTE)
-    together, taken = threading.Barrier(8), list[Lease]()
+    together = threading.Barrier(8)
+    taken = list[Lease]()
 
     def sweep() -> None:
         together.wait()

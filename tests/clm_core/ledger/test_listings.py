@@ -85,7 +85,8 @@ def labels(listed: tuple[ListedVersion, ...]) -> list[str]:
 
 
 def pages(ledger: Ledger, query: VersionQuery) -> list[list[str]]:
-    labels_by_page, after = [], query.after
+    labels_by_page = []
+    after = query.after
     for _ in range(100):
         page = ledger.find_versions(query.model_copy(update={"after": after}))
         labels_by_page.append(labels(page.items))
@@ -260,7 +261,8 @@ def a_candidate(number: int = 0, **changes: Any) -> StrategyCandidate:
 
 
 def test_candidates_come_back_as_they_were_added_best_first_or_newest_first(ledger: Ledger) -> None:
-    one, unscored = ledger.candidates.add(a_candidate(0, fitness_score=1.5)), a_candidate(1)
+    one = ledger.candidates.add(a_candidate(0, fitness_score=1.5))
+    unscored = a_candidate(1)
     assert one.fitness_interval is None
     ledger.candidates.add(unscored)
     measured = {"fitness_score": 2.0, "fitness_low": 0.3, "fitness_high": 3.7}

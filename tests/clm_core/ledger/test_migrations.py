@@ -102,7 +102,8 @@ def test_alembic_finds_no_difference_between_migrations_and_tables(empty_databas
 def test_migrations_make_the_constraints_and_indexes_that_the_tables_declare(
     empty_database: Callable[[], str],
 ) -> None:
-    migrated, declared = empty_database(), empty_database()
+    migrated = empty_database()
+    declared = empty_database()
     upgrade(migrated)
     with create_engine(migrated).begin() as one, create_engine(declared).begin() as other:
         other.execute(text("CREATE TABLE alembic_version ()"))

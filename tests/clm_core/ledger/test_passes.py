@@ -11,7 +11,8 @@ from clm_core.domain.passes import PassSchedule, ScheduledPass
 from clm_core.ledger.migrations import alembic_config, upgrade
 from clm_core.ledger.passes import PassStore
 
-MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ def test_revision_0018_keeps_the_promotions_and_accepts_restorations(
         )
     )
     move(url, "0017", down=True)
-    model_id, label = version.model_id, version.version
+    model_id = version.model_id
+    label = version.version
     promote = {"model_id": model_id, "kind": "promotion", "before": None, "after": label}
     lose = {"model_id": model_id, "kind": "loss", "before": label, "after": None}
     restore = {"model_id": model_id, "kind": "restoration", "before": None, "after": label}

@@ -148,7 +148,8 @@ def test_a_job_in_progress_is_not_started_again(ledger: Ledger) -> None:
 
 
 def test_a_single_one_of_ten_concurrent_starters_of_a_job_succeeds(ledger: Ledger) -> None:
-    job, outcomes = ledger.create_job(a_job()), list[str]()
+    job = ledger.create_job(a_job())
+    outcomes = list[str]()
     together = threading.Barrier(10)
 
     def try_it() -> None:

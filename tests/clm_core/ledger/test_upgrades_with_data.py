@@ -59,7 +59,8 @@ def _copied(server: str, url: str, suffix: str) -> str:
     """URL of a copy of a database that nobody uses."""
     name = urlsplit(url).path.removeprefix("/")
     with psycopg.connect(server, autocommit=True) as connection:
-        copy, original = Identifier(f"{name}_{suffix}"), Identifier(name)
+        copy = Identifier(f"{name}_{suffix}")
+        original = Identifier(name)
         connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(copy, original))
     return urlsplit(url)._replace(path=f"/{name}_{suffix}").geturl()
 

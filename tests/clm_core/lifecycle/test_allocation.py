@@ -28,7 +28,8 @@ from clm_core.services import Services
 ADMIN = Actor(name="eve", role=Role.ADMIN)
 VIEWER = Actor(name="vic", role=Role.VIEWER)
 STARTED = 20
-SERVING, AWAITING = "5" * 64, "a" * 64
+SERVING = "5" * 64
+AWAITING = "a" * 64
 """Recipes of the production version and of the candidate."""
 
 
@@ -42,7 +43,8 @@ def world(
 @pytest.fixture
 def pair(world: World) -> tuple[ModelVersion, ModelVersion]:
     """A production version that is always flat, and a candidate of foresight, with an allocation."""
-    production, candidate = world.register(9), world.register(10)
+    production = world.register(9)
+    candidate = world.register(10)
     world.of_recipe([production], SERVING)
     world.of_recipe([candidate], AWAITING)
     world.promote(production, 10)
@@ -102,7 +104,8 @@ def test_fills_replace_the_paper_returns_of_the_bars_that_have_them(
     run = allocation.start(world.services(STARTED), world.model_id, [pair[1].version], ADA, "", "fills")
     day = STARTED + 95
     # on paper the candidate has foresight; what was traded for it is the reverse
-    held, fills = 0.0, []
+    held = 0.0
+    fills = []
     for bar in range(STARTED + 1, day):
         arm = arm_of_bar(world.model_id, run.id, world.when(bar - 1), (0.7, 0.3)) or 0
         target = -0.5 * arm * float(world.foresight[bar - 1])
@@ -128,7 +131,8 @@ def test_fills_replace_the_paper_returns_of_the_bars_that_have_them(
 
 
 def test_an_arm_that_fell_too_far_is_out_at_once(world: World) -> None:
-    production, candidate = world.register(9), world.register(10)
+    production = world.register(9)
+    candidate = world.register(10)
     world.promote(production, 10)
     world.follow(production, np.zeros(DAYS), 60)
     world.follow(candidate, -world.foresight, 60)
@@ -332,7 +336,8 @@ def test_a_start_refuses_what_may_not_share_the_capital(
     ledger_engine: Engine,
 ) -> None:
     clm = world.services(STARTED)
-    retired, shadow = world.register(11), world.register(12)
+    retired = world.register(11)
+    shadow = world.register(12)
     clm.promotions.retire(world.model_id, retired.version, ADA, "no", clm.clock())
     elsewhere = make_version(other_model, now=world.when(13))
 

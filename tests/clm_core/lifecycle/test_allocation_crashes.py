@@ -88,11 +88,13 @@ def test_an_allocation_killed_at_any_step_weighs_no_bar_twice_and_ends_once(
     events: Callable[[str], int],
     verify_audit: Callable[[], None],
 ) -> None:
-    production, candidate = world.register(9), world.register(10)
+    production = world.register(9)
+    candidate = world.register(10)
     world.promote(production, 10)
     world.follow(production, np.zeros(DAYS), 120)
     world.follow(candidate, 0.5 * world.foresight, 120)
-    store, model_id = world.services(0).ledger.allocations, world.model_id
+    store = world.services(0).ledger.allocations
+    model_id = world.model_id
 
     kill(START, Fault.ALLOCATION_OPENED, 20, candidate=candidate.version)
     assert store.history(model_id) == []

@@ -132,7 +132,8 @@ def test_a_bar_with_a_fill_has_the_return_of_the_account(world: World, version: 
     assert realised_bars(clm, version).versions == ()
     report_fills(clm, [fill(world, version, 12.1, 0.5), fill(world, version, 14.1, -0.5)], ADA)
     bars = realised_bars(clm, version)
-    opened, close = world.bars.open, world.bars.close
+    opened = world.bars.open
+    close = world.bars.close
     assert (bars.time.tolist(), bars.versions) == (
         world.bars.time[[12, 14]].tolist(),
         (version.version, version.version),

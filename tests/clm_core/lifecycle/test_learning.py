@@ -49,7 +49,8 @@ def total_return(world: World, version: ModelVersion, positions: Floats, first: 
 
 
 def test_production_is_compared_with_the_first_champion_over_two_promotions(world: World) -> None:
-    poor, good = -world.foresight, world.foresight
+    poor = -world.foresight
+    good = world.foresight
     assert learning_value(world.services(5), world.model_id) is None
     first = serve(world, 10, poor)
     alone = learned(world, 50)

@@ -151,7 +151,8 @@ class Life(Expected):
             raise Refusal("RegistryUnavailable")
 
     def decide_on(self, version: int, action: str, meanwhile: int | None) -> None:
-        held, champion = self.held, self.champion
+        held = self.held
+        champion = self.champion
         if self.ending.get(version, "none") == champion:
             action = "retire"
         else:
@@ -187,7 +188,8 @@ class Life(Expected):
         if version is None:
             return
         interrupted = self.armed, self.actor
-        self.armed, self.actor = None, ADMIN.name
+        self.armed = None
+        self.actor = ADMIN.name
         with contextlib.suppress(Refusal):
             self.promote(version, "unset", force=False)
         self.armed, self.actor = interrupted
@@ -471,13 +473,15 @@ class LifecycleMachine(PromotionMachine):
         expected: Callable[[Life], object],
     ) -> None:
         """Compare a pass of the system with the expected one."""
-        self.expected.armed, self.expected.actor = crash, actor
+        self.expected.armed = crash
+        self.expected.actor = actor
         clm = self.services(crash)
         assert outcome(lambda: real(clm)) == outcome(lambda: expected(self.expected))
         self.expected.actor = ADMIN.name
 
     def services(self, crash: Fault | None = None) -> Services:
-        services, now = self.world.services, self.expected.now
+        services = self.world.services
+        now = self.expected.now
         return replace(
             services,
             settings=services.settings.model_copy(update={"fault": crash}),

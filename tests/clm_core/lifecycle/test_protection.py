@@ -121,7 +121,8 @@ def life(clm: Services, engine: Engine, tmp_path: Path) -> Life:
 def test_a_hard_stop_rolls_back_to_the_version_before_and_halts_without_one(
     life: Life, check: Callable[[str], None]
 ) -> None:
-    first, second = life.serve(3), life.serve(4)
+    first = life.serve(3)
+    second = life.serve(4)
     life.rules(**TIGHT)
     fresh = life.watch()
     assert fresh.protection is not None
@@ -240,7 +241,8 @@ def test_the_watch_records_the_equity_since_the_promotion(
 
 
 def test_a_target_that_cannot_serve_is_alerted_before_it_is_needed_and_halts_the_model(life: Life) -> None:
-    first, second = life.serve(3), life.serve(4)
+    first = life.serve(3)
+    second = life.serve(4)
     life.services.registry._client.delete_model_version(MODEL, str(first.mlflow_version))
     watched = life.watch()
     assert watched.protection is not None
@@ -256,7 +258,8 @@ def test_a_target_that_cannot_serve_is_alerted_before_it_is_needed_and_halts_the
 
 
 def test_refreshes_do_not_hide_the_losses_of_a_recipe(life: Life) -> None:
-    other, first = life.serve(3, rounds=10), life.serve(3, by=SYSTEM)
+    other = life.serve(3, rounds=10)
+    first = life.serve(3, by=SYSTEM)
     life.live(200)
     alone = life.watch().protection
     assert alone is not None

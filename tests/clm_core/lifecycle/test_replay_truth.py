@@ -60,7 +60,9 @@ def course(world: KnownWorld, changes: list[tuple[float, str | None, PromotionKi
     return known.course(production, 0)
 
 
-PROMOTED, HALTED, ROLLED_BACK = PromotionKind.PROMOTION, PromotionKind.HALT, PromotionKind.ROLLBACK
+PROMOTED = PromotionKind.PROMOTION
+HALTED = PromotionKind.HALT
+ROLLED_BACK = PromotionKind.ROLLBACK
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,8 @@ class World:
         bars = self.bars[row : row + (1 if remove else 20)]
         close = bars.close * np.where(np.arange(len(bars)) % 2, 0.9, 1.1)
         wild = replace(bars, close=close, low=np.minimum(bars.low, close), high=np.maximum(bars.high, close))
-        first, last = bars.index[0].to_pydatetime(), bars.index[-1].to_pydatetime()
+        first = bars.index[0].to_pydatetime()
+        last = bars.index[-1].to_pydatetime()
         offered = market.replacement(Examined(wild[:0] if remove else wild, {}, {}), first, last)
         market.replace(offered, "tests", reason="a wrong trade", actor="ada", now=self.when(NEW))
         # the store has bars of the future, which validation would refuse at the moment itself

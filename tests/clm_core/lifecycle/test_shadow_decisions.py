@@ -178,7 +178,8 @@ def test_a_refresh_that_passed_the_gate_is_promoted_at_once_where_the_policy_let
     waits: str,
     world: World,
 ) -> None:
-    champion, refresh = world.register(5), world.register(10)
+    champion = world.register(5)
+    refresh = world.register(10)
     world.of_recipe([champion, refresh], "b" * 64)
     world.promote(champion, 6)
     decision = world.decide(10.1, **rules)[refresh.version]
@@ -212,7 +213,9 @@ def test_a_promotion_that_nobody_approves_is_refused_after_its_days(
 
 
 def test_a_refresh_is_decided_on_as_soon_as_its_retrain_has_ended(world: World) -> None:
-    champion, refresh, other = world.register(5), world.register(10), world.register(11)
+    champion = world.register(5)
+    refresh = world.register(10)
+    other = world.register(11)
     world.of_recipe([champion, refresh], "b" * 64)
     clm = world.services(12, human_hold_days=0)
     assert shadow_decisions.decide_on_refresh(clm, refresh) is None

@@ -35,7 +35,8 @@ from clm_core.services import Services
 
 ADMIN = Actor(name="ada", role=Role.ADMIN)
 WEAK = {"look_back": 20, "stop_loss": 0.03, "threshold": 0.02}
-BARS, NEW = 4000, 1000
+BARS = 4000
+NEW = 1000
 EVOLVED = TriggerReason.STRATEGY_EVOLUTION
 
 

@@ -182,7 +182,8 @@ def test_a_subscriber_gets_every_event_once_in_order_and_signed(
 def test_a_delivery_is_a_span_whose_context_the_subscriber_gets(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
-    up, down = listen(), listen()
+    up = listen()
+    down = listen()
     down.status = 503
     [event_id] = record_events(engine, 1, clm.clock())
     with collecting() as collector, tracing.exported(TracingSettings(endpoint=collector.url)):
@@ -665,7 +666,9 @@ def until(condition: Callable[[], bool]) -> None:
 def test_a_commit_is_delivered_at_once_past_a_receiver_that_hangs_and_never_to_a_removed_one(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
-    prompt, hanging, removed = listen(), listen(), listen()
+    prompt = listen()
+    hanging = listen()
+    removed = listen()
     answered = threading.Event()
     hanging.before_answering = lambda: answered.wait(PATIENT_SECONDS)
     everyone = with_receivers(clm, [prompt, hanging, removed])
@@ -685,7 +688,8 @@ def test_a_commit_is_delivered_at_once_past_a_receiver_that_hangs_and_never_to_a
 def test_two_processes_that_deliver_at_commit_send_each_event_once_and_also_alerts(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
-    listener, alerted = listen(), listen()
+    listener = listen()
+    alerted = listen()
     both = with_receivers(clm, [listener], [alerted])
     with delivering_at_commit(both, engine), delivering_at_commit(both, engine):
         ids = [commit_event(engine, clm.clock()) for _ in range(20)]

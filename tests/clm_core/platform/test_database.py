@@ -248,7 +248,8 @@ def test_a_home_removed_and_made_anew_does_not_use_the_old_server(
 ) -> None:
     home = new_home()
     user = User(home)
-    old, sockets = server(home), sockets_of(home)
+    old = server(home)
+    sockets = sockets_of(home)
     assert old is not None
     user.kill()
     shutil.rmtree(home)

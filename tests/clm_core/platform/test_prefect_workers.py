@@ -35,7 +35,8 @@ class RecordedWorker:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> type[RecordedWorker]:
-    RecordedWorker.made, RecordedWorker.stopped = [], []
+    RecordedWorker.made = []
+    RecordedWorker.stopped = []
     monkeypatch.setattr(BaseWorker, "get_worker_class_from_type", {"process": RecordedWorker}.get)
     monkeypatch.setattr("prefect.utilities.processutils.setup_signal_handlers_worker", lambda *_: None)
     return RecordedWorker

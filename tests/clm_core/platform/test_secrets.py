@@ -184,7 +184,8 @@ def test_a_server_that_cannot_be_asked_is_named(settings: dict[str, Any], reason
 def test_the_authority_of_the_settings_vouches_for_the_server(tmp_path: Path) -> None:
     (tmp_path / "tls").mkdir()
     with serving_secrets(tmp_path / "tls") as server:
-        path, variables = server.new_path(password=VALUE), {"VAULT_TOKEN": server.token()}
+        path = server.new_path(password=VALUE)
+        variables = {"VAULT_TOKEN": server.token()}
         assert Vault(server.settings(ca=server.ca), variables).read(path, "password") == VALUE
         with pytest.raises(UnreadableSecret, match="is not trusted: set"):
             Vault(server.settings(), variables).read(path, "password")
@@ -275,7 +276,8 @@ def test_a_refusal_stands_for_seconds_and_then_the_server_is_asked_again(
 
 
 def test_a_token_is_renewed_before_it_expires(bao: SecretServer, clock: Clock) -> None:
-    token, path = bao.token(ttl="60s"), bao.new_path(password=VALUE)
+    token = bao.token(ttl="60s")
+    path = bao.new_path(password=VALUE)
     vault = Vault(bao.settings(reread_seconds=1), {"VAULT_TOKEN": token}, clock)
     vault.read(path, "password")
     clock.now += 38
@@ -325,7 +327,9 @@ def test_a_revoked_login_is_made_anew_at_the_next_reading(bao: SecretServer, clo
 
 
 def test_a_replaced_token_file_is_taken_up(bao: SecretServer, clock: Clock, tmp_path: Path) -> None:
-    file, first, path = tmp_path / "token", bao.token(), bao.new_path(password=VALUE)
+    file = tmp_path / "token"
+    first = bao.token()
+    path = bao.new_path(password=VALUE)
     file.write_text(first)
     vault = Vault(bao.settings(credential_file=file), clock=clock)
     vault.read(path, "password")
@@ -339,7 +343,8 @@ def test_no_value_is_printed_logged_or_written(
     bao: SecretServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    token, reference = bao.token(), f"vault://{bao.new_path(secret=VALUE)}#secret"
+    token = bao.token()
+    reference = f"vault://{bao.new_path(secret=VALUE)}#secret"
     monkeypatch.setenv("VAULT_TOKEN", token)
     settings = Settings(
         home=tmp_path / "home",

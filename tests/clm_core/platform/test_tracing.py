@@ -50,7 +50,8 @@ def test_spans_have_names_attributes_parents_and_errors(collector: Collector) ->
     refused = pytest.raises(ValueError, match="broken")
     with tracing.exported(TracingSettings(endpoint=collector.url)), fields, refused:
         fail()
-    outer, inner = collector.named("renamed"), collector.named("inner")
+    outer = collector.named("renamed")
+    inner = collector.named("inner")
     assert (inner.trace_id, inner.parent) == (outer.trace_id, outer.span_id)
     assert inner.attributes == {"clm.model_id": "lightgbm_btcusd_1h", "clm.part": "verify"}
     assert outer.attributes["clm.version"] == "v1"
@@ -69,8 +70,10 @@ def test_the_trace_of_a_job_has_the_id_of_the_job_in_every_process(collector: Co
     run = tracing.trace_span("retrain", job_id, first=True)
     with tracing.exported(settings), run, tracing.span("training"):
         pass
-    request, accepted = collector.named("request"), collector.named("accepted")
-    retrain, training = collector.named("retrain"), collector.named("training")
+    request = collector.named("request")
+    accepted = collector.named("accepted")
+    retrain = collector.named("retrain")
+    training = collector.named("training")
     assert {accepted.trace_id, retrain.trace_id, training.trace_id} == {job_id.hex}
     assert retrain.parent == ""
     assert accepted.parent == training.parent == retrain.span_id

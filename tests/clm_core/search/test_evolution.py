@@ -151,7 +151,9 @@ class Late(Threads):
 def test_every_candidate_is_recorded_with_parents_and_event_and_counted_once(
     evolved: Evolved,
 ) -> None:
-    clm, request, result = evolved.clm, evolved.request, evolved.result
+    clm = evolved.clm
+    request = evolved.request
+    result = evolved.result
     candidates = {candidate.id: candidate for candidate in recorded(clm, request)}
     assert len(candidates) == result.candidates == sum(each.new for each in result.generations)
     founders = [each for each in candidates.values() if not each.parents]
@@ -182,7 +184,9 @@ def test_every_candidate_is_recorded_with_parents_and_event_and_counted_once(
 def test_the_best_recorded_candidate_and_the_defaults_are_evaluated_on_held_out_bars(
     evolved: Evolved,
 ) -> None:
-    clm, request, result = evolved.clm, evolved.request, evolved.result
+    clm = evolved.clm
+    request = evolved.request
+    result = evolved.result
     assert result.best is not None
     assert result.defaults is not None
     fitness = [each.fitness_score for each in recorded(clm, request)]

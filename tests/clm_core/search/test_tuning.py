@@ -533,7 +533,8 @@ def proposed(clm: Services, together: int = 16) -> list[dict[str, Any]]:
 
 def test_a_gaussian_process_learns_from_every_trial_and_again_after_a_kill(clm: Services) -> None:
     every = proposed(clm)
-    random, learned = every[:STARTUP_TRIALS], every[studies.STARTUP_TRIALS :]
+    random = every[:STARTUP_TRIALS]
+    learned = every[studies.STARTUP_TRIALS :]
     distances = [[abs(each["learning_rate"] - 0.05) for each in part] for part in (random, learned)]
     assert min(distances[1]) < min(distances[0])
     assert sum(each["subsample"] < 0.6 for each in learned) < sum(each["subsample"] < 0.6 for each in random)

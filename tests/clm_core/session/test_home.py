@@ -77,7 +77,8 @@ def test_a_table_that_breaks_a_rule_is_refused_with_the_rule(clm: CLM) -> None:
 def test_versions_jobs_and_models_are_tables_with_the_newest_evaluation(
     clm: CLM, make_version: MakeVersion, model_id: str
 ) -> None:
-    judged, unjudged = make_version(model_id, sharpe=1.75), make_version(model_id, judged=False)
+    judged = make_version(model_id, sharpe=1.75)
+    unjudged = make_version(model_id, judged=False)
     versions = clm.versions(model_id).set_index("version")
     assert versions.loc[judged.version, "sharpe_ratio"] == 1.75
     assert pd.isna(versions.loc[unjudged.version, "sharpe_ratio"])
@@ -137,7 +138,8 @@ def test_two_versions_are_compared_by_parameters_and_metrics(
 def test_the_version_of_a_completed_job_serves_the_same_request_again(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
-    version, unfinished = make_version(model_id), make_version(model_id, completed=False)
+    version = make_version(model_id)
+    unfinished = make_version(model_id, completed=False)
     answers = [Answer.model_construct(job_id=each.training_job_id) for each in (version, unfinished)]
     answers.append(Answer.model_construct(job_id=None))
     versions = [existing_version(services.ledger, answer) for answer in answers]

@@ -257,7 +257,8 @@ def pod_event(run_id: UUID, diagnosis: str) -> dict[str, Any]:
 def test_a_job_in_progress_fails_at_once_if_kubernetes_killed_its_pod(
     clm: Services, prefect: httpx.Client
 ) -> None:
-    killed, waiting = ask(clm).job_id, ask(clm, model_type=ModelType.XGBOOST).job_id
+    killed = ask(clm).job_id
+    waiting = ask(clm, model_type=ModelType.XGBOOST).job_id
     assert killed is not None
     assert waiting is not None
     runs = start_pending_jobs(clm).runs

@@ -105,7 +105,8 @@ def test_a_second_job_waits_for_the_running_job_and_a_third_request_is_coalesced
     first = intake.submit(clm, a_request())
     assert first.job_id is not None
     clm.ledger.start_job(first.job_id, "tests", clm.clock(), timedelta(minutes=1))
-    second, third = intake.submit(clm, a_request()), intake.submit(clm, a_request())
+    second = intake.submit(clm, a_request())
+    third = intake.submit(clm, a_request())
     assert (second.reply, second.waits_for) == (Reply.ACCEPTED, first.job_id)
     assert (third.reply, third.job_id) == (Reply.COALESCED, second.job_id)
 

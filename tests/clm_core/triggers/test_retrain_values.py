@@ -32,7 +32,8 @@ DEAR = {"enabled": True, "capital": 1000.0, "compute_price_per_hour": 10.0, "hou
 @pytest.fixture
 def judged(clm: Services) -> Services:
     """Services with one judged version, trained within half an hour a week ago."""
-    ledger, now = clm.ledger, clm.clock() - timedelta(days=7)
+    ledger = clm.ledger
+    now = clm.clock() - timedelta(days=7)
     job = a_job(model_type=ModelType.LIGHTGBM, created_at=now)
     ledger.create_job(job)
     lease = ledger.start_job(job.id, "tests", now, timedelta(hours=1))

@@ -101,8 +101,8 @@ class RidgeRecipe:
         means, deviations = values.mean(axis=0), values.std(axis=0)
         # a feature that never varies says nothing, and is not divided by
         deviations[deviations == 0] = 1.0
-        standard, targets = (values - means) / deviations, 2 * rises - 1
-        ridge = Ridge(alpha=self.params.alpha, solver="cholesky").fit(standard, targets)
+        standard, wanted = (values - means) / deviations, 2 * rises - 1
+        ridge = Ridge(alpha=self.params.alpha, solver="cholesky").fit(standard, wanted)
         fitted = Fitted(
             intercept=float(ridge.intercept_),
             coefficients=ridge.coef_.tolist(),
