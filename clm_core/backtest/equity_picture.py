@@ -24,7 +24,10 @@ FINER = 3
 """Lines are drawn on a canvas finer by this factor, and reduced: smooth edges."""
 COLOURS = 64
 """Colours of the file: enough for some lines, at a third of the size."""
-WHITE, GRID, INK, MUTED = "#ffffff", "#e8ecf2", "#1c2430", "#5d6878"
+WHITE = "#ffffff"
+GRID = "#e8ecf2"
+INK = "#1c2430"
+MUTED = "#5d6878"
 MAX_TIMES = 8
 """Most labels of the time axis."""
 TIME_STEPS = (
@@ -140,12 +143,14 @@ def value_marks(low: float, high: float, max_marks: int) -> list[float]:
     rough = (high - low) / max_marks
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (size * factor) <= max_marks)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
     return [number * step for number in range(first, last + 1)]
 
 
 def _with_margin(values: Floats) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
+    low = float(values.min())
+    high = float(values.max())
     margin = 0.05 * (high - low) or max(0.01 * abs(high), 1e-9)
     return low - margin, high + margin
 
@@ -157,7 +162,8 @@ def _on_white(colour: str, opacity: float) -> str:
 
 
 def _points(panel: PlotArea, times: Times, values: Floats) -> list[tuple[float, float]]:
-    x, y = panel.x(times) * FINER, panel.y(values) * FINER
+    x = panel.x(times) * FINER
+    y = panel.y(values) * FINER
     return list(zip(x.tolist(), y.tolist(), strict=True))
 
 
@@ -193,7 +199,8 @@ def _write(
 ) -> None:
     from PIL import ImageFont
 
-    large, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    large = ImageFont.load_default(15)
+    small = ImageFont.load_default(12)
     drawn.text((84, 18), title, INK, large, anchor="ls")
     left = 84.0
     for curve in curves:

@@ -34,7 +34,8 @@ EXPONENTIALS = -np.log1p(-np.arange(STEPS) / STEPS)
 STEP_BITS = np.uint64(19)
 """Shift that leaves the `STEPS` highest values of 32 bits."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-ONE, TWO = np.uint64(1), np.uint64(2)
+ONE = np.uint64(1)
+TWO = np.uint64(2)
 MIXED_AT_ONCE = 1024
 """Blocks drawn before the first of them is added up."""
 
@@ -321,7 +322,8 @@ def _resampled_sums(totals: Floats, rate: float, lengths: Indices, resamples: in
             first = 0.0
             second = 0.0
             for block in range(blocks):
-                start, end = starts[block], ends[block]
+                start = starts[block]
+                end = ends[block]
                 first += totals[end, series] - totals[start, series]
                 second += totals[end, series + 1] - totals[start, series + 1]
             sums[series, draw] = first

@@ -97,7 +97,8 @@ def record(model: Model, bars: Bars | Panel, folder: Path) -> None:
 
 def _record(model: Model, bars: Bars, path: Path) -> None:
     rows = _telling_rows(model, bars)
-    positions, forecast = model.positions(rows), model.forecast(rows)
+    positions = model.positions(rows)
+    forecast = model.forecast(rows)
     golden = GoldenRows(
         time=rows.time.tolist(),
         **{name: getattr(rows, name).tolist() for name in FIELDS},
@@ -193,7 +194,8 @@ def _compare(model: Model, path: Path) -> float | None:
     """
     golden = _read(path)
     bars = golden.bars(model.trained_on)
-    positions, forecast = model.positions(bars), model.forecast(bars)
+    positions = model.positions(bars)
+    forecast = model.forecast(bars)
     constant = _constant(positions) and _constant(forecast)
     signal = signal_of(model, bars) if constant or golden.signal is not None else None
     recorded = np.array(golden.forecast, dtype=np.float64)

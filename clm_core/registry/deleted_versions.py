@@ -117,7 +117,8 @@ class DeletedVersions:
         Raises:
             RegistryUnavailable: MLflow refused.
         """
-        client, model_id = self._registry.client, version.model_id
+        client = self._registry.client
+        model_id = version.model_id
         with self._registry.requests(f"register {model_id} {version.version} again"):
             self._registry.ensure_model(model_id)
             unfinished = self._from_interrupted(version, files)
@@ -138,7 +139,8 @@ class DeletedVersions:
 
     def put_back_tags(self, version: ModelVersion, number: int, files: VerifiedFiles) -> list[str]:
         """Set missing and changed tags; returns the names."""
-        client, model_id = self._registry.client, version.model_id
+        client = self._registry.client
+        model_id = version.model_id
         with self._registry.requests(f"tag {model_id} {number}"):
             present = client.get_model_version(model_id, str(number)).tags
             differing = [name for name, value in files.tags.items() if present.get(name) != value]

@@ -197,7 +197,8 @@ class Followed(Generic[V]):
                 self._problem = None
             except NotFound:
                 # taken away between the two reads
-                self._served, self._problem = None, None
+                self._served = None
+                self._problem = None
             except CLMError as error:
                 self._problem = error
                 log.warning("%s: the version in production cannot be read: %s", self.model_id, error)

@@ -384,7 +384,8 @@ class Promotions:
         Args:
             judge: judge of new evidence; None for a version that was in production before, or is there.
         """
-        model_id, label = target.model_id, target.version
+        model_id = target.model_id
+        label = target.version
         if label == champion:
             raise PromotionRefused(
                 model_id, label, ["the version is in production already"], "Nothing is to be done."

@@ -156,7 +156,8 @@ class Pruning:
 
     def _own_files(self, location: str) -> _Files | None:
         """Files of a version in the home or the bucket of the settings; None for a place elsewhere."""
-        path, artifacts = local_path(location), artifacts_folder(self.home)
+        path = local_path(location)
+        artifacts = artifacts_folder(self.home)
         if path is None:
             return self._own_objects(location)
         if not is_inside(location, artifacts) or not path.is_relative_to(artifacts):

@@ -30,7 +30,8 @@ TIMEOUT_SECONDS = 10.0
 MAX_BYTES = 256 * 2**20
 """Maximum size of a version fetched."""
 MAX_FILES = 1000
-DIGEST_TAG, STATUS_TAG = "clm.bundle_digest", "clm.status"
+DIGEST_TAG = "clm.bundle_digest"
+STATUS_TAG = "clm.status"
 _API = "/api/2.0/mlflow"
 # MLflow hands out the files of a version below the addresses of its pages alone
 _FILES = "/ajax-api/2.0/mlflow/logged-models"

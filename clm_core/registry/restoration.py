@@ -71,7 +71,8 @@ class Restorations:
         self._require_known(model_id, label)
         request = ChangeRequest(actor, reason, now)
         with self.promotions.locked(model_id, request) as require_lock:
-            restored, problems = list[RestoredVersion](), list[str]()
+            restored = list[RestoredVersion]()
+            problems = list[str]()
             for version in self._versions(model_id, label):
                 try:
                     require_lock()
@@ -110,7 +111,8 @@ class Restorations:
         if label is not None:
             self._ledger.removed_files.require_files(model_id, label)
             return [self._ledger.version(model_id, label)]
-        numbers, removed = self._ledger.promotions.numbers(model_id), self._ledger.removed_files.names()
+        numbers = self._ledger.promotions.numbers(model_id)
+        removed = self._ledger.removed_files.names()
         labels = sorted(numbers, key=lambda each: numbers[each])
         return [self._ledger.version(model_id, each) for each in labels if (model_id, each) not in removed]
 

@@ -170,7 +170,8 @@ def compare_with_champion(
     Args:
         installation: rules of the installation, for a champion of release 0.1.0.
     """
-    production, model = champion.version, champion.model
+    production = champion.version
+    model = champion.model
     label = production.version
     if model is None:
         return Comparison(label, paired.PairedRecord(), champion.problem)

@@ -129,7 +129,8 @@ def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
 @contextlib.contextmanager
 def _traced(job: TrainingJob) -> Iterator[None]:
     """The first span of the job's trace, with a span for the time from the request to the run."""
-    reason, requested_by = job.trigger_reason.value, job.requested_by
+    reason = job.trigger_reason.value
+    requested_by = job.requested_by
     with tracing.trace_span("retrain", job.id, first=True, reason=reason, requested_by=requested_by):
         with tracing.span("waiting for a run", start=job.created_at):
             pass

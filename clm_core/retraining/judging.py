@@ -107,7 +107,8 @@ def verdict_on(
         policy = policy.looked_at(growth)
     selection = search_risk(services.ledger, version, until)
     champion = champion_of(services, version)
-    against, succession = None, None
+    against = None
+    succession = None
     if champion is not None:
         rules = services.settings.execution.rules
         against = compare(services.ledger, services.market, champion, evaluation, rules)
@@ -272,9 +273,13 @@ def _judge_positions(
     runs = unpack(evidence.content)
     shadow = continued_in_shadow(services, version, job, recorded, runs)
     if shadow is None:
-        bars, facts, growth = _bars_of(services, job, runs, result), recorded.record, None
+        bars = _bars_of(services, job, runs, result)
+        facts = recorded.record
+        growth = None
     else:
-        bars, facts, growth = shadow.bars, shadow.facts, shadow.growth
+        bars = shadow.bars
+        facts = shadow.facts
+        growth = shadow.growth
         bars = bars if result.terms is None else bars.under(result.terms.gap_rules)
         runs = shadow.runs
     rules = version_execution(services.ledger, version, services.settings.execution.rules)

@@ -160,7 +160,8 @@ def whole_bars(services: Services, job: TrainingJob) -> Bars | Panel:
     Raises:
         UnknownSeries: a snapshot is no longer stored.
     """
-    market, names = services.market, series_names(job.training_params)
+    market = services.market
+    names = series_names(job.training_params)
     if not job.symbols:
         return market.with_series(whole_bars_of_market(services, job), job.series)
     members = []
@@ -399,7 +400,8 @@ def compare_with_champion(
     Args:
         installation: rules of the installation, for a champion without an execution of its own.
     """
-    production, model = champion.version, champion.model
+    production = champion.version
+    model = champion.model
     label = production.version
     if model is None:
         return Comparison(label, paired.PairedRecord(), champion.problem)

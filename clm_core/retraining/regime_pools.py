@@ -68,7 +68,8 @@ def _ranked(
     for version, by_state, axis in compared:
         if state not in by_state:
             continue
-        share, metrics = by_state[state].share, by_state[state].metrics
+        share = by_state[state].share
+        metrics = by_state[state].metrics
         years = share * len(axis) / axis.periods_per_year
         if not years * DAYS_A_YEAR >= MIN_DAYS or not math.isfinite(metrics.sharpe_ratio):
             continue

@@ -327,7 +327,8 @@ def _exits(track: RecipeTrack, result: Backtest) -> NDArray[np.int64]:
     trades = result.trades
     closed = trades.reason != ExitReason.END_OF_DATA
     late_before = np.concatenate([[0], np.cumsum(~track.earned)])
-    first, last = trades.entry_bar[closed], trades.exit_bar[closed]
+    first = trades.entry_bar[closed]
+    last = trades.exit_bar[closed]
     whole = late_before[last + 1] == late_before[first]
     return np.asarray(track.bars.time[last[whole]] + track.bars.timeframe.nanoseconds)
 

@@ -168,7 +168,9 @@ def evaluate_out_of_sample(
     """
     rules = catalog.version_execution(trained.params, services.settings.execution.rules)
     record = recipe_record.extended(services, job, bars, trained)
-    walked, bars, runs = bars, record.bars, record.runs
+    walked = bars
+    bars = record.bars
+    runs = record.runs
     terms = market_terms(services.terms, bars, rules)
     quantile = services.policy(job.model_id, job.symbol).criteria.seed_quantile
     backtests = backtest_seeds(bars, runs, terms, quantile)

@@ -307,7 +307,8 @@ def _walk(
     if cache is not None and spec.plan.on_dates:
         facts = spec.model_dump(mode="json", exclude={"plan", "seeds", "seed"}) | {"seed": seed}
         facts |= _code_facts(recipe)
-        fit_once, store = cache.fit_once(facts, recipe), cache.answers(facts)
+        fit_once = cache.fit_once(facts, recipe)
+        store = cache.answers(facts)
     if isinstance(bars, Panel):
         pooling = catalog.pooling(recipe)
         return pools.walk_forward(pooling, bars, spec.plan, seed, report, fit_once=fit_once)

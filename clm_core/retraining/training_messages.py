@@ -126,14 +126,16 @@ def alive(folder: Path, silence_seconds: float) -> Iterator[None]:
 
 def end_without_caller(messages: MessageWriter, silence_seconds: float) -> None:
     """End this process once the caller's file has not changed, or could not be read, for a time."""
-    last, since = None, time.monotonic()
+    last = None
+    since = time.monotonic()
     while time.monotonic() - since < silence_seconds:
         time.sleep(silence_seconds / BEATS)
         seen = None
         with contextlib.suppress(OSError):
             seen = (messages.folder / CALLER).read_bytes()
         if seen not in (None, b"", last):
-            last, since = seen, time.monotonic()
+            last = seen
+            since = time.monotonic()
     text = f"the training ended: its run gave no sign of life for {silence_seconds:g} s"
     with contextlib.suppress(OSError):
         messages.send(error="TrainingFailed", message=text)

@@ -116,7 +116,8 @@ def subprocess_of(task: TrainingTask) -> "Iterator[TrainingSubprocess | ForkedTr
     Under `clm up` the subprocess is a fork, which has the libraries imported.
     """
     log = task.folder / LOG
-    module, environment = "clm_core.retraining.training", os.environ | tracing.variables()
+    module = "clm_core.retraining.training"
+    environment = os.environ | tracing.variables()
     with log.open("wb") as output, _pipe() as (reading, _):
         files = (reading, output.fileno(), output.fileno())
         connection = run_engine.fork(

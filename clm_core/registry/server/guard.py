@@ -31,7 +31,8 @@ from clm_core.registry.server.pages import PAGE_HEADERS, login_page, logout_page
 from clm_core.registry.server.routes import OPEN, AnswerHandling, MLflowRoute
 from clm_core.registry.serving_rights import PRODUCTION, LedgerRecord, LoadingAdvice
 
-LOGIN, LOGOUT = "/clm/login", "/clm/logout"
+LOGIN = "/clm/login"
+LOGOUT = "/clm/logout"
 """Pages of the guard itself."""
 MAX_BODY_BYTES = 1_048_576
 """Limit of MLflow for a batch of metrics."""
@@ -150,7 +151,8 @@ class Guard:
         await response(scope, receive, send)
 
     async def _judge(self, request: Request, send: Send) -> None:
-        path, method = request.scope["path"], request.method
+        path = request.scope["path"]
+        method = request.method
         if path in OPEN and method in {"GET", "HEAD"}:
             await self._app(_forwarded(request.scope, b""), _Body(b"", request.receive), send)
             return
@@ -329,7 +331,8 @@ class _Body:
         self._receive = receive
 
     async def __call__(self) -> Message:
-        body, self._body = self._body, None
+        body = self._body
+        self._body = None
         if body is not None:
             return {"type": "http.request", "body": body, "more_body": False}
         while (message := await self._receive())["type"] != "http.disconnect":
@@ -355,7 +358,8 @@ async def _read(request: Request) -> bytes:
     Raises:
         BodyRefused: the body is too long, or came too slowly.
     """
-    chunks, length = list[bytes](), 0
+    chunks = list[bytes]()
+    length = 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():

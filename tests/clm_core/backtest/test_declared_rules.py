@@ -22,7 +22,8 @@ def bars() -> Bars:
     rng = np.random.default_rng(3)
     close = 100 * np.exp(np.cumsum(rng.normal(0, 0.006, 2_000)))
     opens = np.concatenate([[100.0], close[:-1]])
-    high, low = np.maximum(opens, close) * 1.002, np.minimum(opens, close) * 0.998
+    high = np.maximum(opens, close) * 1.002
+    low = np.minimum(opens, close) * 0.998
     time = (438_288 + np.arange(2_000)) * Timeframe.H1.nanoseconds
     return Bars("COIN", Timeframe.H1, Calendar.ALWAYS, time, opens, high, low, close, np.ones(2_000))
 

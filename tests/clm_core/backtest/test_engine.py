@@ -261,7 +261,9 @@ def walk(make_bars):
 
 
 def test_a_sweep_of_crossovers_equals_separate_backtests(walk) -> None:
-    fast, slow, below = np.array([2, 5, 10]), np.array([20, 30, 40]), np.array([0.0, -1.0, -0.5])
+    fast = np.array([2, 5, 10])
+    slow = np.array([20, 30, 40])
+    below = np.array([0.0, -1.0, -0.5])
     rules = [Execution(stop_loss=stop) for stop in (None, 0.02, 0.05)]
     results = sweep(sma_crossover(walk, fast, slow, below), COSTLY, rules)
     for i, metrics in enumerate(results):
@@ -275,7 +277,8 @@ def test_a_sweep_of_crossovers_equals_separate_backtests(walk) -> None:
 def test_a_sweep_of_thresholds_equals_separate_backtests(walk) -> None:
     score = np.random.default_rng(6).uniform(size=len(walk))
     score[:50] = np.nan
-    long_above, short_below = np.array([0.6, 0.8, np.inf]), np.array([0.4, -np.inf, 0.3])
+    long_above = np.array([0.6, 0.8, np.inf])
+    short_below = np.array([0.4, -np.inf, 0.3])
     results = sweep(score_threshold(walk, score, long_above, short_below), FREE, Execution())
     for metrics, high, low in zip(results, long_above, short_below, strict=True):
         positions = np.where(score > high, 1.0, np.where(score < low, -1.0, 0.0))

@@ -88,7 +88,8 @@ class SlowEngine:
 
     def close(self, bar: int, price: float, reason: ExitReason) -> None:
         direction = int(np.sign(self.units))
-        entry, basis = self.entry, self.basis()
+        entry = self.entry
+        basis = self.basis()
         self.fill(bar, -self.units, price)
         out = [f for f in self.fills if f not in self.into]
         exit_price = sum(f.quantity * f.price for f in out) / sum(f.quantity for f in out)
@@ -109,13 +110,16 @@ class SlowEngine:
         ruin = self.cash / (-self.units * self.per_unit) if side < 0 else -np.inf
         stop = side * max(side * stop, side * ruin)
         if side * adverse <= side * stop:
-            price, reason = side * min(side * opened, side * stop), ExitReason.STOP_LOSS
+            price = side * min(side * opened, side * stop)
+            reason = ExitReason.STOP_LOSS
         elif side * favourable >= side * take:
-            price, reason = side * max(side * opened, side * take), ExitReason.TAKE_PROFIT
+            price = side * max(side * opened, side * take)
+            reason = ExitReason.TAKE_PROFIT
         else:
             return
         if side * price <= side * ruin:
-            price, reason = ruin, ExitReason.RUIN
+            price = ruin
+            reason = ExitReason.RUIN
         self.close(bar, price, reason)
         self.cash = 0.0 if reason is ExitReason.RUIN else self.cash
         self.target = 0.0
@@ -161,7 +165,8 @@ def markets(draw: st.DrawFn) -> tuple[Floats, Floats]:
     """Prices (open, high, low, close) with jumps of up to 40 %, and positions that often stay or return."""
     n = draw(st.integers(2, 25))
     steps = draw(st.lists(st.tuples(*[st.floats(-0.4, 0.4)] * 4), min_size=n, max_size=n))
-    rows, last = [], 100.0
+    rows = []
+    last = 100.0
     for gap, body, up, down in steps:
         opened = last * (1 + gap)
         last = opened * (1 + body)
@@ -214,7 +219,8 @@ def test_cash_plus_the_profits_of_all_trades_is_the_final_equity(make_bars, mark
 def test_bars_after_t_change_nothing_up_to_t(make_bars, market, costs, rules, data) -> None:
     prices, positions = market
     t = data.draw(st.integers(0, len(prices) - 2))
-    shocked, turned = prices.copy(), positions.copy()
+    shocked = prices.copy()
+    turned = positions.copy()
     shocked[t + 1 :] *= data.draw(st.sampled_from([0.1, 7.0]))
     turned[t:] = 1.0
     before, after = (

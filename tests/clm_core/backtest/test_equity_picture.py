@@ -22,7 +22,8 @@ from clm_core.backtest.equity_picture import MAX_TIMES, time_marks, value_marks
 def test_times_are_labelled_at_the_begin_of_calendar_periods(
     first: str, last: str, labels: list[str]
 ) -> None:
-    begin, end = pd.Timestamp(first).value, pd.Timestamp(last).value
+    begin = pd.Timestamp(first).value
+    end = pd.Timestamp(last).value
     assert [label for _, label in time_marks(begin, end)] == labels
 
 

@@ -28,7 +28,8 @@ def goog() -> Bars:
 def crossovers(close: Floats) -> Floats:
     """1 since the latest crossing of the 10-day mean above the 30-day mean, -1 since the latest below."""
     fast, slow = (pd.Series(close).rolling(window).mean().to_numpy() for window in (10, 30))
-    before, now = np.append(np.nan, (fast - slow)[:-1]), fast - slow
+    before = np.append(np.nan, (fast - slow)[:-1])
+    now = fast - slow
     crossed = np.where((before < 0) & (now > 0), 1.0, np.where((before > 0) & (now < 0), -1.0, np.nan))
     return pd.Series(crossed).ffill().fillna(0.0).to_numpy(copy=True)
 

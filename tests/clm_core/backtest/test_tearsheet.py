@@ -64,7 +64,8 @@ START = pd.Timestamp("2018-01-01", tz="UTC").value
 
 def bars_at(close: Floats) -> Bars:
     opened = np.concatenate([close[:1], close[:-1]])
-    high, low = np.maximum(opened, close), np.minimum(opened, close)
+    high = np.maximum(opened, close)
+    low = np.minimum(opened, close)
     time = START + HOUR * np.arange(len(close))
     return Bars(
         "BTCUSD", Timeframe.H1, Calendar.ALWAYS, time, opened, high, low, close.copy(), np.ones(len(close))
@@ -86,7 +87,9 @@ AGAINST_HOLDING = BaselineComparison(
 
 
 def sheet_of(close: Floats, positions: Floats, **changes: Any) -> TearSheet:
-    bars, costs, execution = bars_at(close), Costs(), Execution()
+    bars = bars_at(close)
+    costs = Costs()
+    execution = Execution()
     model = backtest(bars, positions, costs, execution)
     terms = TradingTerms(costs=costs, execution=execution)
     sheet = TearSheet(
@@ -216,7 +219,8 @@ RESULTS = {
 @pytest.mark.parametrize("make", RESULTS.values(), ids=RESULTS)
 def test_every_kind_of_result_makes_a_page_and_a_picture(make: Any) -> None:
     sheet = make()
-    page, picture = Page(render(sheet)), equity_png(sheet)
+    page = Page(render(sheet))
+    picture = equity_png(sheet)
 
     visible = page.text + " ".join(value for _, name, value in page.attributes if name != "href")
     assert not re.search(r"\b([nN]a[nN]|inf|NaT|None)\b", visible)
@@ -441,7 +445,8 @@ def test_months_and_years_compound_to_the_total_return(equity: Floats) -> None:
 
 
 def test_the_download_holds_every_trade(page: Page, sheet: TearSheet) -> None:
-    trades, table = sheet.backtest.trades, page.downloaded_trades()
+    trades = sheet.backtest.trades
+    table = page.downloaded_trades()
     assert table["net_return"].to_numpy() == pytest.approx(trades.net_return, rel=1e-9)
     assert table["pnl"].to_numpy() == pytest.approx(trades.pnl, rel=1e-9)
     assert (pd.to_datetime(table["entry_time_utc"], utc=True) == sheet.bars.index[trades.entry_bar]).all()

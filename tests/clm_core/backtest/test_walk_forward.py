@@ -92,7 +92,8 @@ def series(momentum: float, n: int = 3000, seed: int = 11, deviation: float = 0.
     open_ = np.concatenate([close[:1], close[:-1]])
     wick = 1 + rng.exponential(0.001, n)
     time = np.arange(n, dtype=np.int64) * Timeframe.H1.nanoseconds
-    high, low = np.maximum(open_, close) * wick, np.minimum(open_, close) / wick
+    high = np.maximum(open_, close) * wick
+    low = np.minimum(open_, close) / wick
     return Bars("TEST", Timeframe.H1, Calendar.ALWAYS, time, open_, high, low, close, rng.lognormal(3, 1, n))
 
 
@@ -152,14 +153,16 @@ def mean_log_return(result: OutOfSample, bars: Bars, costs: Costs) -> float:
 
 @pytest.mark.parametrize("kind", EVERY_LEARNER)
 def test_a_planted_pattern_is_found_out_of_sample(kind: str):
-    bars, learner = series(momentum=0.5), recipe_of(kind, EVERY_LEARNER[kind])
+    bars = series(momentum=0.5)
+    learner = recipe_of(kind, EVERY_LEARNER[kind])
     # knowing the rule, sign(last return), is right with probability 1/2 + asin(0.5) / pi = 2/3
     assert hits(walk_forward(learner, bars, PLAN, SEED), bars) > 0.6
 
 
 @pytest.mark.parametrize("kind", [*LEARNERS, "ridge"])
 def test_no_pattern_is_found_in_a_series_without_a_pattern(kind: str):
-    bars, learner = series(momentum=0.0), recipe_of(kind, EVERY_LEARNER[kind])
+    bars = series(momentum=0.0)
+    learner = recipe_of(kind, EVERY_LEARNER[kind])
     # 1,800 forecasts: three standard errors are 0.035
     assert abs(hits(walk_forward(learner, bars, PLAN, SEED), bars) - 0.5) < 0.035
 
@@ -260,7 +263,8 @@ def test_folds_test_every_row_after_the_first_once_and_train_on_older_rows_only(
 
 
 def test_each_model_is_fitted_on_the_training_rows_of_its_fold_only():
-    bars, recording = series(0.0, n=1000), RecordingRecipe()
+    bars = series(0.0, n=1000)
+    recording = RecordingRecipe()
     result = walk_forward(recording, bars, PLAN, SEED, workers=1)
     assert [(seen.start, seen.end) for seen in recording.seen] == [
         (fold.train_start, fold.train_end) for fold in result.folds
@@ -269,7 +273,8 @@ def test_each_model_is_fitted_on_the_training_rows_of_its_fold_only():
 
 
 def test_a_label_in_need_of_a_test_bar_is_undefined_in_the_training_rows():
-    bars, horizon = series(0.0, n=1000), 24
+    bars = series(0.0, n=1000)
+    horizon = 24
     for train, test in split(len(bars), WalkForwardPlan(folds=4, embargo_bars=0)):
         assert direction(bars[train], horizon).end.max() < test.start
 
@@ -294,7 +299,8 @@ def test_rows_before_the_first_test_row_have_no_position_and_later_rows_those_of
 
 
 def test_a_rolling_window_forgets_the_oldest_bars():
-    bars, recording = series(0.0, n=1000), RecordingRecipe()
+    bars = series(0.0, n=1000)
+    recording = RecordingRecipe()
     walk_forward(recording, bars, PLAN.model_copy(update={"train_bars": 300}), SEED, workers=1)
     assert [len(seen) for seen in recording.seen] == [300, 300, 300]
 
@@ -408,7 +414,8 @@ def test_a_later_run_changes_no_fold_that_has_ended_and_cuts_none_of_its_trainin
 
 def test_longer_history_than_requested_changes_no_fold():
     time = hours(2500)
-    requested, whole = moments(time[-1825 * 24 :], FIVE_YEARS), moments(time, FIVE_YEARS)
+    requested = moments(time[-1825 * 24 :], FIVE_YEARS)
+    whole = moments(time, FIVE_YEARS)
     assert requested.items() <= whole.items()
     assert len(whole) > len(requested)
 
@@ -461,7 +468,8 @@ def test_positions_of_a_past_fold_do_not_depend_on_the_bars_loaded_before_it_or_
     bars = series(0.3, n=24 * 100)
     fast = recipe_of("ridge", {"horizon": 1, "threshold": 0.0, "sizing": "none"})
     plan = WalkForwardPlan(embargo_bars=10).for_request(60, 60)
-    early, late = bars[: 24 * 80], bars[24 * 20 :]
+    early = bars[: 24 * 80]
+    late = bars[24 * 20 :]
     one, other = (walk_forward(fast, loaded, plan, SEED) for loaded in (early, late))
     # the last date of the early run is one whose fold both runs have; its rows up to the end of the early run
     first = one.folds[-1].test_start

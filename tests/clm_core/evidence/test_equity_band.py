@@ -25,7 +25,8 @@ def test_the_band_without_drift_is_the_quantile_of_a_random_walk() -> None:
 def test_nine_of_ten_continuations_of_a_record_end_inside(record: int) -> None:
     rng = np.random.default_rng(record)
     inside = 0
-    runs, ahead = 2000, 120
+    runs = 2000
+    ahead = 120
     for _ in range(runs):
         daily = rng.normal(0.001, 0.02, record + ahead)
         growth = daily_growth(daily[:record])

@@ -32,7 +32,8 @@ def test_regret_of_hedge_is_within_the_bound_whatever_the_gains(gained: np.ndarr
 
 def test_hedge_comes_near_its_bound_against_the_worst_gains() -> None:
     rng = np.random.default_rng(4)
-    bars, arms = 400, 8
+    bars = 400
+    arms = 8
     rate = learning_rate(arms, bars)
     prior = np.full(arms, 1.0 / arms)
     regrets = []

@@ -112,7 +112,8 @@ def test_shares_below_the_median_are_those_of_ranks_written_out() -> None:
 
 
 def test_shares_of_too_few_or_infinite_returns_are_unknown() -> None:
-    short, infinite = noise(15, 3), noise(64, 3)
+    short = noise(15, 3)
+    infinite = noise(64, 3)
     infinite[5, 1] = np.inf
     for returns in (short, infinite):
         assert np.isnan(overfitting.shares_below_median(returns, np.array([0, 1]), 8)).all()

@@ -12,7 +12,8 @@ from clm_core.evidence.repeated_looks import confidence_of_looks
 @pytest.mark.parametrize("growth", [1.25, 1.5, 3.0])
 def test_daily_looks_at_a_growing_record_err_no_more_often_than_a_single_one(growth: float) -> None:
     rng = np.random.default_rng(1)
-    streams, start = 20_000, 365
+    streams = 20_000
+    start = 365
     limit = NormalDist().inv_cdf(confidence_of_looks(0.95, growth))
     total = rng.normal(0.0, math.sqrt(start), streams)
     crossed = total / math.sqrt(start) >= limit

@@ -131,7 +131,8 @@ def ledgers(draw: st.DrawFn) -> list[trials.TrialRecord]:
     common = rng.standard_normal(300)
     records = []
     for _ in range(draw(st.integers(1, 8))):
-        first, length = draw(st.integers(0, 100)), draw(st.integers(0, 200))
+        first = draw(st.integers(0, 100))
+        length = draw(st.integers(0, 200))
         mixed = draw(st.floats(-1.0, 1.0)) * common[first : first + length]
         own = draw(st.sampled_from([0.0, 0.1, 1.0])) * rng.standard_normal(length)
         mean = draw(st.floats(-3.0, 3.0))

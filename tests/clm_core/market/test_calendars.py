@@ -56,7 +56,8 @@ def gold_hours(start: str, end: str) -> np.ndarray:
     """Hours of a metal: closed at weekends and from 17:00 to 18:00 in New York, and at Christmas."""
     hours = pd.date_range(start, end, freq="h", inclusive="left", tz="UTC")
     local = hours.tz_convert("America/New_York")
-    day, hour = local.day_of_week, local.hour
+    day = local.day_of_week
+    hour = local.hour
     weekend = ((day == 4) & (hour >= 17)) | (day == 5) | ((day == 6) & (hour < 18))
     christmas = ((local.month == 12) & (local.day == 25) & (hour < 18)) | (
         (local.month == 12) & (local.day == 24) & (hour > 13)

@@ -59,7 +59,8 @@ def test_daily_and_hourly_bars_pay_the_same_funding() -> None:
     holding = HoldingCosts(funding_bps_per_8h=1.0)
     daily = flat_bars(pd.date_range("2025-01-01", periods=100, freq="D", tz="UTC"), Timeframe.D1)
     hourly = hours("2025-01-01", 99 * 24 + 1)
-    daily_rates, hourly_rates = holding_rates(daily, holding), holding_rates(hourly, holding)
+    daily_rates = holding_rates(daily, holding)
+    hourly_rates = holding_rates(hourly, holding)
     assert daily_rates is not None
     assert hourly_rates is not None
     assert daily_rates.long.sum() == pytest.approx(hourly_rates.long.sum()) == pytest.approx(99 * 3e-4)

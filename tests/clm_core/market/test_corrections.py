@@ -181,7 +181,8 @@ class Histories(RuleBasedStateMachine):
     @rule(back=st.integers(1, 6), share=st.sampled_from([0.5, 1.0]))
     def the_exchange_corrects_a_close_within_its_range(self, back: int, share: float) -> None:
         row = max(len(self.expected) - back, 0)
-        low, high = self.truth.low[row], self.truth.high[row]
+        low = self.truth.low[row]
+        high = self.truth.high[row]
         self.truth = changed(self.truth, "close", row, round(low + share * (high - low), 2))
 
     @rule()
@@ -237,7 +238,8 @@ TestHistories = Histories.TestCase
 def test_a_bar_that_another_process_has_corrected_meanwhile_stays(tmp_path):
     """An answer of the exchange from before the other's correction arrives last."""
     store = SeriesStore(tmp_path)
-    old, new = cents(), changed(cents(), "volume", 29, 7_000.0)
+    old = cents()
+    new = changed(cents(), "volume", 29, 7_000.0)
     base = store.add(old[:30], "exchange", NOW).snapshots[-1].content_hash
     store.update(new[27:31], "exchange", NOW, base)
     manifest = store.update(old[27:32], "exchange", NOW, base)

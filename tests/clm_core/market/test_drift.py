@@ -111,7 +111,8 @@ def test_the_statistics_of_other_monitors_are_those_worked_by_hand() -> None:
     assert largest_distance(reference, np.arange(50.0, 150.0)) == pytest.approx(0.5)
     assert largest_distance(reference, reference) == 0.0
     rng = np.random.default_rng(5)
-    one, other = rng.normal(size=300), rng.normal(0.3, 1.0, 70)
+    one = rng.normal(size=300)
+    other = rng.normal(0.3, 1.0, 70)
     expected = pytest.approx(float(ks_2samp(one, other).statistic))
     assert largest_distance(np.sort(one), np.sort(other)) == expected
 

@@ -155,7 +155,8 @@ def test_a_difference_for_a_person_leaves_the_stored_bar_and_the_feed_goes_on(
         refusals.append(str(refusal.value))
         assert market.stored("BTCUSDT", "1h").bars == hour
     assert why in refusals[0]
-    first, last = hours_changed[0], hours_changed[-1]
+    first = hours_changed[0]
+    last = hours_changed[-1]
     command = f"clm data replace BTC/USDT 1h --exchange binance --base-url {fetch_address(refusals[0])}"
     assert f"{command} --from 2024-01-01T{first:02}:00 --to 2024-01-01T{last:02}:00" in refusals[0]
     assert len(set(refusals)) == 1, "an alert is sent once for one text"

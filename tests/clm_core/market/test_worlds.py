@@ -55,7 +55,8 @@ def test_the_edge_of_the_turning_world_goes_from_the_volume_to_the_range_and_to_
     eighth = len(returns) // 8
     for followed, turned in ((returns, 0), (by_range, 2)):
         parts = np.roll(followed[: 8 * eighth].reshape(8, eighth).mean(axis=1), 1 - turned)
-        gained, lost = parts[:2].mean(), parts[4:6].mean()
+        gained = parts[:2].mean()
+        lost = parts[4:6].mean()
         assert gained > 1e-4
         assert lost < -1e-4
     assert (market.strength == 1.0).all()
@@ -79,7 +80,8 @@ def test_the_edge_has_its_strength_up_to_the_change_and_another_from_then_on() -
 
 
 def test_a_world_is_the_same_by_seed_and_start_however_many_bars() -> None:
-    short, long = made(KnownWorld.DYING, n_bars=500), made(KnownWorld.DYING, n_bars=900)
+    short = made(KnownWorld.DYING, n_bars=500)
+    long = made(KnownWorld.DYING, n_bars=900)
     assert long.bars[:500].content_hash == short.bars.content_hash
     assert made(KnownWorld.DYING, 1, 500).bars.content_hash != short.bars.content_hash
 

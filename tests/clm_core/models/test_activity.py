@@ -89,7 +89,8 @@ def test_a_single_tree_without_a_position_never_trades_though_its_probabilities_
 
 
 def test_a_bundle_of_an_earlier_release_is_judged_by_its_golden_rows(bars: Bars, tmp_path: Path) -> None:
-    flat, active = saved(bars, tmp_path / "flat", FLAT), saved(bars, tmp_path / "active", {"rounds": 5})
+    flat = saved(bars, tmp_path / "flat", FLAT)
+    active = saved(bars, tmp_path / "active", {"rounds": 5})
     for folder in (flat, active):
         (folder / activity.FILE).unlink()
     assert activity.problem_of(flat) == activity.FLAT_GOLDEN_ROWS

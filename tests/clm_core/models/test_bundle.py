@@ -70,7 +70,8 @@ def link_the_manifest(folder: Path) -> None:
 
 
 def swap_two_files(folder: Path) -> None:
-    card, trees = (folder / "model.json").read_bytes(), (folder / "trees.ubj").read_bytes()
+    card = (folder / "model.json").read_bytes()
+    trees = (folder / "trees.ubj").read_bytes()
     (folder / "model.json").write_bytes(trees)
     (folder / "trees.ubj").write_bytes(card)
 

@@ -285,7 +285,8 @@ def test_the_bars_that_a_plug_in_needs_are_stated_derived_or_measured(
 
 @pytest.fixture
 def bundle(bars: Bars, tmp_path: Path) -> tuple[Path, str]:
-    recipe, folder = of_plugin("ridge"), tmp_path / "bundle"
+    recipe = of_plugin("ridge")
+    folder = tmp_path / "bundle"
     return folder, save_bundle(recipe.fit(bars, seed=0), recipe, folder, bars)
 
 

@@ -79,7 +79,8 @@ def test_the_last_bars_needed_give_the_positions_of_the_whole_history(
 
 @pytest.mark.parametrize("kind", POOLING, ids=str)
 def test_the_same_panel_and_seed_give_the_same_model(kind: ModelType, panel: Panel) -> None:
-    one, other = fit(kind, panel, rounds=10), fit(kind, panel, rounds=10)
+    one = fit(kind, panel, rounds=10)
+    other = fit(kind, panel, rounds=10)
     for bars in panel:
         assert one.positions(bars).tobytes() == other.positions(bars).tobytes()
 
@@ -145,7 +146,8 @@ def test_a_members_bars_after_the_panels_end_change_nothing_in_the_fit(kind: Mod
     assert cut is not None
     other = Panel("TRIO", tuple(_other_future(bars, end) for bars in panel)).between(START, end)
     assert other is not None
-    one, same = fit(kind, cut, rounds=10), fit(kind, other, rounds=10)
+    one = fit(kind, cut, rounds=10)
+    same = fit(kind, other, rounds=10)
     for bars in cut:
         assert one.positions(bars).tobytes() == same.positions(bars).tobytes()
 

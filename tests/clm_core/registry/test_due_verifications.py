@@ -10,7 +10,8 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.registry.due_verifications import DueVerifications
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
-HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture

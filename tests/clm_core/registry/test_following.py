@@ -84,7 +84,8 @@ class _Subscriber(BaseHTTPRequestHandler):
         if self.server.refuses:
             self.send_error(503)
             return
-        position, epoch = int(last) if last else len(self.server.sent), self.server.epoch
+        position = int(last) if last else len(self.server.sent)
+        epoch = self.server.epoch
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
@@ -131,7 +132,8 @@ def follow(
 def test_each_change_in_the_stream_loads_the_version_in_production_and_calls_its_function(
     stream: Stream,
 ) -> None:
-    production, calls = Production(), Calls()
+    production = Production()
+    calls = Calls()
     with follow(production, stream, calls) as followed:
         assert followed.served == Loaded(1)
         assert not followed.wait(0.0)
@@ -151,7 +153,8 @@ def test_each_change_in_the_stream_loads_the_version_in_production_and_calls_its
 
 
 def test_events_of_other_models_and_of_other_types_cause_no_read(stream: Stream) -> None:
-    production, calls = Production(), Calls()
+    production = Production()
+    calls = Calls()
     with follow(production, stream, calls) as followed:
         # one at the start, one when the stream is open
         wait_until(lambda: production.reads == 2)
@@ -165,7 +168,8 @@ def test_events_of_other_models_and_of_other_types_cause_no_read(stream: Stream)
 
 
 def test_a_stream_that_ended_is_opened_again_after_the_last_event(stream: Stream) -> None:
-    production, calls = Production(), Calls()
+    production = Production()
+    calls = Calls()
     with follow(production, stream, calls) as followed:
         wait_until(lambda: production.reads == 2)
         production.number = 2
@@ -182,7 +186,8 @@ def test_a_stream_that_ended_is_opened_again_after_the_last_event(stream: Stream
 @pytest.mark.parametrize("has_stream", [False, True], ids=["without a stream", "with a refused stream"])
 def test_polling_finds_a_change_without_the_stream(has_stream: bool, stream: Stream) -> None:
     stream.refuses = True
-    production, calls = Production(), Calls()
+    production = Production()
+    calls = Calls()
     with follow(production, stream if has_stream else None, calls, poll_seconds=0.02) as followed:
         production.number = 2
         assert followed.wait(PATIENT_SECONDS)
@@ -194,7 +199,8 @@ def test_polling_finds_a_change_without_the_stream(has_stream: bool, stream: Str
 
 
 def test_the_loaded_version_stays_while_the_new_one_cannot_be_read() -> None:
-    production, calls = Production(refused={2}), Calls()
+    production = Production(refused={2})
+    calls = Calls()
     with follow(production, None, calls, poll_seconds=0.02) as followed:
         production.failure = RegistryUnavailable("MLflow does not answer")
         wait_until(lambda: isinstance(followed.problem, RegistryUnavailable))

@@ -61,7 +61,8 @@ def status(services: Services, version: ModelVersion) -> ModelStatus:
 def test_a_promotion_moves_the_alias_and_retires_the_version_before(
     services: Services, make_version: MakeVersion, model_id: str, check: Check
 ) -> None:
-    first, second = make_version(model_id), make_version(model_id)
+    first = make_version(model_id)
+    second = make_version(model_id)
     assert promote(services, first, expected_champion=None).from_version is None
     check(model_id)
     done = promote(services, second, expected_champion=first.version)
@@ -169,7 +170,8 @@ def test_an_operator_goes_back_from_a_forced_version_to_the_forced_version_befor
 def test_an_operator_does_not_go_back_from_a_version_that_passed_to_a_forced_one(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
-    forced, passed = make_version(model_id, sharpe=0.1), make_version(model_id)
+    forced = make_version(model_id, sharpe=0.1)
+    passed = make_version(model_id)
     promote(services, forced, ADMIN, force=True)
     promote(services, passed)
     with pytest.raises(PromotionRefused, match="did not pass the gate"):
@@ -280,7 +282,8 @@ def test_a_halted_model_serves_nothing_until_a_version_is_put_back(
 def test_a_promotion_that_expects_another_champion_is_a_conflict(
     expected: str | None, services: Services, make_version: MakeVersion, model_id: str, check: Check
 ) -> None:
-    first, second = make_version(model_id), make_version(model_id)
+    first = make_version(model_id)
+    second = make_version(model_id)
     promote(services, first)
     with pytest.raises(ConflictError, match=f"{first.version} serves {model_id} now, not"):
         promote(services, second, expected_champion=expected)
@@ -336,7 +339,8 @@ def test_a_forced_promotion_needs_an_admin_and_a_reason_and_expires(
     check: Check,
     audited: Callable[[str], list[str]],
 ) -> None:
-    failed, good = make_version(model_id, sharpe=0.2), make_version(model_id)
+    failed = make_version(model_id, sharpe=0.2)
+    good = make_version(model_id)
     store = services.ledger.promotions
     with pytest.raises(NotAllowed, match="only an admin may overrule"):
         promote(services, failed, OPERATOR, force=True)
@@ -367,7 +371,8 @@ def test_a_promotion_with_force_counts_as_forced_only_if_a_rule_was_overruled(
 def test_a_viewer_or_reporter_changes_nothing(
     change: str, services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
-    version, promotions = make_version(model_id), services.promotions
+    version = make_version(model_id)
+    promotions = services.promotions
     changes: dict[str, Callable[[Actor], object]] = {
         "promote": lambda actor: promote(services, version, actor),
         "rollback": lambda actor: rollback(services, model_id, actor),
@@ -382,7 +387,8 @@ def test_a_viewer_or_reporter_changes_nothing(
 def test_the_production_version_cannot_be_retired_nor_get_another_status(
     services: Services, make_version: MakeVersion, model_id: str, audited: Callable[[str], list[str]]
 ) -> None:
-    serving, other = make_version(model_id), make_version(model_id)
+    serving = make_version(model_id)
+    other = make_version(model_id)
     promote(services, serving)
     with pytest.raises(IllegalTransition, match="is production"):
         services.promotions.retire(model_id, serving.version, OPERATOR, "tested", NOW)
@@ -405,7 +411,8 @@ def test_an_alias_moved_by_hand_is_recorded_and_put_back(
     check: Check,
     audited: Callable[[str], list[str]],
 ) -> None:
-    serving, other = make_version(model_id), make_version(model_id)
+    serving = make_version(model_id)
+    other = make_version(model_id)
     promote(services, serving)
     services.registry.point(model_id, "production", other.mlflow_version)
     [alias_move] = services.promotions.reconcile(model_id, OPERATOR, NOW)
@@ -435,7 +442,8 @@ def test_an_alias_set_by_hand_before_the_first_promotion_is_removed(
 def test_a_promotion_also_records_an_alias_moved_by_hand(
     services: Services, make_version: MakeVersion, model_id: str, check: Check
 ) -> None:
-    serving, other = make_version(model_id), make_version(model_id)
+    serving = make_version(model_id)
+    other = make_version(model_id)
     promote(services, serving)
     services.registry.point(model_id, "production", other.mlflow_version)
     assert promote(services, other, expected_champion=serving.version).from_version == serving.version
@@ -447,7 +455,8 @@ def test_a_promotion_also_records_an_alias_moved_by_hand(
 def test_an_admin_may_adopt_an_alias_moved_by_hand(
     services: Services, make_version: MakeVersion, model_id: str, check: Check
 ) -> None:
-    serving, failed = make_version(model_id), make_version(model_id, sharpe=0.2)
+    serving = make_version(model_id)
+    failed = make_version(model_id, sharpe=0.2)
     promote(services, serving)
     services.registry.point(model_id, "production", failed.mlflow_version)
     with pytest.raises(NotAllowed, match="only an admin"):
@@ -484,7 +493,8 @@ def test_a_production_version_deleted_in_mlflow_is_reported_and_rolled_back_from
 ) -> None:
     import mlflow
 
-    before, lost = make_version(model_id), make_version(model_id)
+    before = make_version(model_id)
+    lost = make_version(model_id)
     promote(services, before)
     promote(services, lost)
     client = mlflow.MlflowClient(services.database.url("mlflow"), services.database.url("mlflow"))
@@ -503,7 +513,8 @@ def test_a_production_version_deleted_in_mlflow_is_reported_and_rolled_back_from
 def test_a_failure_of_mlflow_after_the_intent_leaves_the_production_version(
     services: Services, make_version: MakeVersion, model_id: str, check: Check
 ) -> None:
-    serving, other = make_version(model_id), make_version(model_id)
+    serving = make_version(model_id)
+    other = make_version(model_id)
     promote(services, serving)
     refuse = """
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'disk full'; END$$;
@@ -544,7 +555,8 @@ def test_the_statistics_count_promotions_rollbacks_and_the_share_promoted(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
     before = services.ledger.counts()
-    first, second = make_version(model_id), make_version(model_id)
+    first = make_version(model_id)
+    second = make_version(model_id)
     make_version(model_id)
     promote(services, first)
     promote(services, second)
@@ -601,7 +613,8 @@ def test_a_moved_alias_and_a_deleted_version_raise_alerts(
 ) -> None:
     import mlflow
 
-    serving, other = make_version(model_id), make_version(model_id)
+    serving = make_version(model_id)
+    other = make_version(model_id)
     promote(services, serving)
     services.registry.point(model_id, "production", other.mlflow_version)
     services.promotions.reconcile(model_id, OPERATOR, NOW)
@@ -637,7 +650,8 @@ def test_the_database_refuses_a_second_version_of_a_model(
 def test_a_change_that_a_concurrent_reconciliation_committed_is_the_answer(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
-    version, store = make_version(model_id), services.ledger.promotions
+    version = make_version(model_id)
+    store = services.ledger.promotions
     change = ChangeRequest(OPERATOR, "", NOW).change(model_id, PromotionKind.PROMOTION, None, version.version)
     intent = store.intend(change)
     services.registry.point(model_id, "production", version.mlflow_version)

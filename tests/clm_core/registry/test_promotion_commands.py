@@ -81,7 +81,8 @@ def test_halt_and_hard_stop_print_the_new_state(
 def test_a_conflict_and_a_refusal_end_the_command(
     clm: Type, make_version: MakeVersion, model_id: str
 ) -> None:
-    version, failed = make_version(model_id), make_version(model_id, sharpe=0.2)
+    version = make_version(model_id)
+    failed = make_version(model_id, sharpe=0.2)
     assert isinstance(clm("promote", name(version), "--expect", "v1").exception, ConflictError)
     assert isinstance(clm("promote", name(failed)).exception, PromotionRefused)
     forced = clm("promote", name(failed), "--force", "--reason", "paper trading")
@@ -107,7 +108,8 @@ def test_a_promotion_takes_no_policy_from_a_variable_and_changes_nothing(
 def test_reconcile_puts_an_alias_moved_by_hand_back_or_adopts_the_move(
     clm: Type, services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
-    a, b = make_version(model_id), make_version(model_id)
+    a = make_version(model_id)
+    b = make_version(model_id)
     clm("promote", name(a))
     services.registry.point(model_id, "production", b.mlflow_version)
     assert f"the alias is moved back, {a.version} is in production" in clm("reconcile").stdout

@@ -97,7 +97,8 @@ def test_a_promotion_killed_at_any_point_is_finished_or_aborted(
     parent: Any,
     check: Check,
 ) -> None:
-    model_id, store = served[0].model_id, services.ledger.promotions
+    model_id = served[0].model_id
+    store = services.ledger.promotions
     before = store.champion(model_id)
     to = next(version.version for version in served if version.version != before)
     assert killed(parent, fault, "rollback", **request(model_id, to=to))
@@ -165,8 +166,10 @@ def test_putting_an_alias_back_survives_a_kill_and_is_recorded_once(
     parent: Any,
     check: Check,
 ) -> None:
-    model_id, store = served[0].model_id, services.ledger.promotions
-    champion, recorded = store.champion(model_id), len(store.history(model_id))
+    model_id = served[0].model_id
+    store = services.ledger.promotions
+    champion = store.champion(model_id)
+    recorded = len(store.history(model_id))
     other = next(version for version in served if version.version != champion)
     services.registry.point(model_id, "production", other.mlflow_version)
     arguments = {"model_id": model_id, "actor": ADA, "now": NOW}
@@ -207,7 +210,8 @@ def answer(pipe: Connection) -> Any:
 def test_two_processes_that_expect_the_same_champion_end_with_one_conflict(
     services: Services, served: Sequence[ModelVersion], rivals: Rivals, check: Check
 ) -> None:
-    model_id, store = served[0].model_id, services.ledger.promotions
+    model_id = served[0].model_id
+    store = services.ledger.promotions
     labels = [version.version for version in served]
     pipes = rivals(2)
     for _ in range(PAIRS):
@@ -224,7 +228,9 @@ def test_processes_without_an_expected_champion_make_one_unbroken_line(
     services: Services, served: Sequence[ModelVersion], rivals: Rivals, check: Check
 ) -> None:
     """Four processes with 15 rollbacks each, to the previous or to any earlier production version."""
-    model_id, store, pipes = served[0].model_id, services.ledger.promotions, rivals(4)
+    model_id = served[0].model_id
+    store = services.ledger.promotions
+    pipes = rivals(4)
     recorded = len(store.committed(model_id))
     generator = random.Random(1)
     for _ in range(15):

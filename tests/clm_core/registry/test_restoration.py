@@ -89,7 +89,8 @@ class Served:
 
 
 def serve(services: Services, make_version: MakeVersion, model_id: str) -> Served:
-    first, second = make_version(model_id), make_version(model_id)
+    first = make_version(model_id)
+    second = make_version(model_id)
     for version in (first, second):
         promoting.promote(services, model_id, version.version, OPERATOR, "tested", NOW)
     return Served(services, model_id, first, second)

@@ -144,7 +144,8 @@ def test_a_server_lost_before_the_alias_moves_leaves_the_old_or_the_new_version(
     model_id: str,
     check: Callable[[str], None],
 ) -> None:
-    old, new = make_version(model_id), make_version(model_id)
+    old = make_version(model_id)
+    new = make_version(model_id)
     promoting.promote(services, model_id, old.version, ADA, "", NOW)
     through = MLflowRegistry(proxy.url, services.settings.home / "mlflow" / "artifacts")
     promotions = Promotions(services.ledger, through)

@@ -158,7 +158,8 @@ def test_files_are_attached_to_the_run_named(
 
 def test_a_model_is_registered_and_a_prompt_of_the_name_is_none(services: Services) -> None:
     uri = services.database.url("mlflow", driver="psycopg")
-    model_id, prompt = f"model-{uuid4()}", f"prompt-{uuid4()}"
+    model_id = f"model-{uuid4()}"
+    prompt = f"prompt-{uuid4()}"
     assert not is_registered(uri, model_id)
     services.registry.ensure_model(model_id)
     services.registry.ensure_model(model_id)

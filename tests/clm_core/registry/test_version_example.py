@@ -24,7 +24,8 @@ def table_of(rows: int) -> pd.DataFrame:
 @pytest.mark.parametrize("rows", [1, 2, 50])
 def test_a_completed_example_has_the_bytes_that_mlflow_would_write(rows: int, tmp_path: Path) -> None:
     table = table_of(rows)
-    last, whole = _Example(table.tail(1)), _Example(table)
+    last = _Example(table.tail(1))
+    whole = _Example(table)
     last.save(str(tmp_path))
     assert version_example.can_be_completed(table)
     assert version_example.complete(tmp_path, last.info, table)

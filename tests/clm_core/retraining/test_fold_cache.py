@@ -88,7 +88,9 @@ def test_a_retrain_a_week_later_fits_one_fold_and_leaves_the_past_bitwise_equal(
     bars: Bars, tmp_path: Path
 ) -> None:
     cache = FoldCache(tmp_path, 100)
-    first, second, anew = Counting(cache), Counting(cache), Counting(FoldCache(tmp_path / "other", 100))
+    first = Counting(cache)
+    second = Counting(cache)
+    anew = Counting(FoldCache(tmp_path / "other", 100))
     before = walk_forward(RECIPE, span(bars, 70), PLAN, 3, fit_once=first)
     after = walk_forward(RECIPE, span(bars, 77), PLAN, 3, fit_once=second)
     assert first.fits == len(before.folds) > 3
@@ -135,7 +137,8 @@ def test_a_retrain_a_week_later_asks_the_newest_folds_alone_and_every_answer_is_
     assert nothing == []
     assert_equal(again, after)
     # no model is needed for answers that are kept
-    once, reported = Counting(FoldCache(tmp_path / "other", 100)), list[float]()
+    once = Counting(FoldCache(tmp_path / "other", 100))
+    reported = list[float]()
     store = CountingAnswers(cache)
     kept = walk_forward(RECIPE, span(bars, 77), PLAN, 3, reported.append, fit_once=once, store=store)
     assert (once.fits, store.computed, reported[-1]) == (0, [], 1.0)
@@ -164,7 +167,8 @@ def test_damaged_answers_and_those_of_another_fold_are_computed_again_and_mended
     cache = FoldCache(tmp_path, 100)
     before, _ = walked(cache, span(bars, 70))
     entries = sorted(tmp_path.glob("*.answers"), key=lambda path: -path.stat().st_size)
-    entry, content = entries[0], entries[0].read_bytes()
+    entry = entries[0]
+    content = entries[0].read_bytes()
     match damage:
         case "a changed byte":
             entry.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

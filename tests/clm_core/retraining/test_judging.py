@@ -411,7 +411,8 @@ def test_a_replacement_is_compared_on_bars_followed_in_time_whatever_the_size(
             assert position == positions[number]
 
     follow(old, -foresight, 0)
-    whole, small = record(1.0, 0), record(0.25, 0)
+    whole = record(1.0, 0)
+    small = record(0.25, 0)
     closed = bars.time[-1] // DAY + (1 if (bars.time[-1] + HOUR) % DAY == 0 else 0)
     # the first bar was earned on no recorded position
     assert whole.n == closed - bars.time[1 + WARM_UP] // DAY

@@ -185,7 +185,8 @@ def test_a_subprocess_uses_the_same_features(file: Path, bars: Bars, tmp_path: P
     training.train(spec(FEATURES), bars, inline, ignore)
     train_in_subprocess(a_task(spec(FEATURES), bars, tmp_path / "isolated"), ignore, 600)
 
-    own, other = training.read(inline, bars), training.read(tmp_path / "isolated", bars)
+    own = training.read(inline, bars)
+    other = training.read(tmp_path / "isolated", bars)
     assert other.bundle_digest == own.bundle_digest
 
 

@@ -44,7 +44,8 @@ def test_the_links_lead_to_the_ports_of_the_home_also_while_nothing_is_up(
 def test_a_version_stands_beside_the_production_version_and_beside_none_alone(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
-    first, second = make_version(model_id), make_version(model_id, sharpe=1.5)
+    first = make_version(model_id)
+    second = make_version(model_id, sharpe=1.5)
     _, verdict = services.ledger.evaluation(model_id, second.version)
     assert pages.beside_champion(services.ledger, second, verdict) is None
     promoting.promote(services, model_id, first.version, ADA, "", services.clock())

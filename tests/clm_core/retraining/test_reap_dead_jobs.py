@@ -125,7 +125,8 @@ def test_a_dead_job_whose_lease_was_set_before_the_clock_was_put_back_is_ended(
 def test_the_wait_for_a_heartbeat_is_announced_and_costs_nothing_without_an_expired_lease(
     services: Services, later: Services, job: TrainingJob
 ) -> None:
-    announced, waits = list[str](), list[float]()
+    announced = list[str]()
+    waits = list[float]()
     heard = replace(later, announce=lambda step, share: announced.append(step), pause=waits.append)
     assert jobs.reap_dead_jobs(heard) == []
     assert (announced, waits) == ([], [])
@@ -312,7 +313,8 @@ def test_the_next_retrain_reaps_the_dead_job(services: Services, later: Services
 
 
 def mlflow_statuses(services: Services, job: TrainingJob) -> dict[str, set[str]]:
-    client, of_job = services.registry._client, f"tags.`clm.job_id` = '{job.id}'"
+    client = services.registry._client
+    of_job = f"tags.`clm.job_id` = '{job.id}'"
     runs = client.search_runs([services.registry._experiment().experiment_id], of_job)
     return {
         "run": {run.info.status for run in runs},

@@ -66,11 +66,13 @@ def test_a_promotion_and_a_rollback_go_through_while_an_upload_hangs(
         training_params={"rounds": 2},
         requested_by="uploader",
     )
-    good, worse = make_version(request.model_id), make_version(request.model_id)
+    good = make_version(request.model_id)
+    worse = make_version(request.model_id)
     job = jobs.open_job(services, request)
     bars = steps.fetch_bars(services, job)
     trained = steps.train(services, job, bars)
-    uploading, rolled_back = Event(), Event()
+    uploading = Event()
+    rolled_back = Event()
     write = LocalArtifactRepository.log_artifacts
 
     def hanging_store(*arguments: Any) -> None:
@@ -104,7 +106,8 @@ def test_a_promotion_and_a_rollback_go_through_while_an_upload_hangs(
 
 
 def test_an_upload_does_not_wait_for_another_upload_of_the_model(services: Services) -> None:
-    model_id, now = "lightgbm_labels_1h", services.clock()
+    model_id = "lightgbm_labels_1h"
+    now = services.clock()
     labels = services.ledger.labels
     with labels.reserved(model_id, now, set) as first, labels.reserved(model_id, now, set) as second:
         assert first < second
@@ -113,7 +116,8 @@ def test_an_upload_does_not_wait_for_another_upload_of_the_model(services: Servi
 
 
 def test_a_label_is_read_as_taken_after_its_lock_is_held(services: Services) -> None:
-    model_id, now = "lightgbm_late_labels_1h", services.clock()
+    model_id = "lightgbm_late_labels_1h"
+    now = services.clock()
     stored = set[str]()
     labels = services.ledger.labels
     with labels.reserved(model_id, now, stored.copy) as first:

@@ -123,7 +123,8 @@ def test_the_tolerated_distance_of_positions_depends_on_the_kind_of_model(
     kind: ModelType, distance: float, differing: bool, services: Services
 ) -> None:
     bars = services.market.bars("EURUSD", "1h", days=5, closed_by=services.clock())
-    one, other = ConstantModel(kind, 0.0), ConstantModel(kind, distance)
+    one = ConstantModel(kind, 0.0)
+    other = ConstantModel(kind, distance)
     comparison = reproducing.compare(cast(Model, one), cast(Model, other), bars)
     assert (comparison.differing == len(bars)) is differing
     assert comparison.largest == distance

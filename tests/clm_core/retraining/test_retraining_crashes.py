@@ -83,7 +83,8 @@ def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 def assert_nothing_is_half_done(services: Services, job: TrainingJob) -> None:
     """Ledger and MLflow agree on every version of the job, in line with the job's final status."""
     assert not (services.work / str(job.id)).exists()
-    client, of_job = services.registry._client, f"tags.`clm.job_id` = '{job.id}'"
+    client = services.registry._client
+    of_job = f"tags.`clm.job_id` = '{job.id}'"
     runs = client.search_runs([services.registry._experiment().experiment_id], of_job)
     assert {run.info.status for run in runs} <= {"FINISHED", "FAILED"}
     in_mlflow = {

@@ -56,7 +56,8 @@ def searched(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Se
     bars = services.market.bars("BTCUSD", "1h", days=100, closed_by=services.clock())
     close = 100 * np.exp(np.cumsum(0.006 * np.random.default_rng(77).standard_normal(len(bars))))
     opens = np.concatenate([[100.0], close[:-1]])
-    high, low = np.maximum(opens, close) * 1.001, np.minimum(opens, close) * 0.999
+    high = np.maximum(opens, close) * 1.001
+    low = np.minimum(opens, close) * 0.999
     bars = replace(bars, open=opens, high=high, low=low, close=close)
     for symbol in (SYMBOL, OTHER_NAME):
         SeriesStore(folder / "data").add(replace(bars, symbol=symbol), "tests", services.clock())
@@ -144,7 +145,8 @@ def test_a_search_counts_from_the_moment_it_was_made(searched: Searched) -> None
 
 
 def test_the_risk_of_the_choice_is_that_of_the_search(searched: Searched) -> None:
-    ledger, market = searched.clm.ledger, (SYMBOL, "1h")
+    ledger = searched.clm.ledger
+    market = (SYMBOL, "1h")
     risk = search_result_risk(ledger, MOMENTUM, searched.found, market)
     assert risk is not None
     result = searched.result

@@ -25,7 +25,8 @@ def ignore(step: str, share: float) -> None:
 
 
 def test_messages_are_read_once_and_whole(tmp_path: Path) -> None:
-    reader, writer = MessageReader(tmp_path), MessageWriter(tmp_path)
+    reader = MessageReader(tmp_path)
+    writer = MessageWriter(tmp_path)
     assert list(reader.read()) == []
     writer.send(step="Final fit", share=0.5)
     with (tmp_path / MESSAGES).open("a") as file:

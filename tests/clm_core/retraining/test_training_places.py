@@ -44,7 +44,8 @@ def test_a_subprocess_gives_the_same_results_as_inline_training(bars: Bars, tmp_
     training.train(a_spec(QUICK, seeds=2), bars, inline, ignore)
     task = a_task(a_spec(QUICK, seeds=2), bars, isolated)
     train_in_subprocess(task, lambda *step: steps.append(step), 60)
-    own, other = training.read(inline, bars), training.read(isolated, bars)
+    own = training.read(inline, bars)
+    other = training.read(isolated, bars)
     assert other.bundle_digest == own.bundle_digest
     assert len(other.out_of_sample) == 2
     for one, another in zip(own.out_of_sample, other.out_of_sample, strict=True):

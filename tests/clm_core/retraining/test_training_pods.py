@@ -162,7 +162,8 @@ def test_the_time_limit_ends_the_pod(cluster: Any, bars: Bars, tmp_path: Path) -
 def test_a_pod_that_does_not_start_in_time_is_given_up(cluster: Any, bars: Bars, tmp_path: Path) -> None:
     message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
-    cluster.runs_pods, cluster.pod_status = False, {"phase": "Pending", "conditions": [condition]}
+    cluster.runs_pods = False
+    cluster.pod_status = {"phase": "Pending", "conditions": [condition]}
     steps: list[str] = []
     with pytest.raises(TrainingFailed, match=r"did not start within 5 s .*Unschedulable: 0/3 nodes"):
         training_places.run(

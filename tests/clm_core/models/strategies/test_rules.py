@@ -92,7 +92,8 @@ def breakout(params: Any, bars: Bars, t: int) -> tuple[float, float] | None:
         return None
     scores = []
     for length in (params.look_back, params.exit_look_back):
-        highest, lowest = max(bars.high[t - length : t]), min(bars.low[t - length : t])
+        highest = max(bars.high[t - length : t])
+        lowest = min(bars.low[t - length : t])
         close = bars.close[t]
         scores.append(
             close / highest - 1.0 if close > highest else close / lowest - 1.0 if close < lowest else 0.0
@@ -145,7 +146,8 @@ SCORES: dict[str, Callable[[Any, Bars, int], tuple[float, float] | None]] = {
 def side_by_hand(params: RuleParams, bars: Bars, scores: list[tuple[float, float] | None], t: int) -> float:
     """Side after bar t of one stretch: the newest signal within the time limit, followed to its end."""
     for begun in range(t, max(0, t - params.max_holding), -1):
-        now, before = scores[begun], scores[begun - 1]
+        now = scores[begun]
+        before = scores[begun - 1]
         if now is None or before is None:
             return 0.0
         side = 0.0
@@ -189,7 +191,8 @@ def test_a_later_bar_cut_or_changed_alters_no_score_and_no_position(family: str)
     rule = rule_of(family)
     params = rule.params.parse(CASES[family])
     bars = walk(5, outage=None)
-    scores, positions = rule.scores(params, bars), rule.positions(params, bars)
+    scores = rule.scores(params, bars)
+    positions = rule.positions(params, bars)
     for end in range(100, len(bars), 10):
         later = np.arange(len(bars)) >= end
         columns = {name: getattr(bars, name) for name in ("open", "high", "low", "close")}
@@ -235,7 +238,8 @@ def test_the_highest_value_before_each_row_is_that_of_the_plain_window() -> None
 def test_a_refit_on_newer_bars_with_another_seed_gives_the_same_rule(family: str) -> None:
     recipe = recipe_of(family, CASES[family])
     bars = walk(7, outage=None)
-    older, newer = recipe.fit(bars[:600], seed=1), recipe.fit(bars[200:], seed=2)
+    older = recipe.fit(bars[:600], seed=1)
+    newer = recipe.fit(bars[200:], seed=2)
     assert np.array_equal(older.positions(bars), newer.positions(bars))
     assert recipe.fit(bars, seed=1).train_metrics == recipe.fit(bars, seed=2).train_metrics
 
@@ -426,7 +430,8 @@ def test_a_plug_in_named_like_a_rule_strategy_is_refused_and_does_no_harm_to_sto
     assert all("uninstall clm-acme" in str(problem) for problem in problems)
     assert recipe_of("breakout", {}).describe()["look_back"] == 50
     hidden = namesake.rename(namesake.parent / "elsewhere")
-    recipe, bars = recipe_of("momentum", CASES["momentum"]), walk(2, outage=None)
+    recipe = recipe_of("momentum", CASES["momentum"])
+    bars = walk(2, outage=None)
     model = recipe.fit(bars, seed=0)
     save_bundle(model, recipe, tmp_path / "rule", bars)
     hidden.rename(namesake)
@@ -437,7 +442,8 @@ def test_stored_versions_of_a_plug_in_named_like_a_rule_strategy_load_while_it_i
     tmp_path: Path, namesake: Path
 ) -> None:
     """A version registered before the name was that of a strategy."""
-    recipe, bars = recipe_of("acme", CASES["breakout"]), walk(3, outage=None)
+    recipe = recipe_of("acme", CASES["breakout"])
+    bars = walk(3, outage=None)
     fitted = recipe.fit(bars, seed=0)
     save_bundle(fitted, recipe, tmp_path / "acme", bars)
     card = read_card(tmp_path / "acme")

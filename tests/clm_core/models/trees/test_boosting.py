@@ -50,7 +50,8 @@ def stretches_of(lengths: list[int]) -> Bars:
 
 
 def hold_by_loop(signals: NDArray[np.int64], lengths: list[int], horizon: int) -> list[float]:
-    positions, start = [], 0
+    positions = []
+    start = 0
     for length in lengths:
         stretch = signals[start : start + length]
         positions += [sum(stretch[max(0, t - horizon + 1) : t + 1]) / horizon for t in range(length)]
@@ -107,7 +108,8 @@ def test_ties_are_left_out_of_the_fit_and_counted():
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_signs_follow_the_forecast_beyond_the_threshold(library: Params, bars: Bars):
     model = recipe_of(library(**{**SIGN, "rounds": 40, "horizon": 1})).fit(bars, seed=0)
-    forecast, positions = model.forecast(bars), model.positions(bars)
+    forecast = model.forecast(bars)
+    positions = model.positions(bars)
     assert np.all(positions[forecast >= 0.52] == 1)
     assert np.all(positions[forecast <= 0.48] == -1)
     assert np.all(positions[np.abs(forecast - 0.5) < 0.02] == 0)
@@ -317,7 +319,8 @@ def test_the_skill_is_the_gain_over_a_constant_with_the_error_of_labels_without_
 
 
 def test_overlapping_labels_tell_no_more_than_those_without_overlap() -> None:
-    losses, constant = np.resize([1.0, 1.2], 480), np.ones(480)
+    losses = np.resize([1.0, 1.2], 480)
+    constant = np.ones(480)
     tenfold = skill_metrics(losses, constant, 48)["skill_error"]
     assert tenfold == pytest.approx(0.1 / np.sqrt(48))
     assert skill_metrics(losses, constant, 480)["skill_error"] == pytest.approx(tenfold / np.sqrt(10))

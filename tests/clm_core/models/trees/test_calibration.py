@@ -29,7 +29,8 @@ def test_calibration_on_older_outcomes_improves_the_log_loss_of_overconfident_od
     score = np.random.default_rng(2).normal(0, 1.5, 2_000)
     outcome = outcomes(0.3 * score, 3)
     curve = fit_curve(score[:400], outcome[:400], np.ones(400), EVEN)
-    newer, happened = score[400:], outcome[400:]
+    newer = score[400:]
+    happened = outcome[400:]
     before = log_loss(logistic(newer), happened)
     assert before > np.log(2)
     assert log_loss(curve.probability(newer), happened) < np.log(2) < before
@@ -66,7 +67,8 @@ def test_without_outcomes_the_curve_is_that_of_the_priors() -> None:
 
 
 def test_a_base_rate_counts_by_its_independent_outcomes() -> None:
-    few, many = base_prior(0.6, 10), base_prior(0.6, 100_000)
+    few = base_prior(0.6, 10)
+    many = base_prior(0.6, 100_000)
     assert 0 < few.mean < 0.02
     assert many.mean == pytest.approx(np.log(0.6 / 0.4), rel=0.01)
     assert few.precision < many.precision

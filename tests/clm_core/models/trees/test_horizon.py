@@ -76,7 +76,8 @@ def test_each_fit_chooses_by_its_own_training_bars() -> None:
     fitting = recipe({"rounds": 5, "round_trip_bps": 2.0}, Costs())
     # three times the moves of every bar
     wild = replace(LONG, **{name: getattr(LONG, name) ** 3 for name in ("open", "high", "low", "close")})
-    calm_model, wild_model = fitting.fit(LONG, 0), fitting.fit(wild, 0)
+    calm_model = fitting.fit(LONG, 0)
+    wild_model = fitting.fit(wild, 0)
     assert wild_model.train_metrics["horizon"] < calm_model.train_metrics["horizon"]
     assert calm_model.train_metrics["round_trip_share_of_move"] > 0
     horizons = calm_model.train_metrics["horizon"] - wild_model.train_metrics["horizon"]

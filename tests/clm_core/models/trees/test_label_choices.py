@@ -103,7 +103,8 @@ def skill(bars: Bars, answers: Floats, first: int, horizon: int) -> float:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("label", DIRECT)
 def test_a_planted_edge_is_learnt(label: str, kind: ModelType) -> None:
-    bars, first = momentum(), 4_000
+    bars = momentum()
+    first = 4_000
     model = fitted(bars[:first], label, kind)
     assert isinstance(model, ExpectsReturns)
     for answers in (model.forecast(bars), model.positions(bars), model.expected_return(bars)):
@@ -111,9 +112,11 @@ def test_a_planted_edge_is_learnt(label: str, kind: ModelType) -> None:
 
 
 def test_the_filter_of_the_rule_trades_where_the_rule_wins() -> None:
-    bars, first = trend_in_calm(), 5_000
+    bars = trend_in_calm()
+    first = 5_000
     model = fitted(bars[:first], "meta")
-    positions, side = model.positions(bars)[first:], np.sign(trend(bars))[first:]
+    positions = model.positions(bars)[first:]
+    side = np.sign(trend(bars))[first:]
     calm = (np.arange(len(bars)) - RULE_DAYS[-1] - 1)[first:] // 200 % 2 == 0
     # a position holds the signals of six bars
     same_side = np.convolve(side, np.ones(6))[: len(side)] == 6 * side
@@ -148,7 +151,8 @@ def test_the_old_rule_sold_the_drift_of_its_first_window() -> None:
 
 @pytest.mark.parametrize("label", CHOICES)
 def test_noise_has_no_skill(label: str) -> None:
-    bars, first = noise(), 3_500
+    bars = noise()
+    first = 3_500
     model = fitted(bars[:first], label)
     assert abs(skill(bars, model.positions(bars), first, 6)) < 3.5
 
@@ -218,7 +222,8 @@ def test_labels_of_the_calibration_begin_after_those_of_the_stopping_have_ended(
 
 def test_a_fit_too_sure_of_itself_is_calibrated() -> None:
     """A single deep tree on noise, unshrunk: probabilities far from even, and worse than a coin later on."""
-    bars, first = noise(), 3_500
+    bars = noise()
+    first = 3_500
     sure = {"max_depth": 8, "min_child_weight": 1, "learning_rate": 1.0, "rounds": 1, "reg_lambda": 0.1}
     rises = direction(bars, 6).values[first:]
     losses = []
@@ -231,7 +236,8 @@ def test_a_fit_too_sure_of_itself_is_calibrated() -> None:
 
 
 def test_expected_returns_have_the_size_of_the_returns_that_follow() -> None:
-    bars, first = momentum(), 4_000
+    bars = momentum()
+    first = 4_000
     for label in DIRECT:
         model = fitted(bars[:first], label)
         expected = model.expected_return(bars)[first:-8]
@@ -247,7 +253,8 @@ def test_a_half_life_makes_the_newest_rows_decide() -> None:
     for bar, shock in enumerate(rng.normal(0, 0.01, 5_992)):
         sign = 1 if bar < 3_400 else -1
         returns.append(shock + 0.003 * sign * np.sign(sum(returns[-8:])))
-    bars, first = series(np.array(returns), 9), 4_600
+    bars = series(np.array(returns), 9)
+    first = 4_600
     params = {"validation_fraction": 0.05, "early_stopping_rounds": 150, "rounds": 80}
     forecasts = [
         fitted(bars[:first], "direction", **params, age_half_life=age).forecast(bars) for age in (0, 300)

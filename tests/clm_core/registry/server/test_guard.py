@@ -288,7 +288,8 @@ def test_a_reporter_reads_nothing(clients: Clients, version: ModelVersion) -> No
 
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR, Role.ADMIN])
 def test_every_role_of_people_reads(role: Role, clients: Clients, version: ModelVersion) -> None:
-    client, name = clients[role], version.model_id
+    client = clients[role]
+    name = version.model_id
     response = client.get(f"{API}/registered-models/get", params={"name": name}).raise_for_status()
     assert response.json()["registered_model"]["name"] == name
     runs = client.post("/ajax-api/2.0/mlflow/runs/search", json={"experiment_ids": ["1"], "max_results": 1})
@@ -333,7 +334,8 @@ def test_an_operator_tracks_experiments_of_his_own_inside_the_folder(
 
 
 def test_the_alias_is_asked_for_in_one_way(clients: Clients, version: ModelVersion) -> None:
-    client, path = clients[Role.VIEWER], f"{API}/registered-models/alias"
+    client = clients[Role.VIEWER]
+    path = f"{API}/registered-models/alias"
     named = {"name": version.model_id, "alias": "production"}
     assert client.get(path, params=named).status_code == httpx.codes.OK
     label = {"name": version.model_id, "alias": version.version}
@@ -348,7 +350,8 @@ def test_the_alias_is_asked_for_in_one_way(clients: Clients, version: ModelVersi
 def test_a_moved_alias_is_answered_with_the_command_that_puts_it_back(
     clients: Clients, services: Services, make_version: Callable[..., ModelVersion], model_id: str
 ) -> None:
-    good, failed = make_version(model_id), make_version(model_id, sharpe=-1.0)
+    good = make_version(model_id)
+    failed = make_version(model_id, sharpe=-1.0)
     promoting.promote(services, model_id, good.version, ADA, "", NOW)
     query = {"name": model_id, "alias": "production"}
     services.registry.point(model_id, "production", failed.mlflow_version)

@@ -84,7 +84,8 @@ def test_any_other_credential_is_refused(header: str | None, logins: Logins) -> 
 def test_an_expired_or_revoked_token_is_refused(
     services: Services, logins: Logins, clock: Clock, issue: Callable[..., str]
 ) -> None:
-    expired, revoked = issue(Role.VIEWER, timedelta(microseconds=1)), issue(Role.VIEWER)
+    expired = issue(Role.VIEWER, timedelta(microseconds=1))
+    revoked = issue(Role.VIEWER)
     services.ledger.tokens.revoke(revoked[4:16], ADA, clock())
     with pytest.raises(NotAuthenticated, match="was revoked"):
         logins.of_secret(revoked, "here")
