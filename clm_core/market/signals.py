@@ -86,12 +86,29 @@ def _less_trailing_means(values: Floats, window: int) -> Floats:
     for first in range(0, n, _BLOCK):
         end = min(first + _BLOCK, n)
         # oldest value first in each row; the rows of a block side by side, which a processor adds at once
-        for back in range(min(window, end) - 1, -1, -1):
-            begin = max(first, back)
-            own = sums[begin:end]
-            older = addends[begin - back : end - back]
+        back = min(window, end) - 1
+        # four values at a time: a sum is loaded and stored once for the four
+        while back >= 3:
+            low = min(max(first, back), end)
+            # the first rows, with fewer values
+            for row in range(max(first, back - 3), low):
+                for age in range(row, back - 4, -1):
+                    sums[row] += addends[row - age]
+            own = sums[low:end]
+            oldest = addends[low - back : end - back]
+            second = addends[low - back + 1 : end - back + 1]
+            third = addends[low - back + 2 : end - back + 2]
+            fourth = addends[low - back + 3 : end - back + 3]
             for row in range(len(own)):
-                own[row] += older[row]
+                own[row] = own[row] + oldest[row] + second[row] + third[row] + fourth[row]
+            back -= 4
+        while back >= 0:
+            low = max(first, back)
+            own = sums[low:end]
+            oldest = addends[low - back : end - back]
+            for row in range(len(own)):
+                own[row] += oldest[row]
+            back -= 1
     for row in range(n):
         if np.isnan(values[row]):
             differences[row] = np.nan

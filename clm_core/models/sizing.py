@@ -27,11 +27,14 @@ allowed by the position held alone, by more than a full position over two period
 bars give the positions of the whole history.
 """
 
-from collections.abc import Mapping, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 
 import numpy as np
 from numba import njit
@@ -69,6 +72,50 @@ _BLOCK = 2048
 
 _compiled = njit(cache=True, nogil=True, error_model="numpy")
 
+_Arguments = TypeVarTuple("_Arguments")
+_Array = TypeVar("_Array", bound=NDArray[Any])
+
+
+class _LastArrays(NamedTuple):
+    """Arrays of the bars sized last in a thread."""
+
+    bars: weakref.ref[Bars]
+    arrays: dict[str, tuple[tuple[Any, ...], Any]]
+    """Arguments and array of the last call of each function, by the function's name."""
+
+
+_last = threading.local()
+
+
+def _kept(compute: Callable[[Bars, *_Arguments], _Array]) -> Callable[[Bars, *_Arguments], _Array]:
+    """The function with the array of its last call in a thread kept, read-only, for the same bars.
+
+    Several signals are sized on the same bars: baselines, rules and the model. No array outlives its bars.
+    """
+
+    @wraps(compute)
+    def kept(bars: Bars, /, *arguments: *_Arguments) -> _Array:
+        arrays = _arrays_of(bars)
+        last = arrays.get(compute.__name__)
+        if last is not None and last[0] == arguments:
+            array: _Array = last[1]
+            return array
+        array = compute(bars, *arguments)
+        array.setflags(write=False)
+        arrays[compute.__name__] = arguments, array
+        return array
+
+    return kept
+
+
+def _arrays_of(bars: Bars) -> dict[str, tuple[tuple[Any, ...], Any]]:
+    last: _LastArrays | None = getattr(_last, "arrays", None)
+    if last is None or last.bars() is not bars:
+        arrays: dict[str, tuple[tuple[Any, ...], Any]] = {}
+        last = _LastArrays(weakref.ref(bars, lambda _: arrays.clear()), arrays)
+        _last.arrays = last
+    return last.arrays
+
 
 def size_positions(
     bars: Bars,
@@ -99,7 +146,7 @@ def size_positions(
     full = np.full(len(bars), sizing.max_position)
     if sizing.target_volatility is not None:
         annual = bars.periods_per_year if periods_per_year is None else periods_per_year
-        full = sizing.target_volatility / _volatility(bars, sizing, annual)
+        full = sizing.target_volatility / _volatility(bars, sizing.volatility_half_life, annual)
     targets = convictions * full
     if expected_return is not None and sizing.min_edge > 0:
         cost = sizing.round_trip_bps if sizing.round_trip_bps is not None else round_trip_bps
@@ -143,7 +190,7 @@ def side_sizes(bars: Bars, sizing: Sizing, periods_per_year: float | None = None
     full = np.full(len(bars), sizing.max_position)
     if sizing.target_volatility is not None:
         annual = bars.periods_per_year if periods_per_year is None else periods_per_year
-        full = sizing.target_volatility / _volatility(bars, sizing, annual)
+        full = sizing.target_volatility / _volatility(bars, sizing.volatility_half_life, annual)
     size = np.minimum(full, sizing.max_position)
     restarts = _restarts(bars, sizing.anchor_bars)
     return SideSizes(size, sizing.no_trade_band * size, restarts, sizing.long_only)
@@ -184,8 +231,7 @@ def convictions_of(bars: Bars, signal: Floats, sizing: Sizing) -> Floats:
     weights = _weights(sizing.scale_half_life)
     squares = _window_sums(smooth * smooth, weights, starts)
     sizes = _window_sums(np.abs(smooth), weights, starts)
-    covered = np.cumsum(weights)[np.minimum(np.arange(len(bars)) - starts, len(weights) - 1)]
-    return _scaled(smooth, squares, sizes, covered, sizing.min_scale)
+    return _scaled(smooth, squares, sizes, _covered(bars, sizing.scale_half_life), sizing.min_scale)
 
 
 def _weights(half_life: float) -> Floats:
@@ -193,10 +239,19 @@ def _weights(half_life: float) -> Floats:
     return np.asarray(0.5 ** (np.arange(window_of(half_life)) / half_life))
 
 
-def _volatility(bars: Bars, sizing: Sizing, periods_per_year: float) -> Floats:
+@_kept
+def _covered(bars: Bars, half_life: float) -> Floats:
+    """Sum of the weights of the bars of the stretch within the window, shape (n_bars,)."""
+    weights = _weights(half_life)
+    rows = np.minimum(np.arange(len(bars)) - _starts(bars), len(weights) - 1)
+    return np.asarray(np.cumsum(weights)[rows])
+
+
+@_kept
+def _volatility(bars: Bars, half_life: float, periods_per_year: float) -> Floats:
     """Yearly volatility of the bars, shape (n_bars,); inf where unknown or 0."""
     starts = _starts(bars)
-    weights = _weights(sizing.volatility_half_life)
+    weights = _weights(half_life)
     returns = np.zeros(len(bars))
     returns[1:] = bars.close[1:] / bars.close[:-1] - 1.0
     # number of returns within the stretch
@@ -205,10 +260,11 @@ def _volatility(bars: Bars, sizing: Sizing, periods_per_year: float) -> Floats:
     squares = _window_sums(returns * returns, weights, starts)
     covered = np.cumsum(weights)[np.clip(known - 1, 0, len(weights) - 1)]
     volatility = np.sqrt(squares / covered * periods_per_year)
-    unknown = (known < sizing.volatility_half_life) | (volatility == 0.0)
+    unknown = (known < half_life) | (volatility == 0.0)
     return np.where(unknown, np.inf, volatility)
 
 
+@_kept
 def _starts(bars: Bars) -> NDArray[np.int64]:
     """First row of the stretch of each bar, shape (n_bars,)."""
     starts = np.zeros(len(bars), dtype=np.int64)
@@ -217,6 +273,7 @@ def _starts(bars: Bars) -> NDArray[np.int64]:
     return starts
 
 
+@_kept
 def _restarts(bars: Bars, anchor_bars: int) -> NDArray[np.bool_]:
     """True in rows at which the position held starts anew, shape (n_bars,)."""
     period = _periods(bars, anchor_bars)
@@ -251,14 +308,34 @@ def _window_sums(values: Floats, weights: Floats, starts: NDArray[np.int64]) -> 
         end = min(first + _BLOCK, n)
         while starts[end - 1] != begin:
             end -= 1
-        for k in range(min(len(weights), end - begin)):
-            weight = weights[k]
-            low = max(first, begin + k)
+        window = min(len(weights), end - begin)
+        k = 0
+        # four bars of the window at a time: a sum is loaded and stored once for the four
+        while k + 4 <= window:
+            low = min(max(first, begin + k + 3), end)
+            # the first rows of the stretch, with fewer bars
+            for row in range(max(first, begin + k), low):
+                for j in range(k, row - begin + 1):
+                    sums[row] += weights[j] * values[row - j]
             # parts of the arrays, so that the loop is compiled for several rows at a time
             part = sums[low:end]
-            older = values[low - k : end - k]
+            newest = values[low - k : end - k]
+            second = values[low - k - 1 : end - k - 1]
+            third = values[low - k - 2 : end - k - 2]
+            fourth = values[low - k - 3 : end - k - 3]
             for row in range(len(part)):
-                part[row] += weight * older[row]
+                total = part[row] + weights[k] * newest[row]
+                total = total + weights[k + 1] * second[row]
+                total = total + weights[k + 2] * third[row]
+                part[row] = total + weights[k + 3] * fourth[row]
+            k += 4
+        while k < window:
+            low = max(first, begin + k)
+            part = sums[low:end]
+            newest = values[low - k : end - k]
+            for row in range(len(part)):
+                part[row] += weights[k] * newest[row]
+            k += 1
         first = end
     return sums
 

@@ -378,6 +378,21 @@ def test_the_memory_of_a_turnover_limit_is_a_span_of_time(timeframe: str, period
         sizing.bars_needed(7)
 
 
+@unhurried
+@given(sizings=st.lists(STEPS, min_size=2, max_size=4), seed=st.integers(0, 3))
+def test_positions_are_the_same_whatever_was_sized_before_on_the_same_bars(
+    sizings: list[Sizing], seed: int
+) -> None:
+    bars = random_bars(400, seed)
+    signal = np.sign(np.random.default_rng(seed).standard_normal(400))
+    for number, sizing in enumerate([*sizings, *reversed(sizings)]):
+        per_year = YEAR + number % 2
+        positions = size_positions(bars, signal, sizing, periods_per_year=per_year)
+        # bars never sized before
+        anew = size_positions(replace(bars), signal, sizing, periods_per_year=per_year)
+        np.testing.assert_array_equal(positions, anew)
+
+
 def test_between_anchors_a_position_within_the_band_is_kept() -> None:
     bars = random_bars(2_000, seed=4)
     signal = random_signal(2_000, seed=4, half_life=48)
