@@ -50,11 +50,11 @@ def errors_of(rng: np.random.Generator, edge: float, shift: float) -> Floats:
 
 
 def adwin(delta: float) -> Detector:
-    def found(errors: Floats) -> int | None:
+    def drift_row(errors: Floats) -> int | None:
         drifted = error_drift(errors, delta)
         return None if drifted is None else drifted.changed_at
 
-    return found
+    return drift_row
 
 
 def kswin(errors: Floats) -> int | None:

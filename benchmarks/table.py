@@ -81,15 +81,15 @@ class Row:
         timed = self.unit in {TIMES_FASTER, OVERHEAD} and isinstance(self.ours, Timing)
         return (
             self.name,
-            *self._shown(self.ours, self.processor_s),
+            *self._cells(self.ours, self.processor_s),
             self.peer,
-            *self._shown(self.peers),
+            *self._cells(self.peers),
             f"{self.ratio:,.1f} {self.unit}{f' ({self.by})' if timed else ''}",
             "" if self.target is None else f"{limit} {self.target:g}",
             "yes" if self.met else "NO",
         )
 
-    def _shown(self, value: Timing | float, processor_s: float | None = None) -> tuple[str, str]:
+    def _cells(self, value: Timing | float, processor_s: float | None = None) -> tuple[str, str]:
         """Cells of the clock, or of a single value, and of the processor."""
         if not isinstance(value, Timing):
             return self._numbers(value), "" if processor_s is None else self._numbers(processor_s)

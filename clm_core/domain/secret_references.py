@@ -122,7 +122,7 @@ class Referable:
         return secret
 
 
-def shown(secret: SecretStr) -> str | None:
+def reference_text(secret: SecretStr) -> str | None:
     """Text of a reference, None for a secret in the settings."""
     return secret.reference if isinstance(secret, SecretReference) else None
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from pydantic import SecretStr
 
 from clm_core.domain.errors import AuditBroken, DeliveryFailed
-from clm_core.domain.secret_references import shown
+from clm_core.domain.secret_references import reference_text
 from clm_core.ledger.audit_log import read_anchors, write_line
 from clm_core.ledger.hash_chain import Anchor
 from clm_core.ledger.timestamps import TOKENS
@@ -92,7 +92,7 @@ class GitCopy:
 
     @property
     def name(self) -> str:
-        if reference := shown(self.repository):
+        if reference := reference_text(self.repository):
             return f"git {reference}"
         url = self.repository.get_secret_value()
         return f"git {url.rpartition('@')[2]} {hashlib.sha256(url.encode()).hexdigest()[:8]}"

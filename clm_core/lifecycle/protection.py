@@ -216,9 +216,11 @@ def protect_version(
     )
     decision = protect(facts, rules)
     _act(services, version, decision, now)
-    shown = _shown(version, history, record, facts, decision, rules, until if is_off else None)
+    protected = _protected_version(
+        version, history, record, facts, decision, rules, until if is_off else None
+    )
     if refreshed is None:
-        return shown
+        return protected
     changes: dict[str, object] = {
         "recipe_since": refreshed.since,
         "recipe_versions": len(refreshed.versions),
@@ -227,7 +229,7 @@ def protect_version(
         metrics = record.recipe.metrics
         changes["recipe_return"] = finite_or_none(metrics.total_return)
         changes["recipe_drawdown"] = finite_or_none(abs(metrics.max_drawdown))
-    return shown.model_copy(update=changes)
+    return protected.model_copy(update=changes)
 
 
 def _recipe_facts(
@@ -337,7 +339,7 @@ def _days_since_person(services: Services, model_id: str, now: datetime) -> floa
     return None if decided is None else (now - decided[0]) / timedelta(days=1)
 
 
-def _shown(
+def _protected_version(
     version: ModelVersion,
     history: Sequence[Promotion],
     record: ServingRecord,

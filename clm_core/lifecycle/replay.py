@@ -364,7 +364,7 @@ class _Course:
             **({} if span is None else {"dataset_span_days": span}),
         )
 
-    def _tell(
+    def _record_event(
         self,
         kind: ReplayEventKind,
         version: str,
@@ -387,7 +387,7 @@ class _Course:
         for each in problems:
             if each not in self.reported:
                 self.reported.add(each)
-                self._tell(ReplayEventKind.PROBLEM, "", each)
+                self._record_event(ReplayEventKind.PROBLEM, "", each)
 
     def _scheduled_retrain(self, is_first: bool) -> None:
         answer = intake.submit_and_claim(self.services, self._training(), SCHEDULE.name, uuid4(), SCHEDULE)
@@ -395,7 +395,7 @@ class _Course:
             self._train(answer, is_first)
         else:
             sentence = f"periodic retrain {answer.reply}: {answer.because}"
-            self._tell(ReplayEventKind.REQUEST, "", sentence, answer.reply, TriggerReason.PERIODIC)
+            self._record_event(ReplayEventKind.REQUEST, "", sentence, answer.reply, TriggerReason.PERIODIC)
 
     def _train_waiting(self) -> None:
         """Train the jobs requested by the watch, as a worker does within a minute."""
@@ -417,7 +417,7 @@ class _Course:
         version = retrained.version
         verdict = retrained.verdict
         self.retrained.append(retrained)
-        self._tell(
+        self._record_event(
             ReplayEventKind.RETRAIN,
             version.version,
             f"{job.trigger_reason}: {_in_words(verdict)}",
@@ -429,7 +429,7 @@ class _Course:
         )
         self._tell_problems(problems)
         if decision is not None:
-            self._tell(ReplayEventKind.SHADOW, version.version, decision.sentence, decision.action)
+            self._record_event(ReplayEventKind.SHADOW, version.version, decision.sentence, decision.action)
         self.clock.now += RETRAIN_TAKES
 
     def _shadow(self) -> None:
@@ -437,7 +437,7 @@ class _Course:
         for each in report.versions:
             if each.decision is not None and each.decision.action is not ShadowAction.CONTINUE:
                 decision = each.decision
-                self._tell(ReplayEventKind.SHADOW, each.version, decision.sentence, decision.action)
+                self._record_event(ReplayEventKind.SHADOW, each.version, decision.sentence, decision.action)
         self._tell_problems(report.problems)
 
     def _watch(self) -> None:
@@ -447,14 +447,14 @@ class _Course:
                 if answer.reply is Reply.ACCEPTED:
                     reason = answer.request.training.trigger_reason
                     sentence = f"{reason} retrain: {answer.because}"
-                    self._tell(ReplayEventKind.REQUEST, each.version, sentence, answer.reply, reason)
+                    self._record_event(ReplayEventKind.REQUEST, each.version, sentence, answer.reply, reason)
         self._tell_problems(report.problems)
 
     def _tell_changes(self) -> None:
         committed = self.services.ledger.promotions.committed(self.model_id)
         for change in committed[self.changes :]:
             sentence = f"{change.kind}: {change.reason}"
-            self._tell(ReplayEventKind.PRODUCTION, change.to_version or "", sentence, change.kind)
+            self._record_event(ReplayEventKind.PRODUCTION, change.to_version or "", sentence, change.kind)
         self.changes = len(committed)
 
     def _worths(

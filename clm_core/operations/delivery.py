@@ -25,7 +25,7 @@ from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.deliveries import ReceiverState
 from clm_core.domain.errors import DeliveryFailed, SettingsError
 from clm_core.domain.events import MODEL_RESOURCE, EventType
-from clm_core.domain.secret_references import shown
+from clm_core.domain.secret_references import reference_text
 from clm_core.domain.webhook_settings import Subscriber
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.receivers import ALERTS, EVENTS, GIVEN_UP_AFTER, OutgoingEvent, ReceiverStore, Stream, T
@@ -224,7 +224,7 @@ def _anchor_receiver(subscriber: Subscriber, clock: Callable[[], datetime]) -> R
 
 
 def _alert_receiver(url: SecretStr) -> Receiver[Any]:
-    name = f"alerts {shown(url) or _scheme_of(url.get_secret_value())}"
+    name = f"alerts {reference_text(url) or _scheme_of(url.get_secret_value())}"
     return Receiver(name, ALERTS, lambda alert: notifications.send(url.get_secret_value(), alert))
 
 
@@ -301,7 +301,7 @@ def _without_secrets(url: SecretStr) -> str:
 
     A reference to the server of secrets stands for itself: the name outlasts a rotation, and asks no server.
     """
-    if reference := shown(url):
+    if reference := reference_text(url):
         return reference
     parts = urlsplit(url.get_secret_value())
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]} {_fingerprint(url.get_secret_value())}"

@@ -317,7 +317,7 @@ def _provider(endpoint: str, chosen: "ContextVar[SpanContext | None]") -> "Trace
         resource=Resource.create(attributes), id_generator=_id_generator(chosen), shutdown_on_exit=False
     )
     exporter = OTLPSpanExporter(endpoint=url, timeout=seconds)
-    provider.add_span_processor(BatchSpanProcessor(_patient(exporter, url)))
+    provider.add_span_processor(BatchSpanProcessor(_with_deadline(exporter, url)))
     return provider
 
 
@@ -338,7 +338,7 @@ def _id_generator(chosen: "ContextVar[SpanContext | None]") -> Any:
     return JobIds()
 
 
-def _patient(exporter: "SpanExporter", url: str) -> "SpanExporter":
+def _with_deadline(exporter: "SpanExporter", url: str) -> "SpanExporter":
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
     class Patient(SpanExporter):

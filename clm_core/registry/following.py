@@ -210,9 +210,9 @@ class Followed(Generic[V]):
                 self._changes += 1
                 self._changed.notify_all()
         if self._threads[0].is_alive():
-            self._tell(after, event)
+            self._notify(after, event)
 
-    def _tell(self, served: V | None, event: PublishedEvent | None) -> None:
+    def _notify(self, served: V | None, event: PublishedEvent | None) -> None:
         try:
             if served is None:
                 if self._callbacks.halted is not None:

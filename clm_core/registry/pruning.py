@@ -96,7 +96,7 @@ class _Prunable:
     size: int
 
     @property
-    def shown(self) -> PrunedVersion:
+    def report(self) -> PrunedVersion:
         return PrunedVersion(
             **self.version.model_dump(include={"model_id", "version", "created_at"}),
             files=self.files,
@@ -115,7 +115,7 @@ class Pruning:
 
     def plan(self, older_than: timedelta, now: datetime) -> list[PrunedVersion]:
         """Versions whose files a removal at this moment would remove, oldest first."""
-        return [each.shown for each in self._prunable(older_than, now)]
+        return [each.report for each in self._prunable(older_than, now)]
 
     def prune(self, older_than: timedelta, by: Actor, now: datetime) -> list[PrunedVersion]:
         """Remove the files of failed versions.
@@ -130,7 +130,7 @@ class Pruning:
             ConflictError: a backup or another removal is under way.
         """
         with self._exclusive():
-            return [each.shown for each in self._prunable(older_than, now) if self._remove(each, by, now)]
+            return [each.report for each in self._prunable(older_than, now) if self._remove(each, by, now)]
 
     def _remove(self, each: _Prunable, by: Actor, now: datetime) -> bool:
         # a promotion verifies the files under the same lock

@@ -75,7 +75,7 @@ class RemoteRegistry:
         """
         with self._client() as client:
             try:
-                answer = _asked(client, f"{_API}/registered-models/alias", name=model_id, alias=alias)
+                answer = _answer(client, f"{_API}/registered-models/alias", name=model_id, alias=alias)
             except NotFound:
                 return None
         return int(answer["model_version"]["version"])
@@ -164,14 +164,14 @@ class RemoteRegistry:
 
 
 def _version(client: "httpx.Client", model_id: str, mlflow_version: int) -> Mapping[str, Any]:
-    answer = _asked(client, f"{_API}/model-versions/get", name=model_id, version=str(mlflow_version))
+    answer = _answer(client, f"{_API}/model-versions/get", name=model_id, version=str(mlflow_version))
     version: Mapping[str, Any] = answer["model_version"]
     return version
 
 
 def _fetch_folder(client: "httpx.Client", stored: str, folder: str, into: Path) -> None:
     """Fetch the files of a flat folder, at most `MAX_FILES` and `MAX_BYTES` of them."""
-    listed = _asked(client, f"{stored}/directories", artifact_directory_path=folder).get("files", ())
+    listed = _answer(client, f"{stored}/directories", artifact_directory_path=folder).get("files", ())
     if not listed:
         raise RegistryUnavailable(
             f"MLflow could not read {folder}: the files are missing. Restore the version from a backup."
@@ -195,7 +195,7 @@ def _fetch_folder(client: "httpx.Client", stored: str, folder: str, into: Path) 
                     file.write(chunk)
 
 
-def _asked(client: "httpx.Client", path: str, **query: str) -> Mapping[str, Any]:
+def _answer(client: "httpx.Client", path: str, **query: str) -> Mapping[str, Any]:
     """JSON of a successful answer.
 
     Raises:

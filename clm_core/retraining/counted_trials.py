@@ -51,7 +51,7 @@ class CountedTrials:
             return TrialCount(search.trials, max(search.effective, min_trials))
         return TrialCount(0, min_trials)
 
-    def shown(self, luck: TrialLuck | None, policy: GatePolicy) -> TrialLuck | None:
+    def stated_luck(self, luck: TrialLuck | None, policy: GatePolicy) -> TrialLuck | None:
         """Trial luck with the series sharing the trials, and the error of the fleet; None stays None."""
         updates = {
             "matched": self.matched,

@@ -122,7 +122,7 @@ def verdict_on(
     by_fold = () if evaluation.fitted is None else evaluation.fitted.folds
     updates = {
         "seed_sharpes": seeds if len(seeds) > 1 else (),
-        "luck": counted.shown(verdict.luck, policy),
+        "luck": counted.stated_luck(verdict.luck, policy),
         "warnings": (
             *verdict.warnings,
             *counted.warnings,

@@ -140,7 +140,7 @@ class StrategyRun:
                 f"None of {self._candidates} candidates could be measured: too few trades, or none in "
                 "more than a quarter of the test sets. Give more days of bars"
             )
-        front, defaults = self._found(last.number, last.genes[members], founders)
+        front, defaults = self._measured_strategies(last.number, last.genes[members], founders)
         return self._result(front, defaults, self._risk(), self._diverse(front, last.genes[members]))
 
     @cached_property
@@ -209,7 +209,7 @@ class StrategyRun:
             members = members[is_measured(generation.scores[members])]
         return members[np.argsort(-generation.scores[members, 0], kind="stable")]
 
-    def _found(
+    def _measured_strategies(
         self, generation: int, front: Floats, defaults: Floats
     ) -> tuple[tuple[FoundStrategy, ...], tuple[FoundStrategy, ...]]:
         """Results of the front and of the defaults, which are looked at on the held-out bars together.

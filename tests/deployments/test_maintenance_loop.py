@@ -41,7 +41,7 @@ def runs_shown(
         flow = client.create_flow_from_name("maintenance")
         client.create_deployment(flow_id=flow, name="maintenance", tags=[tag])
 
-    def shown() -> list[dict[str, Any]]:
+    def flow_runs() -> list[dict[str, Any]]:
         query = {"flow_runs": {"tags": {"all_": [tag]}}}
         runs: list[dict[str, Any]] = httpx.post(f"{prefect_url}/flow_runs/filter", json=query).json()
         for run in runs:
@@ -50,7 +50,7 @@ def runs_shown(
             run["lines"] = [line["message"] for line in logs]
         return runs
 
-    return shown
+    return flow_runs
 
 
 def test_a_pass_without_work_is_no_run(

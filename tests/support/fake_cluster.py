@@ -182,18 +182,18 @@ class FakeCluster:
         }
         thing["status"] = status
         self._objects[kind].append(thing)
-        self._tell(kind, "ADDED", thing)
+        self._notify(kind, "ADDED", thing)
 
     def _change(self, kind: str, thing: dict[str, Any], status: dict[str, Any]) -> None:
         thing["status"] = status
         thing["metadata"]["resourceVersion"] = self._next_version()
-        self._tell(kind, "MODIFIED", thing)
+        self._notify(kind, "MODIFIED", thing)
 
     def _next_version(self) -> str:
         self._version += 1
         return str(self._version)
 
-    def _tell(self, kind: str, change: str, thing: dict[str, Any]) -> None:
+    def _notify(self, kind: str, change: str, thing: dict[str, Any]) -> None:
         for queue in self._watchers[kind]:
             queue.put_nowait({"type": change, "object": json.loads(json.dumps(thing))})
 

@@ -66,12 +66,12 @@ class RunReport(BaseModel):
     """Address of the run's page in Prefect; null where the address of the pages is unknown."""
 
 
-def _pages(request: Request) -> Surroundings:
+def _surroundings(request: Request) -> Surroundings:
     surroundings: Surroundings = request.app.state.surroundings
     return surroundings
 
 
-Pages = Annotated[Surroundings, Depends(_pages)]
+Pages = Annotated[Surroundings, Depends(_surroundings)]
 
 
 @dataclass(frozen=True)

@@ -30,16 +30,16 @@ def test_attribution_of_a_version_a_model_and_all_models(
     monkeypatch.setenv("CLM_HOME", str(services.settings.home))
     monkeypatch.setattr(stores, "open_services", lambda *_, **__: nullcontext(world.services(40)))
 
-    def shown(*arguments: str) -> str:
+    def output_of(*arguments: str) -> str:
         return CliRunner().invoke(app, ["attribution", *arguments], catch_exceptions=False).stdout
 
-    life = json.loads(shown(world.model_id, "--json"))
-    alone = json.loads(shown(f"{world.model_id}@{version.version}", "--json"))
+    life = json.loads(output_of(world.model_id, "--json"))
+    alone = json.loads(output_of(f"{world.model_id}@{version.version}", "--json"))
     assert life["values"]["total"] > 0.0
     # from the registration a day earlier
     assert alone["values"]["total"] > life["values"]["total"]
-    assert f"{world.model_id} in production, 2024-01-11 00:00" in shown(world.model_id)
-    page = Path(shown("--page").strip())
+    assert f"{world.model_id} in production, 2024-01-11 00:00" in output_of(world.model_id)
+    page = Path(output_of("--page").strip())
     assert f"{world.model_id}, 2024-01-11 00:00" in page.read_text(encoding="utf-8")
     with pytest.raises(NotFound, match="no version or model nobody"):
-        shown("nobody")
+        output_of("nobody")

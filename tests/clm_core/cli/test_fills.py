@@ -48,13 +48,13 @@ def report(world: World) -> None:
     report_fills(world.services(NOW), [Fill.model_validate(each) for each in fills], ADA)
 
 
-def shown(*words: str) -> Result:
+def fills_command(*words: str) -> Result:
     return CliRunner().invoke(app, ["fills", *words], env={"COLUMNS": "200"})
 
 
 def test_fills_are_listed_newest_first_with_slippage_and_fee_and_a_sentence(world: World) -> None:
     report(world)
-    lines = shown(world.model_id).output.splitlines()
+    lines = fills_command(world.model_id).output.splitlines()
     sold, bought = (next(line for line in lines if line.rstrip().endswith(name)) for name in ("s1", "b1"))
     assert lines.index(sold) < lines.index(bought)
     assert "+10.00 bps" in bought
@@ -65,10 +65,10 @@ def test_fills_are_listed_newest_first_with_slippage_and_fee_and_a_sentence(worl
 
 def test_fills_as_json_are_pages_that_follow_one_another(world: World) -> None:
     report(world)
-    first = json.loads(shown(world.model_id, "--limit", "1", "--json").output)
+    first = json.loads(fills_command(world.model_id, "--limit", "1", "--json").output)
     assert [each["id"] for each in first["items"]] == ["s1"]
-    assert f"--after {first['next']}" in shown(world.model_id, "--limit", "1").output
-    rest = json.loads(shown(world.model_id, "--after", first["next"], "--json").output)
+    assert f"--after {first['next']}" in fills_command(world.model_id, "--limit", "1").output
+    rest = json.loads(fills_command(world.model_id, "--after", first["next"], "--json").output)
     assert [(each["id"], each["slippage_bps"]) for each in rest["items"]] == [("b1", pytest.approx(10.0))]
     assert rest["next"] is None
 
@@ -76,5 +76,5 @@ def test_fills_as_json_are_pages_that_follow_one_another(world: World) -> None:
 def test_a_model_without_fills_says_where_traders_send_them_and_an_unknown_model_is_refused(
     world: World,
 ) -> None:
-    assert "traders send them to POST /clm/fills" in shown(world.model_id).output
-    assert isinstance(shown("nobody_btcusd_1h").exception, NotFound)
+    assert "traders send them to POST /clm/fills" in fills_command(world.model_id).output
+    assert isinstance(fills_command("nobody_btcusd_1h").exception, NotFound)

@@ -32,7 +32,7 @@ def decided(
     services.ledger.shadow_decisions.record(None, version.model_id, label, None, decision, at)
 
 
-def shown(services: Services, model_id: str) -> ModelOverview:
+def overview_of(services: Services, model_id: str) -> ModelOverview:
     models = read_overview(services, model_id).shown
     return next(each for each in models if each.model_id == model_id)
 
@@ -46,13 +46,13 @@ def test_the_state_follows_the_newest_change_of_production(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
     version = make_version(model_id)
-    states = [shown(services, model_id).state]
+    states = [overview_of(services, model_id).state]
     promote(services, version)
-    states.append(shown(services, model_id).state)
+    states.append(overview_of(services, model_id).state)
     services.promotions.halt(model_id, ADA, "exchange down", services.clock())
-    states.append(shown(services, model_id).state)
+    states.append(overview_of(services, model_id).state)
     assert states == [ServingState.NOTHING, ServingState.SERVING, ServingState.HALTED]
-    change = shown(services, model_id).change
+    change = overview_of(services, model_id).change
     assert change is not None
     assert change.reason == "exchange down"
 
@@ -64,7 +64,7 @@ def test_a_promotion_that_waits_comes_first_with_its_obstacle(
     before = read_overview(services)
     decided(services, version, ShadowAction.PROMOTE, services.clock(), "promotion = approval in the policy")
     after = read_overview(services)
-    [challenger] = shown(services, model_id).challengers
+    [challenger] = overview_of(services, model_id).challengers
     assert challenger.waits_for == "promotion = approval in the policy"
     assert after.waiting == before.waiting + 1
     names = [each.model_id for each in after.models]
@@ -95,11 +95,11 @@ def test_a_standing_is_shown_until_production_changes_again(
     older = measured.model_copy(update={"at": change.at, "sentences": ()})
     for each in (measured, older):
         services.ledger.standings.record(each)
-    assert shown(services, model_id).standing == measured
+    assert overview_of(services, model_id).standing == measured
     promote(services, second)
-    assert shown(services, model_id).standing is None
+    assert overview_of(services, model_id).standing is None
     services.promotions.rollback(model_id, ADA, "worse", services.clock())
-    assert shown(services, model_id).standing is None
+    assert overview_of(services, model_id).standing is None
 
 
 def test_the_newest_weights_of_a_running_allocation_are_shown(
@@ -111,18 +111,18 @@ def test_the_newest_weights_of_a_running_allocation_are_shown(
         connection.execute(change, {"r": "a" * 64, "m": model_id, "v": second.version})
     promote(services, first)
     allocation.start(services, model_id, [second.version], ADA, "tested")
-    weights = shown(services, model_id).weights
+    weights = overview_of(services, model_id).weights
     assert weights is not None
     assert {arm.version: arm.weight for arm in weights.arms} == {first.version: 0.7, second.version: 0.3}
     promote(services, refresh)
-    weights = shown(services, model_id).weights
+    weights = overview_of(services, model_id).weights
     assert weights is not None
     assert {arm.version: arm.weight for arm in weights.arms} == {refresh.version: 0.7, second.version: 0.3}
     # the next pass ends the allocation of a former production version
     promote(services, second)
-    assert shown(services, model_id).weights is None
+    assert overview_of(services, model_id).weights is None
     allocation.stop(services, model_id, ADA, "tested")
-    assert shown(services, model_id).weights is None
+    assert overview_of(services, model_id).weights is None
 
 
 def test_the_time_line_is_newest_first_and_repeats_no_decision(

@@ -36,7 +36,7 @@ class Searched:
     result: StrategySearchResult
 
     @property
-    def found(self) -> dict[str, Any]:
+    def front_params(self) -> dict[str, Any]:
         """Parameters of a strategy of the front, other than the defaults."""
         defaults = {each.candidate for each in self.result.defaults}
         return next(each.params for each in self.result.front if each.candidate not in defaults)
@@ -68,7 +68,7 @@ def searched(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Se
 
 
 def test_the_whole_search_counts_for_what_it_found(searched: Searched) -> None:
-    counted = searched.counted(searched.found)
+    counted = searched.counted(searched.front_params)
     [search] = counted.searches
     front = len(searched.result.front) + len(searched.result.defaults)
     assert search.sketch.trials == searched.result.candidates + front
@@ -88,13 +88,13 @@ def of_searches(counted: CountedTrials) -> list[str]:
 
 
 def test_parameters_typed_by_hand_were_searched_too(searched: Searched) -> None:
-    typed = {name: str(value) for name, value in searched.found.items()}
+    typed = {name: str(value) for name, value in searched.front_params.items()}
     sized = typed | {"sizing": {"target_volatility": 0.1}}
     assert len(searched.counted(typed).searches) == len(searched.counted(sized).searches) == 1
 
 
 def test_parameters_rounded_by_hand_were_searched_too(searched: Searched) -> None:
-    params = searched.found
+    params = searched.front_params
     rounded = params | {
         "threshold": float(f"{params['threshold']:.2g}"),
         "stop_loss": float(f"{params['stop_loss']:.2g}"),
@@ -107,9 +107,12 @@ def test_a_search_moves_no_bar_of_a_recipe_it_did_not_find(searched: Searched) -
     others = {
         "defaults": ({}, MOMENTUM),
         "defaults in full": (effective_params(MOMENTUM, {}) or {}, MOMENTUM),
-        "another look-back": (searched.found | {"look_back": 3 * searched.found["look_back"]}, MOMENTUM),
-        "no stop": (searched.found | {"stop_loss": "none"}, MOMENTUM),
-        "out of the space": (searched.found | {"look_back": 900}, MOMENTUM),
+        "another look-back": (
+            searched.front_params | {"look_back": 3 * searched.front_params["look_back"]},
+            MOMENTUM,
+        ),
+        "no stop": (searched.front_params | {"stop_loss": "none"}, MOMENTUM),
+        "out of the space": (searched.front_params | {"look_back": 900}, MOMENTUM),
         "another family": ({"threshold": 0.02}, Kind(ModelType.OTHER, "ma_cross")),
         "another kind": ({}, Kind(ModelType.LIGHTGBM)),
     }
@@ -123,7 +126,7 @@ def test_a_search_moves_no_bar_of_a_recipe_it_did_not_find(searched: Searched) -
 
 
 def test_trials_of_others_and_of_the_search_count_together(searched: Searched) -> None:
-    counted = searched.counted(searched.found)
+    counted = searched.counted(searched.front_params)
     rng = np.random.default_rng(3)
     [search] = counted.searches
     days = np.arange(19_000, 19_400)
@@ -136,18 +139,18 @@ def test_trials_of_others_and_of_the_search_count_together(searched: Searched) -
 
 
 def test_a_search_counts_under_every_name_of_the_series(searched: Searched) -> None:
-    assert len(searched.counted(searched.found, OTHER_NAME).searches) == 1
+    assert len(searched.counted(searched.front_params, OTHER_NAME).searches) == 1
 
 
 def test_a_search_counts_from_the_moment_it_was_made(searched: Searched) -> None:
     before = searched.definition.created_at - timedelta(seconds=1)
-    assert searched.counted(searched.found, until=before).searches == ()
+    assert searched.counted(searched.front_params, until=before).searches == ()
 
 
 def test_the_risk_of_the_choice_is_that_of_the_search(searched: Searched) -> None:
     ledger = searched.clm.ledger
     market = (SYMBOL, "1h")
-    risk = search_result_risk(ledger, MOMENTUM, searched.found, market)
+    risk = search_result_risk(ledger, MOMENTUM, searched.front_params, market)
     assert risk is not None
     result = searched.result
     assert (risk.candidates, risk.days) == (result.candidates, result.selection_days)
