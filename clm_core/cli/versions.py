@@ -158,7 +158,7 @@ def _learned(services: "Services", version: "ModelVersion") -> "LearningValue | 
     try:
         return learning_value(services, version.model_id)
     except DataError as error:
-        typer.echo(f"What continuous learning is worth cannot be measured: {error}", err=True)
+        typer.echo(f"The worth of continuous learning cannot be measured: {error}", err=True)
         return None
 
 

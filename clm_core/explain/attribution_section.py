@@ -9,7 +9,7 @@ from clm_core.domain.measures import count, finite_or_none, percent, signed_perc
 from clm_core.explain.attribution import SIDES, TRADES, Attribution, AttributionRow, AttributionTable
 
 NAME = "attribution"
-TITLE = "Where the result comes from"
+TITLE = "Attribution of the result"
 GAIN = "#12966a"
 LOSS = "#d64545"
 NEUTRAL = "#2f6fed"

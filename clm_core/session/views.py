@@ -74,7 +74,8 @@ class VersionReport:
         return "\n".join([f"{self.name}: {self.headline}", *(f"  - {each}" for each in self.reasons)])
 
     def _repr_html_(self) -> str:
-        changes = Section(name="changes", title="What would let the version pass", sentences=self.changes)
+        title = "Changes that would let the version pass"
+        changes = Section(name="changes", title=title, sentences=self.changes)
         return render_fragment(
             title=self.name,
             badge=self.decision.value.upper(),

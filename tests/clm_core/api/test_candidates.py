@@ -43,7 +43,7 @@ def test_operators_propose_candidates_and_viewers_list_them(client: Client) -> N
         ({"param": {}}, "param"),
     ],
 )
-def test_what_cannot_be_evaluated_is_answered_with_422_naming_the_fault(
+def test_an_impossible_evaluation_is_answered_with_422_naming_the_fault(
     client: Client, changes: dict[str, Any], named: str
 ) -> None:
     answer = client(Role.OPERATOR).post("/clm/candidates", json=BODY | changes)

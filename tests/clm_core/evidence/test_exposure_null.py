@@ -104,7 +104,7 @@ def test_positions_that_never_vary_have_no_timing(level: float) -> None:
     ids=["too few", "a position that is not finite", "a return that is not finite", "a still market"],
 )
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_what_cannot_be_measured_has_no_probability(positions: Floats, returns: Floats) -> None:
+def test_an_unmeasurable_timing_has_no_probability(positions: Floats, returns: Floats) -> None:
     assert math.isnan(timing_probability([positions], [returns]))
 
 

@@ -62,7 +62,7 @@ def test_a_single_member_is_tested_as_a_market_alone() -> None:
     assert error_drift_of_members({"A": errors}) == {"A": error_drift(errors)}
 
 
-def test_of_a_pool_the_members_with_a_change_are_found_and_those_with_few_outcomes_left_out() -> None:
+def test_the_members_of_a_pool_with_a_change_are_found_and_those_with_few_outcomes_left_out() -> None:
     rng = np.random.default_rng(5)
     errors = {f"S{number}": calibrated(rng, 300) for number in range(8)}
     errors["S3"] = np.concatenate([calibrated(rng, 200), risen(rng, 200)])

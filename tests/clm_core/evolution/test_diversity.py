@@ -15,7 +15,7 @@ def test_a_close_relative_of_a_better_strategy_is_passed_over() -> None:
     assert decorrelated(daily, [0.9, 0.89, 0.5, 0.7], 3) == [0, 3, 2]
 
 
-def test_where_only_relatives_are_left_the_least_alike_is_chosen() -> None:
+def test_the_least_alike_is_chosen_where_only_relatives_are_left() -> None:
     close, closer = (FIRST + share * SECOND for share in (0.5, 0.1))
     daily = np.array([closer, FIRST, close], np.float32)
     assert decorrelated(daily, [0.8, 0.9, 0.1], 3) == [1, 2, 0]

@@ -80,7 +80,7 @@ def test_a_version_neither_judged_nor_explained_is_compared_by_its_training() ->
     assert ("regime", "–", "calm", "differs") in parameters.tables[0].rows
 
 
-def test_of_long_lists_of_parameters_the_items_that_one_version_lacks_are_named() -> None:
+def test_the_items_that_a_version_lacks_are_named_of_long_lists_of_parameters() -> None:
     one = compared("v1", params={"features": ["a", "b", "c", "d"]})
     other = compared("v2", params={"features": ["a", "b", "c", "e"]})
     rows = {name: cells for name, *cells in comparison_sections(one, other)[2].tables[0].rows}

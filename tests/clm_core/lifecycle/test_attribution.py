@@ -76,7 +76,7 @@ def test_a_version_in_shadow_is_attributed_from_its_registration(world: World) -
         "30 recorded positions, 30 of them late, 5 bars without one traded flat."
     )
     page = write_page(clm, f"{world.model_id}@{version.version}", section)
-    assert "Where the result comes from" in page.read_text(encoding="utf-8")
+    assert "Attribution of the result" in page.read_text(encoding="utf-8")
     json.dumps(section.model_dump(mode="json"), allow_nan=False)
 
 

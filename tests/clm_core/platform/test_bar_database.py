@@ -102,7 +102,7 @@ def test_a_row_without_a_price_is_refused_as_in_a_file(url: str, tmp_path: Path)
         ),
     ],
 )
-def test_what_cannot_be_read_is_named(
+def test_an_unreadable_database_is_named(
     options: dict[str, Any], error: type[Exception], message: str, url: str, tmp_path: Path
 ) -> None:
     address = options.pop("url", url)

@@ -145,7 +145,7 @@ def test_a_reservation_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest
         assert list(tmp_path.iterdir()) == []
 
 
-def test_where_sockets_have_no_names_a_port_is_reserved_by_a_file_of_the_user(
+def test_a_port_is_reserved_by_a_file_of_the_user_where_sockets_have_no_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
