@@ -1,4 +1,4 @@
-"""Links between the pages of the documentation."""
+"""Links between the pages of the documentation, and the form of decisions."""
 
 import re
 from pathlib import Path
@@ -32,3 +32,15 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
         is_known = target.exists() and (not anchor or target.suffix != ".md" or anchor in anchors(target))
         broken += [] if is_known else [link]
     assert broken == []
+
+
+@pytest.mark.parametrize(
+    "decision", sorted((ROOT / "docs" / "decisions").glob("0*.md")), ids=lambda path: path.stem
+)
+def test_every_decision_has_a_title_a_status_a_date_and_alternatives(decision: Path) -> None:
+    text = decision.read_text(encoding="utf-8")
+    assert re.match(rf"# {int(decision.stem[:4])}\. .+\n\n- Status: .+\n- Date: \d{{4}}-\d\d-\d\d\n", text)
+    sections = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert {"Context", "Decision", "Alternatives"} <= set(sections)
+    title = text.partition("\n")[0].removeprefix("# ")
+    assert f"- [{title}]({decision.name})" in (decision.parent / "README.md").read_text(encoding="utf-8")
