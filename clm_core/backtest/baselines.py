@@ -47,7 +47,8 @@ def run_baselines(market: MarketTerms, bars: Bars, rows: slice, size: Sizer) -> 
         "hold_at_volatility": size(bars, held),
         "trend": size(bars, trend(bars)),
     }
-    return tuple(_run(name, market, bars[rows], values[rows]) for name, values in positions.items())
+    unseen = bars[rows]
+    return tuple(_run(name, market, unseen, values[rows]) for name, values in positions.items())
 
 
 def _run(name: str, market: MarketTerms, bars: Bars, positions: Floats) -> Baseline:

@@ -9,6 +9,7 @@ no-trade band of the sizing hides the changes of the signal, the signal is recor
 signal does not change on the last bars, the bars up to the newest change are recorded.
 """
 
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -96,9 +97,7 @@ def record(model: Model, bars: Bars | Panel, folder: Path) -> None:
 
 
 def _record(model: Model, bars: Bars, path: Path) -> None:
-    rows = _telling_rows(model, bars)
-    positions = model.positions(rows)
-    forecast = model.forecast(rows)
+    rows, positions, forecast = _telling_rows(model, bars)
     golden = GoldenRows(
         time=rows.time.tolist(),
         **{name: getattr(rows, name).tolist() for name in FIELDS},
@@ -112,19 +111,24 @@ def _record(model: Model, bars: Bars, path: Path) -> None:
     path.write_text(golden.model_dump_json(exclude=unused))
 
 
-def _telling_rows(model: Model, bars: Bars) -> Bars:
-    """The last rows, or the rows up to the signal's newest change if no answer and no signal varies there."""
+def _telling_rows(model: Model, bars: Bars) -> tuple[Bars, Floats, Floats]:
+    """The last rows, or the rows up to the signal's newest change if no answer and no signal varies there,
+    with the positions and the forecasts on the rows."""
     count = rows_of(model)
     last = bars[-count:]
-    if not (_constant(model.positions(last)) and _constant(model.forecast(last))):
-        return last
+    positions = model.positions(last)
+    forecast = model.forecast(last)
+    answered = last, positions, forecast
+    if not (_constant(positions) and _constant(forecast)):
+        return answered
     if len(_changes(signal_of(model, last), last)):
-        return last
+        return answered
     changes = _changes(signal_of(model, bars), bars)
     if not len(changes):
-        return last
+        return answered
     # one row more than needed for the answer after the change: the answer before it
-    return bars[max(0, int(changes[-1]) - count) : int(changes[-1]) + 1]
+    rows = bars[max(0, int(changes[-1]) - count) : int(changes[-1]) + 1]
+    return rows, model.positions(rows), model.forecast(rows)
 
 
 def _hidden_signal(model: Model, rows: Bars, positions: Floats, forecast: Floats) -> list[float] | None:
@@ -150,7 +154,7 @@ def _changes(signal: Floats, bars: Bars) -> NDArray[np.int64]:
 
 def _with_none(values: Floats) -> list[float | None]:
     """Numbers for JSON, None for NaN."""
-    return [None if np.isnan(value) else value for value in values.tolist()]
+    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 def preflight(model: Model, folder: Path) -> None:
