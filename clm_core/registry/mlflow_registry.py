@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
-from importlib import import_module
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType, ModuleType
@@ -776,6 +774,7 @@ class MLflowRegistry:
         a line in the log. A promotion loads the bundle and compares the golden rows instead.
         """
         from clm_core.models.catalog import version_execution
+        from clm_core.registry import version_files
         from clm_core.registry.model_file import ModelFile
         from clm_core.registry.scoring import signature_with
 
@@ -796,15 +795,18 @@ class MLflowRegistry:
         with tempfile.TemporaryDirectory() as folder:
             files = Path(folder, "model")
             with _bytecode_off():
-                _save_files(
+                version_files.save(
                     files,
-                    _example(bars, card.bars_needed),
-                    mlflow_model=description,
-                    python_model=SERVING_CODE,
-                    artifacts={BUNDLE: str(bundle)},
-                    model_config=dict(config),
-                    signature=signature_with(card.series, pooled=bool(symbols)),
-                    pip_requirements=_requirements(card),
+                    version_files.VersionParts(
+                        description=description,
+                        code=SERVING_CODE,
+                        bundle=bundle,
+                        name=BUNDLE,
+                        config=config,
+                        example=_example(bars, card.bars_needed),
+                        signature=signature_with(card.series, pooled=bool(symbols)),
+                        requirements=_requirements(card),
+                    ),
                 )
             # Python would otherwise write bytecode there when a version is loaded in place, and would run
             # bytecode planted there instead of the serving code
@@ -946,48 +948,6 @@ def _sizes(uri: str, store: "ArtifactRepository", folder: str | None = None, dep
             yield from _sizes(uri, store, entry.path, depth + 1)
         else:
             yield entry.file_size or 0
-
-
-def _save_files(folder: Path, example: Any, **arguments: Any) -> None:
-    """Write the files of a version with MLflow's flavor `pyfunc`.
-
-    Args:
-        folder: created by the call.
-        example: table that a prediction accepts; see `version_example`.
-        arguments: of `mlflow.pyfunc.save_model`, except path and example; `mlflow_model` is completed.
-    """
-    from mlflow import pyfunc
-
-    from clm_core.registry import version_example
-
-    def save(example: Any) -> None:
-        with _requirements_as_given():
-            pyfunc.save_model(path=str(folder), input_example=example, **arguments)
-
-    if not version_example.can_be_completed(example):
-        save(example)
-        return
-    save(example.tail(1))
-    if not version_example.complete(folder, arguments["mlflow_model"].saved_input_example_info, example):
-        # written in another form by another release of MLflow
-        shutil.rmtree(folder)
-        save(example)
-
-
-@contextlib.contextmanager
-def _requirements_as_given() -> Iterator[None]:
-    """Keep MLflow from comparing requirements with the installed versions.
-
-    The requirements are the installed versions. For the comparison MLflow reads the metadata of all packages,
-    a second of processor time.
-    """
-    environment: Any = import_module("mlflow.utils.environment")
-    before = environment.warn_dependency_requirement_mismatches
-    environment.warn_dependency_requirement_mismatches = lambda requirements: None
-    try:
-        yield
-    finally:
-        environment.warn_dependency_requirement_mismatches = before
 
 
 @contextlib.contextmanager

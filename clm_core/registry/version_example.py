@@ -34,18 +34,37 @@ def complete(folder: Path, info: Mapping[str, str], table: pd.DataFrame) -> bool
     Returns:
         False for files of another form than that of this release, which stay as they are.
     """
-    forms: dict[str, Callable[[list[str], str], str]] = {
-        "artifact_path": plain_form,
-        "serving_input_path": serving_form,
-    }
     columns = list(table.columns)
     last = encoded_rows(table.tail(1))
-    if any((folder / info[key]).read_text() != form(columns, last) for key, form in forms.items()):
+    if any((folder / info[key]).read_text() != form(columns, last) for key, form in _FORMS.items()):
         return False
-    rows = encoded_rows(table)
-    for key, form in forms.items():
-        (folder / info[key]).write_text(form(columns, rows))
+    write(folder, info, table)
     return True
+
+
+def write(folder: Path, info: Mapping[str, str], table: pd.DataFrame) -> int:
+    """Write the files of an example.
+
+    Args:
+        folder: folder of the version.
+        info: MLflow's names of the files.
+        table: whole table, see `can_be_completed`.
+
+    Returns:
+        Bytes of the two files of an example with the last row alone.
+    """
+    columns = list(table.columns)
+    cells = _cells(table)
+    rows = _ROWS.encode(cells)
+    last = _ROWS.encode(cells[-1:])
+    for key, form in _FORMS.items():
+        (folder / info[key]).write_text(form(columns, rows))
+    return sum(len(form(columns, last).encode()) for form in _FORMS.values())
+
+
+def size(folder: Path, info: Mapping[str, str]) -> int:
+    """Bytes of the two files of an example."""
+    return sum((folder / info[key]).stat().st_size for key in _FORMS)
 
 
 def plain_form(columns: list[str], rows: str) -> str:
@@ -71,4 +90,16 @@ def serving_form(columns: list[str], rows: str) -> str:
 
 def encoded_rows(table: pd.DataFrame) -> str:
     """Rows of a table as JSON, with cells and rows below each other."""
-    return _ROWS.encode(list(zip(*(table[name].tolist() for name in table.columns), strict=True)))
+    return _ROWS.encode(_cells(table))
+
+
+def _cells(table: pd.DataFrame) -> list[tuple[object, ...]]:
+    """Rows of a table as plain Python objects."""
+    return list(zip(*(table[name].tolist() for name in table.columns), strict=True))
+
+
+_FORMS: dict[str, Callable[[list[str], str], str]] = {
+    "artifact_path": plain_form,
+    "serving_input_path": serving_form,
+}
+"""Content of a file by MLflow's key for the name of the file."""

@@ -17,7 +17,7 @@ from psycopg.sql import SQL
 from clm_core.domain.errors import NotFound, RegistryUnavailable
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
-from clm_core.registry import mlflow_registry
+from clm_core.registry import mlflow_registry, version_files
 from clm_core.registry.mlflow_registry import DIGEST_TAG, JOB_TAG, STATUS_TAG, MLflowRegistry
 from clm_core.registry.store_tables import is_registered
 from clm_core.services import Services
@@ -225,7 +225,7 @@ def test_the_files_of_a_registered_version_are_ready_and_those_of_a_failed_uploa
     def no_space(*arguments: object, **options: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(mlflow_registry, "_save_files", no_space)
+    monkeypatch.setattr(version_files, "save", no_space)
     with pytest.raises(RegistryUnavailable, match="no space"):
         make_version(model_id, in_full=True)
     name = f"name = '{model_id.replace('.', '-')}'"

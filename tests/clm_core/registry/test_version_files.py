@@ -1,0 +1,123 @@
+"""Files of versions have the content that MLflow gives them."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+
+from clm_core.registry import version_files
+from clm_core.registry.mlflow_registry import SERVING_CODE
+from clm_core.registry.model_file import ModelFile
+from clm_core.registry.version_files import VersionParts, save
+
+COLUMNS = ("open", "close", "volume")
+
+
+@pytest.fixture(autouse=True)
+def forms(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    monkeypatch.setattr(version_files, "_forms", kept)
+    return kept
+
+
+@pytest.fixture
+def saves(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths of the versions that MLflow writes."""
+    paths: list[str] = []
+    # the name in the package mlflow may stand for a module that is imported at the first use
+    pyfunc: Any = import_module("mlflow.pyfunc")
+    written = pyfunc.save_model
+
+    def save_model(**arguments: Any) -> None:
+        paths.append(arguments["path"])
+        written(**arguments)
+
+    monkeypatch.setattr(pyfunc, "save_model", save_model)
+    return paths
+
+
+def parts_of(folder: Path, number: int, **changes: Any) -> VersionParts:
+    bundle = folder / f"{number}" / "bundle"
+    (bundle / "weights").mkdir(parents=True)
+    (bundle / "card.json").write_text(str(number) * 3 * (number + 1))
+    (bundle / "weights" / "tree.bin").write_bytes(bytes([number]))
+    rng = np.random.default_rng(number)
+    example = pd.DataFrame({name: rng.normal(10.0**number, 1, 5 + number) for name in COLUMNS})
+    given: dict[str, Any] = {
+        "description": ModelFile(
+            artifact_path="models:/m-1", run_id=f"run-{number}", utc_time_created="now", model_uuid="m-1"
+        ),
+        "code": SERVING_CODE,
+        "bundle": bundle,
+        "name": "bundle",
+        "config": {"bundle_digest": f"digest-{number}", "symbol": "BTCUSD"},
+        "example": example,
+        "signature": ModelSignature(inputs=Schema([ColSpec(DataType.double, name) for name in COLUMNS])),
+        "requirements": ["numpy==0.0"],
+    }
+    return VersionParts(**given | changes)
+
+
+def test_a_repeated_version_has_the_bytes_that_mlflow_writes(
+    tmp_path: Path, saves: list[str], forms: dict[str, Any]
+) -> None:
+    save(tmp_path / "first", parts_of(tmp_path / "a", 1))
+    save(tmp_path / "repeated", parts_of(tmp_path / "b", 2))
+    assert saves == [str(tmp_path / "first")]
+    repeated = version_files._contents(tmp_path / "repeated")
+    forms.clear()
+    # the bundle's path is a part of MLmodel
+    (tmp_path / "b").rename(tmp_path / "b-before")
+    save(tmp_path / "by-mlflow", parts_of(tmp_path / "b", 2))
+    assert saves == [str(tmp_path / "first"), str(tmp_path / "by-mlflow")]
+    assert repeated == version_files._contents(tmp_path / "by-mlflow")
+    assert Path("artifacts/bundle/weights/tree.bin") in repeated
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"requirements": ["numpy==0.1"]},
+        {"name": "weights"},
+        {"signature": ModelSignature(inputs=Schema([ColSpec(DataType.double, "open")]))},
+        {"example": pd.DataFrame({name: [1.0, np.nan] for name in COLUMNS})},
+        {"example": pd.DataFrame({name: [1.0] for name in (*COLUMNS, "high")})},
+    ],
+    ids=["requirements", "name", "signature", "missing value", "column"],
+)
+def test_a_version_of_another_form_is_written_by_mlflow(
+    change: dict[str, Any], tmp_path: Path, saves: list[str]
+) -> None:
+    save(tmp_path / "first", parts_of(tmp_path / "a", 1))
+    save(tmp_path / "other", parts_of(tmp_path / "b", 2, **change))
+    assert saves == [str(tmp_path / "first"), str(tmp_path / "other")]
+
+
+def test_a_bundle_with_a_link_is_written_by_mlflow(tmp_path: Path, saves: list[str]) -> None:
+    save(tmp_path / "first", parts_of(tmp_path / "a", 1))
+    linked = parts_of(tmp_path / "b", 2)
+    (linked.bundle / "weights" / "link").symlink_to(linked.bundle / "card.json")
+    assert not version_files.has_plain_files_only(linked.bundle)
+    save(tmp_path / "linked", linked)
+    assert saves == [str(tmp_path / "first"), str(tmp_path / "linked")]
+
+
+def test_a_project_of_uv_in_the_working_folder_is_left_to_mlflow(
+    tmp_path: Path, saves: list[str], forms: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "first", parts_of(tmp_path / "a", 1))
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    for name in ("uv.lock", "pyproject.toml"):
+        (project / name).write_text("")
+    for number in (2, 3):
+        save(tmp_path / f"of-project-{number}", parts_of(tmp_path / "b", number))
+    assert len(saves) == 3
+    assert len(forms) == 1
+    assert (tmp_path / "of-project-3" / "uv.lock").exists()
