@@ -5,6 +5,8 @@ import json
 import logging
 import math
 import os
+import shutil
+import stat
 import sys
 import tempfile
 import threading
@@ -47,6 +49,7 @@ from clm_core.registry.store_tables import (
     creating_tables,
     experiment_named,
     finish_logged_model,
+    finish_run,
     is_database,
     is_registered,
     jobs_left_open,
@@ -278,7 +281,7 @@ class MLflowRegistry:
             RegistryUnavailable: MLflow does not answer or has no space; run and version are marked failed.
             HomeMismatch: the version would be stored outside the home in force.
         """
-        from mlflow.entities import LoggedModelOutput, Param
+        from mlflow.entities import Param
 
         from clm_core.models.bundle import read_card
 
@@ -289,16 +292,17 @@ class MLflowRegistry:
             self.ensure_model(job.model_id, _about(job))
             with self._run(job, label) as run:
                 run_id = run.run_id
-                with self._logged_model(job.model_id, run, of_training) as model:
-                    self._log_batch(
+                with self._logged_model(job.model_id, run) as model:
+                    self._log_training(
                         run_id,
                         _training_metrics(run_id, model.model_id, metrics, learning_curve),
-                        params=[
-                            Param(name, str(value)) for name, value in {**of_model, **of_training}.items()
-                        ],
+                        [Param(name, str(value)) for name, value in {**of_model, **of_training}.items()],
+                        run_rows.RunOrigin(
+                            _dataset(bars),
+                            model.model_id,
+                            [Param(name, str(value)) for name, value in of_training.items()],
+                        ),
                     )
-                    self._client.log_inputs(run_id, [_dataset(bars)])
-                    self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
                     self._store(model, run_id, bundle, card, of_model, bars)
                 crash_at(Fault.BUNDLE_STORED, self._fault)
                 with self.package(model.artifact_location, in_place=True) as package:
@@ -328,6 +332,25 @@ class MLflowRegistry:
         batch = [*(Metric(name, value, 0, 0) for name, value in finite.items()), *_points(curves)]
         with _mlflow_request(f"store the figures of run {run_id}"):
             self._log_batch(run_id, batch, tags=[RunTag(*tag) for tag in tags.items()])
+
+    def _log_training(
+        self,
+        run_id: str,
+        metrics: "list[Metric]",
+        params: "Sequence[Param]",
+        origin: run_rows.RunOrigin,
+    ) -> None:
+        """Log figures and origin of a run; directly in the tables where MLflow is a database."""
+        from mlflow.entities import LoggedModelOutput
+
+        if is_database(self._uri) and run_rows.write_batch(
+            self._uri, run_id, metrics, params, tags=(), origin=origin
+        ):
+            return
+        self._client.log_batch(run_id, metrics, params)
+        self._client.log_model_params(origin.model_id, {each.key: each.value for each in origin.params})
+        self._client.log_inputs(run_id, [origin.data])
+        self._client.log_outputs(run_id, [LoggedModelOutput(origin.model_id, step=0)])
 
     def _log_batch(
         self,
@@ -616,9 +639,13 @@ class MLflowRegistry:
         with tempfile.TemporaryDirectory() as folder:
             with _mlflow_request(f"read the bundle of {uri}"):
                 store = self._store_of(uri)
-                self._require_max_size(uri, store, part)
-                into = None if in_place and isinstance(store, LocalArtifactRepository) else folder
-                package = Path(store.download_artifacts(part, into))  # type: ignore[no-untyped-call]
+                files = self._files_within_limits(uri, store, part)
+                local = Path(store.artifact_dir) if isinstance(store, LocalArtifactRepository) else None
+                package = Path(folder, part)
+                if in_place and local is not None:
+                    package = Path(store.download_artifacts(part))  # type: ignore[no-untyped-call]
+                elif local is None or not _copy_plain(local, files, Path(folder)):
+                    package = Path(store.download_artifacts(part, folder))  # type: ignore[no-untyped-call]
             if not (package if part else package / integrity.BUNDLE).is_dir():
                 raise RegistryUnavailable(
                     f"MLflow could not read the bundle of {uri}: the files are missing. "
@@ -654,14 +681,19 @@ class MLflowRegistry:
         named: Sequence[str] = get_model_name_and_version(self._client, uri)  # type: ignore[no-untyped-call]
         return named
 
-    def _require_max_size(self, uri: str, store: "ArtifactRepository", part: str) -> None:
-        """Refuse a version or a folder that is too large, by MLflow's listing, before a download."""
-        sizes = list(islice(_sizes(uri, store, part), MAX_FILES + 1))
-        if len(sizes) > MAX_FILES or sum(sizes) > self._max_bytes:
+    def _files_within_limits(self, uri: str, store: "ArtifactRepository", part: str) -> list[str]:
+        """Paths of the files of a version or a folder, by MLflow's listing.
+
+        Raises:
+            BundleCorrupt: the files are too large to fetch.
+        """
+        listed = list(islice(_listed(uri, store, part), MAX_FILES + 1))
+        if len(listed) > MAX_FILES or sum(size for _, size in listed) > self._max_bytes:
             raise BundleCorrupt(
                 f"{uri} holds more than {MAX_FILES} files or {self._max_bytes / 2**20:g} MiB: "
                 "raise max_version_mib if the version may be larger"
             )
+        return [path for path, _ in listed]
 
     def _tags(self, model_id: str, mlflow_version: int) -> dict[str, str]:
         if is_database(self._uri) and (known := tags_of(self._uri, model_id, mlflow_version)) is not None:
@@ -722,6 +754,9 @@ class MLflowRegistry:
 
     @contextlib.contextmanager
     def _run(self, job: TrainingJob, label: str) -> "Iterator[RunInfo]":
+        """MLflow's run of a training: FINISHED after the block, FAILED after an error."""
+        from mlflow.tracking.context.registry import resolve_tags
+
         tags = {
             JOB_TAG: str(job.id),
             "clm.model_id": job.model_id,
@@ -731,14 +766,19 @@ class MLflowRegistry:
         }
         name = f"{job.model_id} {label}"
         experiment = self._experiment_at_home()
-        with self._fluent.start_run(experiment_id=experiment, run_name=name, tags=tags) as run:
+        assert self._fluent
+        run = self._client.create_run(experiment, tags=resolve_tags(tags), run_name=name).info
+        try:
             crash_at(Fault.RUN_OPENED, self._fault)
-            yield run.info
+            yield run
+        except BaseException:
+            self._client.set_terminated(run.run_id, "FAILED")
+            raise
+        if not (is_database(self._uri) and finish_run(self._uri, run.run_id, "FINISHED")):
+            self._client.set_terminated(run.run_id)
 
     @contextlib.contextmanager
-    def _logged_model(
-        self, model_id: str, run: "RunInfo", params: Mapping[str, Any]
-    ) -> "Iterator[LoggedModel]":
+    def _logged_model(self, model_id: str, run: "RunInfo") -> "Iterator[LoggedModel]":
         """MLflow's record of the files of a version: READY after the block, FAILED after an error."""
         from mlflow.entities import LoggedModelStatus
 
@@ -746,7 +786,6 @@ class MLflowRegistry:
             # a logged model, unlike a registered one, may not have a dot in the name
             name=model_id.replace(".", "-"),
             source_run_id=run.run_id,
-            params={name: str(value) for name, value in params.items()},
             experiment_id=run.experiment_id,
         )
         try:
@@ -936,8 +975,10 @@ def numbered(
         client.delete_model_version(model_id, version.version)
 
 
-def _sizes(uri: str, store: "ArtifactRepository", folder: str | None = None, depth: int = 0) -> Iterator[int]:
-    """Sizes of all files of a version in bytes, depth first, so that a loop of links ends."""
+def _listed(
+    uri: str, store: "ArtifactRepository", folder: str | None = None, depth: int = 0
+) -> Iterator[tuple[str, int]]:
+    """Path and bytes of each file of a version, depth first, so that a loop of links ends."""
     for entry in store.list_artifacts(folder):
         path = PurePosixPath(entry.path)
         if path.is_absolute() or ".." in path.parts or depth > MAX_DEPTH:
@@ -945,9 +986,25 @@ def _sizes(uri: str, store: "ArtifactRepository", folder: str | None = None, dep
                 f"{uri} names a path outside of its folder or too deep, {entry.path}: no file was fetched"
             )
         if entry.is_dir:
-            yield from _sizes(uri, store, entry.path, depth + 1)
+            yield from _listed(uri, store, entry.path, depth + 1)
         else:
-            yield entry.file_size or 0
+            yield entry.path, entry.file_size or 0
+
+
+def _copy_plain(source: Path, files: Sequence[str], target: Path) -> bool:
+    """Copy files of a folder by their paths.
+
+    MLflow copies each file in a thread of its own.
+
+    Returns:
+        False, with nothing copied, without files, and for a link, which is left to MLflow.
+    """
+    if not files or not all(stat.S_ISREG((source / file).lstat().st_mode) for file in files):
+        return False
+    for file in files:
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / file, target / file)
+    return True
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Figures of a run, written into MLflow's tables by SQL: metrics, parameters and tags.
+"""Figures and origin of a run, written into MLflow's tables by SQL.
 
 MLflow's client opens four sessions for a batch, makes an object of each metric and sends a statement for each
 row: 25 ms of processor time for the figures of a version. A batch that MLflow would check, cut or translate
@@ -9,7 +9,9 @@ import math
 import posixpath
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
@@ -18,12 +20,18 @@ from clm_core.domain.errors import RegistryUnavailable
 from clm_core.registry.store_tables import engine_of
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 MAX_NAME = 250
 """Characters in the name of a metric, parameter or tag that MLflow's tables hold."""
 MAX_VALUE = 5000
 """Characters in the value of a parameter or tag that MLflow stores without a cut."""
+MAX_DATA_NAME = 500
+"""Characters in the name of a dataset, and in the value of a tag of data."""
+MAX_DIGEST = 36
+"""Characters in the digest and the type of a dataset."""
+MAX_SOURCE = 65535
+"""Characters in the source of a dataset."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./\- ]*")
 _OF_MLFLOW = "mlflow."
 """Beginning of the names of MLflow's own tags, some of which change the run as well."""
@@ -63,6 +71,36 @@ FROM unnest(CAST(:models AS text[]), CAST(:names AS text[]), CAST(:values AS flo
   AS given (model_id, key, value, timestamp, step)
 """)
 
+_ADD_MODEL_PARAMS = text("""
+INSERT INTO logged_model_params (model_id, experiment_id, param_key, param_value)
+SELECT :model_id, :experiment_id, key, value
+FROM unnest(CAST(:names AS text[]), CAST(:values AS text[])) AS given (key, value)
+""")
+
+_ADD_OUTPUT = text("""
+INSERT INTO inputs (input_uuid, source_type, source_id, destination_type, destination_id)
+VALUES (:input_id, 'RUN_OUTPUT', :run_id, 'MODEL_OUTPUT', :model_id)
+""")
+
+# an update to the same value: the row of a known dataset is answered too
+_ADD_DATA = text("""
+WITH dataset AS (
+  INSERT INTO datasets
+    (dataset_uuid, experiment_id, name, digest, dataset_source_type, dataset_source)
+  VALUES (:dataset_id, :experiment_id, :name, :digest, :source_type, :source)
+  ON CONFLICT (experiment_id, name, digest) DO UPDATE SET digest = excluded.digest
+  RETURNING dataset_uuid
+), input AS (
+  INSERT INTO inputs (input_uuid, source_type, source_id, destination_type, destination_id)
+  SELECT :input_id, 'DATASET', dataset_uuid, 'RUN', :run_id FROM dataset
+  ON CONFLICT DO NOTHING
+  RETURNING input_uuid
+)
+INSERT INTO input_tags (input_uuid, name, value)
+SELECT input_uuid, given.name, given.value
+FROM input, unnest(CAST(:names AS text[]), CAST(:values AS text[])) AS given (name, value)
+""")
+
 _SET_TAGS = text("""
 INSERT INTO tags (run_uuid, key, value)
 SELECT :run_id, key, value FROM unnest(CAST(:names AS text[]), CAST(:values AS text[])) AS given (key, value)
@@ -71,14 +109,29 @@ ON CONFLICT (key, run_uuid) DO UPDATE SET value = excluded.value
 """)
 
 
+@dataclass(frozen=True)
+class RunOrigin:
+    """Data of a run, and the logged model made by the run."""
+
+    data: "DatasetInput"
+    model_id: str
+    """Id of the logged model."""
+    params: "Sequence[Param]"
+    """Parameters of the logged model."""
+
+
 def write_batch(
     tracking_uri: str,
     run_id: str,
     metrics: "Sequence[Metric]",
     params: "Sequence[Param]",
     tags: "Sequence[RunTag]",
+    origin: RunOrigin | None = None,
 ) -> bool:
-    """Write the rows that MLflow's `log_batch` would write, in a single transaction.
+    """Write the rows of MLflow's `log_batch` in a single transaction.
+
+    Args:
+        origin: None, or rows of `log_inputs`, `log_outputs` and `log_model_params`.
 
     Returns:
         False, with nothing written, for a batch or a run that is left to MLflow's client, and for tables of
@@ -87,7 +140,7 @@ def write_batch(
     Raises:
         RegistryUnavailable: the database does not answer.
     """
-    if not _is_plain(metrics, params, tags):
+    if not _is_plain(metrics, params, tags) or not (origin is None or _is_plain_origin(origin)):
         return False
     try:
         with engine_of(tracking_uri).begin() as connection:
@@ -95,6 +148,8 @@ def write_batch(
             if experiment_id is None:
                 return False
             _write(connection, run_id, experiment_id, metrics, params, tags)
+            if origin is not None:
+                _write_origin(connection, run_id, experiment_id, origin)
     except (IntegrityError, ProgrammingError):
         return False
     except SQLAlchemyError as error:
@@ -125,6 +180,42 @@ def _write(
         connection.execute(_ADD_MODEL_METRICS, run | models | _measured(of_models))
     if tags:
         connection.execute(_SET_TAGS, run | _named(tags))
+
+
+def _write_origin(connection: Connection, run_id: str, experiment_id: int, origin: RunOrigin) -> None:
+    row = {"run_id": run_id, "experiment_id": experiment_id, "model_id": origin.model_id}
+    if origin.params:
+        connection.execute(_ADD_MODEL_PARAMS, row | _named(origin.params))
+    connection.execute(_ADD_OUTPUT, row | {"input_id": uuid4().hex})
+    dataset = origin.data.dataset
+    data = {
+        "dataset_id": uuid4().hex,
+        "input_id": uuid4().hex,
+        "name": dataset.name,
+        "digest": dataset.digest,
+        "source_type": dataset.source_type,
+        "source": dataset.source,
+    }
+    connection.execute(_ADD_DATA, row | data | _named(origin.data.tags))
+
+
+def _is_plain_origin(origin: RunOrigin) -> bool:
+    """True for data and parameters that MLflow stores as given."""
+    dataset = origin.data.dataset
+    sizes = [
+        (dataset.name, MAX_DATA_NAME),
+        (dataset.digest, MAX_DIGEST),
+        (dataset.source_type, MAX_DIGEST),
+        (dataset.source, MAX_SOURCE),
+    ]
+    return (
+        dataset.schema is None
+        and dataset.profile is None
+        and _is_plain((), origin.params, ())
+        and all(0 < len(given) <= size and "\0" not in given for given, size in sizes)
+        and all(len(tag.key) <= MAX_NAME and len(tag.value) <= MAX_DATA_NAME for tag in origin.data.tags)
+        and not any("\0" in tag.key + tag.value for tag in origin.data.tags)
+    )
 
 
 def _is_plain(metrics: "Sequence[Metric]", params: "Sequence[Param]", tags: "Sequence[RunTag]") -> bool:
@@ -159,7 +250,7 @@ def _order(metric: "Metric") -> tuple[int, int, float]:
     return metric.step, metric.timestamp, metric.value
 
 
-def _named(items: "Sequence[Param] | Sequence[RunTag]") -> dict[str, list[str]]:
+def _named(items: "Sequence[Param] | Sequence[RunTag] | Sequence[InputTag]") -> dict[str, list[str]]:
     return {"names": [each.key for each in items], "values": [each.value for each in items]}
 
 

@@ -20,6 +20,9 @@ from clm_core.platform.locks import AdvisoryLock
 IS_PROMPT_TAG = "mlflow.prompt.is_prompt"
 """Tag by which MLflow tells prompts from models: both are registered models."""
 
+_TABLES = "clm.mlflow_tables"
+"""Note of a pooled connection: the database has MLflow's tables."""
+
 _JOBS_LEFT_OPEN = text("""
 SELECT job.value FROM runs
 JOIN experiments USING (experiment_id)
@@ -77,6 +80,10 @@ ON CONFLICT (workspace, key, name, version) DO UPDATE SET value = excluded.value
 
 _FINISH_LOGGED_MODEL = text("""
 UPDATE logged_models SET status = :status, last_updated_timestamp_ms = :now WHERE model_id = :logged_model
+""")
+
+_FINISH_RUN = text("""
+UPDATE runs SET status = :status, end_time = :now WHERE run_uuid = :run_id AND lifecycle_stage = 'active'
 """)
 
 
@@ -146,6 +153,22 @@ def finish_logged_model(tracking_uri: str, logged_model: str, status: int) -> bo
     """
     change = {"logged_model": logged_model, "status": status}
     return _changes_row(tracking_uri, _FINISH_LOGGED_MODEL, change, f"finish the model {logged_model}")
+
+
+def finish_run(tracking_uri: str, run_id: str, status: str) -> bool:
+    """Set the final status of a run, which MLflow's client reads twice with all figures.
+
+    Args:
+        status: name of the status in MLflow.
+
+    Returns:
+        False, with nothing written, for a run that is gone.
+
+    Raises:
+        RegistryUnavailable: the database does not answer.
+    """
+    change = {"run_id": run_id, "status": status}
+    return _changes_row(tracking_uri, _FINISH_RUN, change, f"finish the run {run_id}")
 
 
 def _changes_row(tracking_uri: str, statement: TextClause, change: Mapping[str, object], action: str) -> bool:
@@ -281,12 +304,19 @@ def _reading(tracking_uri: str, action: str) -> Iterator[Connection | None]:
     """Connection to MLflow's database; None before the first registration, which makes the tables."""
     try:
         with engine_of(tracking_uri).connect() as connection:
-            has_tables = connection.scalar(text("SELECT to_regclass('model_version_tags')")) is not None
-            yield connection if has_tables else None
+            yield connection if _has_tables(connection) else None
     except SQLAlchemyError as error:
         raise RegistryUnavailable(
             f"MLflow's database could not {action}: {error}. Check the database server."
         ) from error
+
+
+def _has_tables(connection: Connection) -> bool:
+    """True if the database has MLflow's tables, asked until a connection of the pool has seen them."""
+    known: dict[str, bool] = connection.info
+    if not known.get(_TABLES, False):
+        known[_TABLES] = connection.scalar(text("SELECT to_regclass('model_version_tags')")) is not None
+    return known[_TABLES]
 
 
 @cache

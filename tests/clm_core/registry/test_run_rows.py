@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import psycopg
 import pytest
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from psycopg.sql import SQL, Identifier
 
 from clm_core.domain.errors import RegistryUnavailable
-from clm_core.registry.run_rows import write_batch
+from clm_core.registry.run_rows import RunOrigin, write_batch
 from clm_core.registry.store_tables import experiment_named
 from clm_core.services import Services
 
@@ -122,3 +122,70 @@ def test_an_experiment_is_found_by_its_name_without_mlflow(services: Services) -
     uri = services.database.url("mlflow")
     assert experiment_named(uri, "clm") == (experiment.experiment_id, experiment.artifact_location)
     assert experiment_named(uri, "none of this name") is None
+
+
+ORIGIN_ROWS = """
+SELECT inputs.source_type, destination_type, step, dataset.name, digest, dataset_source_type, dataset_source,
+       dataset_schema, dataset_profile, dataset.experiment_id, tags.name, tags.value, param.param_key,
+       param.param_value
+FROM inputs LEFT JOIN datasets AS dataset ON dataset_uuid = source_id LEFT JOIN input_tags AS tags
+USING (input_uuid) LEFT JOIN logged_model_params AS param ON model_id = destination_id
+WHERE %s IN (source_id, destination_id) ORDER BY 1, 2, 11, 13
+"""
+
+
+def origin_rows(services: Services, run_id: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(services.database.url("mlflow").replace("+psycopg", "")) as connection:
+        return connection.execute(
+            ORIGIN_ROWS.replace("experiment_id", "dataset.experiment_id"), [run_id]
+        ).fetchall()
+
+
+def data_of(digest: str, source: str = "{}") -> DatasetInput:
+    tags = [InputTag("mlflow.data.context", "training"), InputTag("note", "ä, {x}")]
+    return DatasetInput(Dataset("BTCUSD 1h", digest, "clm.market", source), tags)
+
+
+PARAMS = [Param("depth", "3"), Param("note", 'ö, "quoted"')]
+
+
+def write_origin(services: Services, how: str, data: DatasetInput) -> list[tuple[object, ...]]:
+    run_id, model_id = new_run(services)
+    if how == "client":
+        client = services.registry.client
+        client.log_model_params(model_id, {each.key: each.value for each in PARAMS})
+        client.log_inputs(run_id, [data])
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    else:
+        uri = services.database.url("mlflow")
+        assert write_batch(uri, run_id, [], [], [], RunOrigin(data, model_id, PARAMS))
+    return origin_rows(services, run_id)
+
+
+def test_the_origin_of_a_run_has_the_rows_of_mlflow_s_client(services: Services) -> None:
+    # each dataset is new to one of the two, and known to the other
+    by_client, again_by_sql = (write_origin(services, how, data_of("a")) for how in ("client", "sql"))
+    by_sql, again_by_client = (write_origin(services, how, data_of("b")) for how in ("sql", "client"))
+    assert by_client == again_by_sql
+    assert by_sql == again_by_client
+    assert len(by_client) == len(by_sql) == 4
+    run_id, model_id = new_run(services)
+    services.registry.client.log_inputs(run_id, [data_of("a")])
+    assert write_batch(
+        services.database.url("mlflow"), run_id, [], [], [], RunOrigin(data_of("a"), model_id, [])
+    )
+    assert len(services.registry.client.get_run(run_id).inputs.dataset_inputs) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [data_of("x" * 37), data_of("a", source=""), data_of("a", source="x" * 65536), data_of("a", source="\0")],
+    ids=["long digest", "no source", "long source", "zero character"],
+)
+def test_data_that_mlflow_checks_is_left_to_its_client(services: Services, data: DatasetInput) -> None:
+    run_id, model_id = new_run(services)
+    origin = RunOrigin(data, model_id, PARAMS)
+    metrics = [Metric("sharpe", 1.0, 0, 0)]
+    assert not write_batch(services.database.url("mlflow"), run_id, metrics, [], [], origin)
+    assert origin_rows(services, run_id) == []
+    assert rows(services, run_id, model_id)["metrics"] == []

@@ -19,7 +19,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.registry import mlflow_registry, version_files
 from clm_core.registry.mlflow_registry import DIGEST_TAG, JOB_TAG, STATUS_TAG, MLflowRegistry
-from clm_core.registry.store_tables import is_registered
+from clm_core.registry.store_tables import finish_run, is_registered
 from clm_core.services import Services
 from deployments.fork_server import ENVIRONMENT
 
@@ -235,3 +235,18 @@ def test_the_files_of_a_registered_version_are_ready_and_those_of_a_failed_uploa
     runs = [client.get_run(model.source_run_id) for model in models]
     assert [run.info.status for run in runs] == ["FINISHED", "FAILED"]
     assert all(run.data.params.keys() > model.params.keys() for run, model in zip(runs, models, strict=True))
+
+
+def test_a_deleted_run_is_not_finished(services: Services) -> None:
+    services.registry.connect()
+    client = services.registry.client
+    run_id = client.create_run(client.get_experiment_by_name("clm").experiment_id).info.run_id
+    uri = services.database.url("mlflow")
+    client.delete_run(run_id)
+    assert not finish_run(uri, run_id, "FINISHED")
+    assert client.get_run(run_id).info.status == "RUNNING"
+    client.restore_run(run_id)
+    assert finish_run(uri, run_id, "FINISHED")
+    finished = client.get_run(run_id).info
+    assert finished.status == "FINISHED"
+    assert finished.end_time >= finished.start_time
