@@ -136,9 +136,7 @@ WHERE %s IN (source_id, destination_id) ORDER BY 1, 2, 11, 13
 
 def origin_rows(services: Services, run_id: str) -> list[tuple[object, ...]]:
     with psycopg.connect(services.database.url("mlflow").replace("+psycopg", "")) as connection:
-        return connection.execute(
-            ORIGIN_ROWS.replace("experiment_id", "dataset.experiment_id"), [run_id]
-        ).fetchall()
+        return connection.execute(ORIGIN_ROWS, [run_id]).fetchall()
 
 
 def data_of(digest: str, source: str = "{}") -> DatasetInput:
