@@ -416,9 +416,10 @@ def _shaded(sheet: TearSheet) -> Iterator[tuple[pd.Timestamp, pd.Timestamp]]:
     """Open of the first and close of the last bar of each stretch in the shaded regime."""
     if sheet.regime is None:
         return
-    times = sheet.bars.index.tz_localize(None)
+    times = sheet.bars.time
+    length = sheet.bars.timeframe.nanoseconds
     for rows in spans_of(sheet.regime, SHADED):
-        yield times[rows.start], times[rows.stop - 1] + pd.Timedelta(sheet.bars.timeframe.seconds, "s")
+        yield pd.Timestamp(int(times[rows.start])), pd.Timestamp(int(times[rows.stop - 1]) + length)
 
 
 def by_regime(sheet: TearSheet) -> Iterator[tuple[str, ...]]:

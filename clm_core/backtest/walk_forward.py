@@ -30,7 +30,7 @@ from clm_core.backtest.return_forecasts import (
 )
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.walk_forward import FoldGrid, WalkForwardPlan
-from clm_core.market.bars import Bars, Floats
+from clm_core.market.bars import Bars, Floats, moment_of
 from clm_core.market.panel import Panel, Times
 from clm_core.models.contract import Model, Progress, Recipe, WarmStarting
 
@@ -462,15 +462,15 @@ def fold_result(
     train_metrics: dict[str, float],
     importances: dict[str, float] | None = None,
 ) -> FoldResult:
-    train_bars = bars[train]
-    test_bars = bars[test]
+    train_times = bars.time[train]
+    test_times = bars.time[test]
     return FoldResult(
         train,
         test,
-        train_bars.start,
-        train_bars.end,
-        test_bars.start,
-        test_bars.end,
+        moment_of(train_times[0]),
+        moment_of(train_times[-1]),
+        moment_of(test_times[0]),
+        moment_of(test_times[-1]),
         train_metrics,
         importances or {},
     )

@@ -39,6 +39,11 @@ class Gap:
     """Number of missing bars, closing times excluded."""
 
 
+def moment_of(time: np.int64) -> pd.Timestamp:
+    """Moment of a time in nanoseconds since 1970-01-01 UTC."""
+    return pd.Timestamp(int(time), unit="ns", tz="UTC")
+
+
 @dataclass(frozen=True, eq=False)
 class Bars:
     """A validated series of one symbol, in product code always created by `validation.validate` or
@@ -152,16 +157,17 @@ class Bars:
 
     @property
     def start(self) -> pd.Timestamp:
-        return pd.Timestamp(int(self.time[0]), unit="ns", tz="UTC")
+        return moment_of(self.time[0])
 
     @property
     def end(self) -> pd.Timestamp:
         """Open time of the last bar."""
-        return pd.Timestamp(int(self.time[-1]), unit="ns", tz="UTC")
+        return moment_of(self.time[-1])
 
     @property
     def index(self) -> pd.DatetimeIndex:
-        return pd.DatetimeIndex(pd.to_datetime(self.time, unit="ns", utc=True), name="timestamp")
+        # pandas.to_datetime takes four times as long
+        return pd.DatetimeIndex(self.time, dtype="datetime64[ns, UTC]", name="timestamp")
 
     @cached_property
     def periods_per_year(self) -> float:
