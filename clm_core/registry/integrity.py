@@ -6,6 +6,7 @@ listing itself as a tag, so that a changed file can be named.
 
 import hashlib
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def listing(package: Path) -> str:
         elif not stat.S_ISDIR(kind):
             raise _corrupt(place.as_posix(), "is not a regular file")
     return json.dumps(files, sort_keys=True, separators=(",", ":"))
+
+
+def has_plain_files_only(folder: Path) -> bool:
+    """True for files and folders without links, of which no folder is empty."""
+    with os.scandir(folder) as entries:
+        plain = [
+            entry.is_file(follow_symlinks=False)
+            or (entry.is_dir(follow_symlinks=False) and has_plain_files_only(Path(entry.path)))
+            for entry in entries
+        ]
+    return len(plain) > 0 and all(plain)
 
 
 def digest(listed: str) -> str:

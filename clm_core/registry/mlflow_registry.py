@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import shutil
-import stat
 import sys
 import tempfile
 import threading
@@ -53,6 +52,7 @@ from clm_core.registry.store_tables import (
     is_database,
     is_registered,
     jobs_left_open,
+    location_behind,
     note_creator,
     number_behind,
     run_and_tag,
@@ -644,7 +644,7 @@ class MLflowRegistry:
                 package = Path(folder, part)
                 if in_place and local is not None:
                     package = Path(store.download_artifacts(part))  # type: ignore[no-untyped-call]
-                elif local is None or not _copy_plain(local, files, Path(folder)):
+                elif local is None or not _copy_plain(local, part, files, Path(folder)):
                     package = Path(store.download_artifacts(part, folder))  # type: ignore[no-untyped-call]
             if not (package if part else package / integrity.BUNDLE).is_dir():
                 raise RegistryUnavailable(
@@ -663,23 +663,23 @@ class MLflowRegistry:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         if uri.startswith("models:/"):
-            named = self._version_named(uri)
-            if len(named) == 2:
-                # MLflow would resolve the version with a client of its own; see `ModelClient`
-                uri = self._client.get_model_version_download_uri(*named)
+            uri = self._location_of(uri)
         return get_artifact_repository(uri)
 
-    def _version_named(self, uri: str) -> Sequence[str]:
-        """Model and number of the version of an address in MLflow; the id alone of a logged model."""
+    def _location_of(self, uri: str) -> str:
+        """Address of the files of a version; the id alone names a logged model, which MLflow looks up."""
         from mlflow.store.artifact.utils.models import get_model_name_and_version
 
         model_id, _, alias = uri.removeprefix("models:/").partition("@")
         if alias and is_database(self._uri):
-            number = number_behind(self._uri, model_id, alias)
-            if number is not None:
-                return model_id, str(number)
+            location = location_behind(self._uri, model_id, alias)
+            if location is not None:
+                return location
         named: Sequence[str] = get_model_name_and_version(self._client, uri)  # type: ignore[no-untyped-call]
-        return named
+        if len(named) != 2:
+            return uri
+        # MLflow would resolve the version with a client of its own; see `ModelClient`
+        return str(self._client.get_model_version_download_uri(*named))
 
     def _files_within_limits(self, uri: str, store: "ArtifactRepository", part: str) -> list[str]:
         """Paths of the files of a version or a folder, by MLflow's listing.
@@ -991,15 +991,15 @@ def _listed(
             yield entry.path, entry.file_size or 0
 
 
-def _copy_plain(source: Path, files: Sequence[str], target: Path) -> bool:
-    """Copy files of a folder by their paths.
+def _copy_plain(source: Path, part: str, files: Sequence[str], target: Path) -> bool:
+    """Copy the files of a part of a folder by their paths.
 
     MLflow copies each file in a thread of its own.
 
     Returns:
-        False, with nothing copied, without files, and for a link, which is left to MLflow.
+        False, with nothing copied, for links and empty or missing folders, which are left to MLflow.
     """
-    if not files or not all(stat.S_ISREG((source / file).lstat().st_mode) for file in files):
+    if not ((source / part).is_dir() and integrity.has_plain_files_only(source / part)):
         return False
     for file in files:
         (target / file).parent.mkdir(parents=True, exist_ok=True)

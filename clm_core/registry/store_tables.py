@@ -56,6 +56,12 @@ SELECT version FROM registered_model_aliases JOIN model_versions USING (name, ve
 WHERE (name, alias) = (:model_id, :alias) AND current_stage <> 'Deleted_Internal'
 """)
 
+_LOCATION_BEHIND = text("""
+SELECT coalesce(nullif(storage_location, ''), source) FROM registered_model_aliases
+JOIN model_versions USING (name, version)
+WHERE (name, alias) = (:model_id, :alias) AND current_stage <> 'Deleted_Internal'
+""")
+
 _IS_MODEL = text("""
 SELECT EXISTS (SELECT FROM registered_models WHERE name = :model_id)
 AND NOT EXISTS (SELECT FROM registered_model_tags WHERE (name, key) = (:model_id, :prompt))
@@ -261,6 +267,17 @@ def number_behind(tracking_uri: str, model_id: str, alias: str) -> int | None:
     with _reading(tracking_uri, f"read the alias {alias} of {model_id}") as connection:
         number = None if connection is None else connection.scalar(_ALIASED, named)
     return None if number is None else int(number)
+
+
+def location_behind(tracking_uri: str, model_id: str, alias: str) -> str | None:
+    """Address of the files of the version behind an alias; None without such an alias, model or version.
+
+    Raises:
+        RegistryUnavailable: the database does not answer.
+    """
+    named = {"model_id": model_id, "alias": alias}
+    with _reading(tracking_uri, f"read the files of {model_id}@{alias}") as connection:
+        return None if connection is None else connection.scalar(_LOCATION_BEHIND, named)
 
 
 def is_registered(tracking_uri: str, model_id: str) -> bool:

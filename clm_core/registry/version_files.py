@@ -8,7 +8,6 @@ same for the same requirements: a process keeps the three from the first version
 import contextlib
 import copy
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clm_core.registry import version_example
+from clm_core.registry import integrity, version_example
 
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
@@ -73,7 +72,7 @@ def save(folder: Path, parts: VersionParts) -> None:
     Args:
         folder: created by the call.
     """
-    if not (version_example.can_be_completed(parts.example) and has_plain_files_only(parts.bundle)):
+    if not (version_example.can_be_completed(parts.example) and integrity.has_plain_files_only(parts.bundle)):
         _save(folder, parts, parts.example)
         return
     key = _key(parts)
@@ -92,16 +91,6 @@ def save(folder: Path, parts: VersionParts) -> None:
     form = _form_of(folder, parts, info, one_row)
     if len(_forms) < MAX_FORMS and _is_repeated_exactly(folder, parts, form):
         _forms[key] = form
-
-
-def has_plain_files_only(folder: Path) -> bool:
-    """True for a folder of files and folders without links to elsewhere."""
-    with os.scandir(folder) as entries:
-        return all(
-            entry.is_file(follow_symlinks=False)
-            or (entry.is_dir(follow_symlinks=False) and has_plain_files_only(Path(entry.path)))
-            for entry in entries
-        )
 
 
 def _save(folder: Path, parts: VersionParts, example: Any) -> None:

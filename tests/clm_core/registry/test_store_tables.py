@@ -19,7 +19,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.registry import mlflow_registry, version_files
 from clm_core.registry.mlflow_registry import DIGEST_TAG, JOB_TAG, STATUS_TAG, MLflowRegistry
-from clm_core.registry.store_tables import finish_run, is_registered
+from clm_core.registry.store_tables import finish_run, is_registered, location_behind
 from clm_core.services import Services
 from deployments.fork_server import ENVIRONMENT
 
@@ -250,3 +250,17 @@ def test_a_deleted_run_is_not_finished(services: Services) -> None:
     finished = client.get_run(run_id).info
     assert finished.status == "FINISHED"
     assert finished.end_time >= finished.start_time
+
+
+def test_the_files_behind_an_alias_are_those_that_mlflow_names(
+    services: Services, make_version: Callable[..., ModelVersion], model_id: str
+) -> None:
+    version = make_version(model_id, in_full=True)
+    uri = services.database.url("mlflow")
+    named = services.registry.client.get_model_version_download_uri(model_id, str(version.mlflow_version))
+    assert location_behind(uri, model_id, version.version) == named
+    assert location_behind(uri, model_id, "none-of-this-name") is None
+    with services.registry.fetched(f"models:/{model_id}@{version.version}") as bundle:
+        assert (bundle / "manifest.json").is_file()
+    services.registry.client.delete_model_version(model_id, str(version.mlflow_version))
+    assert location_behind(uri, model_id, version.version) is None

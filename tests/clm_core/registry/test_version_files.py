@@ -11,7 +11,8 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 
 from clm_core.registry import version_files
-from clm_core.registry.mlflow_registry import SERVING_CODE
+from clm_core.registry.integrity import has_plain_files_only
+from clm_core.registry.mlflow_registry import SERVING_CODE, _copy_plain
 from clm_core.registry.model_file import ModelFile
 from clm_core.registry.version_files import VersionParts, save
 
@@ -102,7 +103,7 @@ def test_a_bundle_with_a_link_is_written_by_mlflow(tmp_path: Path, saves: list[s
     save(tmp_path / "first", parts_of(tmp_path / "a", 1))
     linked = parts_of(tmp_path / "b", 2)
     (linked.bundle / "weights" / "link").symlink_to(linked.bundle / "card.json")
-    assert not version_files.has_plain_files_only(linked.bundle)
+    assert not has_plain_files_only(linked.bundle)
     save(tmp_path / "linked", linked)
     assert saves == [str(tmp_path / "first"), str(tmp_path / "linked")]
 
@@ -121,3 +122,23 @@ def test_a_project_of_uv_in_the_working_folder_is_left_to_mlflow(
     assert len(saves) == 3
     assert len(forms) == 1
     assert (tmp_path / "of-project-3" / "uv.lock").exists()
+
+
+def test_files_are_copied_and_links_and_empty_folders_are_left_to_mlflow(tmp_path: Path) -> None:
+    bundle = parts_of(tmp_path, 1).bundle
+    files = ["bundle/card.json", "bundle/weights/tree.bin"]
+    copy = tmp_path / "copy"
+    assert _copy_plain(bundle.parent, "bundle", files, copy)
+    assert version_files._contents(copy / "bundle") == version_files._contents(bundle)
+    other = tmp_path / "other"
+    empty = bundle / "empty"
+    empty.mkdir()
+    assert not _copy_plain(bundle.parent, "bundle", files, other)
+    empty.rmdir()
+    assert not _copy_plain(bundle.parent, "missing", [], other)
+    for target in (bundle / "card.json", bundle / "weights"):
+        link = bundle / "link"
+        link.symlink_to(target)
+        assert not _copy_plain(bundle.parent, "bundle", [*files, "bundle/link"], other)
+        link.unlink()
+    assert not other.exists()
