@@ -23,6 +23,7 @@ COLUMNS = ("open", "close", "volume")
 def forms(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     monkeypatch.setattr(version_files, "_forms", kept)
+    monkeypatch.setattr(version_files, "_written", set())
     return kept
 
 
@@ -64,18 +65,44 @@ def parts_of(folder: Path, number: int, **changes: Any) -> VersionParts:
     return VersionParts(**given | changes)
 
 
+def write_twice(folder: Path) -> list[str]:
+    """Paths of two versions of the first form, the second of which is kept."""
+    for number, name in enumerate(("first", "second")):
+        save(folder / name, parts_of(folder / "parts", 3 + number))
+    return [str(folder / "first"), str(folder / "second")]
+
+
+def test_the_first_version_of_a_process_is_compared_with_no_repetition(
+    tmp_path: Path, forms: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(version_files, "_repeat", None)
+    save(tmp_path / "first", parts_of(tmp_path / "a", 1))
+    assert forms == {}
+
+
+def test_a_form_that_would_be_repeated_otherwise_is_compared_once(
+    tmp_path: Path, saves: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[Path] = []
+    monkeypatch.setattr(version_files, "_is_repeated_exactly", lambda folder, *_: compared.append(folder))
+    both = write_twice(tmp_path)
+    save(tmp_path / "third", parts_of(tmp_path, 1))
+    assert saves == [*both, str(tmp_path / "third")]
+    assert compared == [tmp_path / "second"]
+
+
 def test_a_repeated_version_has_the_bytes_that_mlflow_writes(
     tmp_path: Path, saves: list[str], forms: dict[str, Any]
 ) -> None:
-    save(tmp_path / "first", parts_of(tmp_path / "a", 1))
+    both = write_twice(tmp_path)
     save(tmp_path / "repeated", parts_of(tmp_path / "b", 2))
-    assert saves == [str(tmp_path / "first")]
+    assert saves == both
     repeated = version_files._contents(tmp_path / "repeated")
     forms.clear()
     # the bundle's path is a part of MLmodel
     (tmp_path / "b").rename(tmp_path / "b-before")
     save(tmp_path / "by-mlflow", parts_of(tmp_path / "b", 2))
-    assert saves == [str(tmp_path / "first"), str(tmp_path / "by-mlflow")]
+    assert saves == [*both, str(tmp_path / "by-mlflow")]
     assert repeated == version_files._contents(tmp_path / "by-mlflow")
     assert Path("artifacts/bundle/weights/tree.bin") in repeated
 
@@ -94,24 +121,24 @@ def test_a_repeated_version_has_the_bytes_that_mlflow_writes(
 def test_a_version_of_another_form_is_written_by_mlflow(
     change: dict[str, Any], tmp_path: Path, saves: list[str]
 ) -> None:
-    save(tmp_path / "first", parts_of(tmp_path / "a", 1))
+    both = write_twice(tmp_path)
     save(tmp_path / "other", parts_of(tmp_path / "b", 2, **change))
-    assert saves == [str(tmp_path / "first"), str(tmp_path / "other")]
+    assert saves == [*both, str(tmp_path / "other")]
 
 
 def test_a_bundle_with_a_link_is_written_by_mlflow(tmp_path: Path, saves: list[str]) -> None:
-    save(tmp_path / "first", parts_of(tmp_path / "a", 1))
+    both = write_twice(tmp_path)
     linked = parts_of(tmp_path / "b", 2)
     (linked.bundle / "weights" / "link").symlink_to(linked.bundle / "card.json")
     assert not has_plain_files_only(linked.bundle)
     save(tmp_path / "linked", linked)
-    assert saves == [str(tmp_path / "first"), str(tmp_path / "linked")]
+    assert saves == [*both, str(tmp_path / "linked")]
 
 
 def test_a_project_of_uv_in_the_working_folder_is_left_to_mlflow(
     tmp_path: Path, saves: list[str], forms: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(tmp_path / "first", parts_of(tmp_path / "a", 1))
+    write_twice(tmp_path)
     project = tmp_path / "project"
     project.mkdir()
     monkeypatch.chdir(project)
@@ -119,8 +146,8 @@ def test_a_project_of_uv_in_the_working_folder_is_left_to_mlflow(
         (project / name).write_text("")
     for number in (2, 3):
         save(tmp_path / f"of-project-{number}", parts_of(tmp_path / "b", number))
-    assert len(saves) == 3
-    assert len(forms) == 1
+    assert len(saves) == 4
+    assert len(forms) == 2
     assert (tmp_path / "of-project-3" / "uv.lock").exists()
 
 
