@@ -318,7 +318,7 @@ def refusals_table(refused: dict[tuple[str, float], Counter[str]]) -> str:
         for (payoff, edge), counts in refused.items()
     ]
     return table(
-        "What refuses a true edge at the first retrain",
+        "Refusals of a true edge at the first retrain",
         f"Share of {STREAMS} streams at a volatility of 35 % in which a check is missed; a verdict can miss "
         "several. A missed deflated Sharpe ratio waits for more bars; the others fail the version, and the "
         "next retrain judges the longer record.",
@@ -339,7 +339,7 @@ def payoff_table(waits: dict[tuple[str, float, float], SimulatedWaits]) -> str:
         for (payoff, wins), volatility in product(WIN_RATES.items(), VOLATILITIES)
     ]
     return table(
-        "What was traded",
+        "Trades",
         f"Means over {STREAMS} records of {record_years(1825):.2f} years with a true Sharpe ratio of 2, "
         "after sizing and costs.",
         [
