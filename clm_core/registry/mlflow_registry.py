@@ -62,7 +62,7 @@ from clm_core.registry.store_tables import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, LoggedModel, Metric, Param, RunInfo, RunTag
+    from mlflow.entities import Experiment, LoggedModel, Metric, Param, RunInfo
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
     from mlflow.entities.model_registry import RegisteredModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -331,7 +331,9 @@ class MLflowRegistry:
         finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
         batch = [*(Metric(name, value, 0, 0) for name, value in finite.items()), *_points(curves)]
         with _mlflow_request(f"store the figures of run {run_id}"):
-            self._log_batch(run_id, batch, tags=[RunTag(*tag) for tag in tags.items()])
+            named = [RunTag(*tag) for tag in tags.items()]
+            if not (is_database(self._uri) and run_rows.write_batch(self._uri, run_id, batch, (), named)):
+                self._client.log_batch(run_id, batch, (), named)
 
     def _log_training(
         self,
@@ -351,18 +353,6 @@ class MLflowRegistry:
         self._client.log_model_params(origin.model_id, {each.key: each.value for each in origin.params})
         self._client.log_inputs(run_id, [origin.data])
         self._client.log_outputs(run_id, [LoggedModelOutput(origin.model_id, step=0)])
-
-    def _log_batch(
-        self,
-        run_id: str,
-        metrics: "list[Metric]",
-        params: "Sequence[Param]" = (),
-        tags: "Sequence[RunTag]" = (),
-    ) -> None:
-        """Log figures, parameters and tags of a run; directly in the tables where MLflow is a database."""
-        if is_database(self._uri) and run_rows.write_batch(self._uri, run_id, metrics, params, tags):
-            return
-        self._client.log_batch(run_id, metrics, params, tags)
 
     def attach(self, run_id: str, files: Sequence[Path], folder: str) -> None:
         """Store files with the version's run, shown by the MLflow UI.
